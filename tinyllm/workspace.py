@@ -1,0 +1,125 @@
+"""Where the clone and the learner's own files are, and how files are written there. What is in a notebook: notebook.py."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+
+from tinyllm.errors import WorkspaceError
+
+
+def root() -> Path:
+    """The clone that this package runs from: the folder of notebooks/, solutions/ and data/.
+
+    Raises:
+        WorkspaceError: the package was installed without a clone around it.
+    """
+    folder = Path(__file__).resolve().parents[1]
+    if not (folder / "pyproject.toml").is_file():
+        raise WorkspaceError(
+            f"the notebooks and data of the course are not beside {Path(__file__).parent}: "
+            "clone the repository and install it from there with `pip install -e .`"
+        )
+    return folder
+
+
+def work_dir() -> Path:
+    """The learner's own folder: `$TINYLLM_WORK`, or work/ in the clone. It need not exist yet."""
+    chosen = os.environ.get("TINYLLM_WORK")
+    return Path(chosen).expanduser().resolve() if chosen else root() / "work"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: a temporary file beside it takes its place by rename.
+
+    Raises:
+        WorkspaceError: the folder cannot be made or written to.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise WorkspaceError(
+            f"cannot write {path}: {error.strerror or error}. Check the folder's rights and the free space, "
+            "or set TINYLLM_WORK to a folder of your own."
+        ) from None
+
+
+def unused_path(folder: Path, stem: str, suffix: str) -> Path:
+    """A path in `folder` named after the present second, and numbered where that name is taken."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    path, number = folder / f"{stem}-{stamp}{suffix}", 1
+    while path.exists():
+        number += 1
+        path = folder / f"{stem}-{stamp}-{number}{suffix}"
+    return path
+
+
+def releases() -> list[Path]:
+    """The release notebooks of the clone, one a day, in the course's order (day2 before day10).
+
+    Raises:
+        WorkspaceError: there is none.
+    """
+    folder = root() / "notebooks"
+    found = sorted(folder.glob("day*.ipynb"), key=lambda path: (len(path.stem.split("_")[0]), path.stem))
+    if not found:
+        raise WorkspaceError(
+            f"no release notebook in {folder}. In a clone, `git checkout notebooks` brings them back."
+        )
+    return found
+
+
+def find_release(day: str) -> Path:
+    """The release notebook of a day, named in full or by its first word: `day1` is day1_paged_kv_cache.ipynb.
+
+    Raises:
+        WorkspaceError: no such day; the message lists the known ones.
+    """
+    name = day.removesuffix(".ipynb")
+    known = releases()
+    for path in known:
+        if name in (path.stem, path.stem.split("_")[0]):
+            return path
+    raise WorkspaceError(
+        f"there is no {day!r} in this course. The days are: {', '.join(p.stem for p in known)}"
+    )
+
+
+def own_copy(release: Path) -> Path:
+    """Where the learner's copy of a release notebook is (or will be)."""
+    return work_dir() / release.name
+
+
+def pristine_copy(release: Path) -> Path:
+    """Where the release that the learner's copy started from is remembered, so that an update can tell edits apart."""
+    return work_dir() / ".releases" / release.name
+
+
+def fetch_missing(notebooks: list[Path] | None = None) -> list[Path]:
+    """Copy the release notebooks that the learner has no copy of yet (all of them by default).
+
+    A file that is already there is never touched, whatever is in it. notebooks/AGENTS.md goes along: it asks
+    AI helpers to tutor and not to solve.
+
+    Returns:
+        The paths of the new copies.
+    """
+    fresh = []
+    for release in releases() if notebooks is None else notebooks:
+        copy = own_copy(release)
+        if not os.path.lexists(copy):
+            text = release.read_text(encoding="utf-8")
+            write_text(pristine_copy(release), text)
+            write_text(copy, text)
+            fresh.append(copy)
+    guide = root() / "notebooks" / "AGENTS.md"
+    if guide.is_file() and not os.path.lexists(own_copy(guide)):
+        write_text(own_copy(guide), guide.read_text(encoding="utf-8"))
+    return fresh
