@@ -1,0 +1,247 @@
+"""What a model is (`ModelConfig`), how an engine is set up (`EngineConfig`), how tokens are drawn (`SamplingParams`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinyllm.errors import CheckpointError, RequestError
+
+SUPPORTED_ARCHITECTURES = ("Qwen3ForCausalLM",)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """The shape of a Qwen3 dense decoder, read from a Hugging Face `config.json`.
+
+    Attributes:
+        num_layers: L, decoder layers.
+        num_heads: Hq, query heads.
+        num_kv_heads: Hkv, key/value heads; Hq / Hkv query heads share one of them (GQA).
+        head_dim: D, which need not be hidden_size / num_heads.
+        max_position_embeddings: the longest sequence, in tokens, that the model was made for.
+        eos_token_ids: tokens that end a sequence.
+        dtype: the dtype the weights are stored in, as Hugging Face writes it.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 1_000_000.0
+    max_position_embeddings: int = 2048
+    tie_word_embeddings: bool = True
+    eos_token_ids: tuple[int, ...] = ()
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.num_heads % self.num_kv_heads:
+            raise CheckpointError(
+                f"{self.num_heads} query heads cannot share {self.num_kv_heads} key/value heads evenly: "
+                "num_attention_heads must be a multiple of num_key_value_heads"
+            )
+
+    @property
+    def gqa_ratio(self) -> int:
+        """Query heads per key/value head, Hq / Hkv."""
+        return self.num_heads // self.num_kv_heads
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> ModelConfig:
+        """Read `config.json` (and the end tokens of `generation_config.json`) from a checkpoint folder.
+
+        Raises:
+            CheckpointError: the folder or file is missing, is no JSON, or is of another architecture.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise CheckpointError(
+                f"no checkpoint folder at {folder}. Give a folder in Hugging Face format "
+                "(config.json, model.safetensors, tokenizer.json); `tinyllm doctor` shows the one that ships."
+            )
+        raw = read_json(folder / "config.json")
+        generation = folder / "generation_config.json"
+        if generation.is_file():
+            raw = {**raw, "eos_token_id": read_json(generation).get("eos_token_id", raw.get("eos_token_id"))}
+        try:
+            return cls.from_hf(raw)
+        except CheckpointError as error:
+            raise CheckpointError(f"{folder / 'config.json'}: {error}") from None
+
+    @classmethod
+    def from_hf(cls, raw: Mapping[str, Any]) -> ModelConfig:
+        """Build from the parsed `config.json`, refusing what this package does not compute.
+
+        Raises:
+            CheckpointError: another architecture, a missing key, or a feature that would be ignored.
+        """
+        architectures = raw.get("architectures") or ["(none named)"]
+        if not set(architectures) & set(SUPPORTED_ARCHITECTURES):
+            raise CheckpointError(
+                f"architecture {architectures[0]} is not supported; this package runs {', '.join(SUPPORTED_ARCHITECTURES)}"
+            )
+        refuse_unsupported(raw)
+        try:
+            num_heads = int(raw["num_attention_heads"])
+            eos = raw.get("eos_token_id")
+            return cls(
+                vocab_size=int(raw["vocab_size"]),
+                hidden_size=int(raw["hidden_size"]),
+                intermediate_size=int(raw["intermediate_size"]),
+                num_layers=int(raw["num_hidden_layers"]),
+                num_heads=num_heads,
+                num_kv_heads=int(raw.get("num_key_value_heads") or num_heads),
+                head_dim=int(raw.get("head_dim") or int(raw["hidden_size"]) // num_heads),
+                rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
+                rope_theta=float(rope_parameters(raw).get("rope_theta", 10_000.0)),
+                max_position_embeddings=int(raw.get("max_position_embeddings", 32_768)),
+                tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
+                eos_token_ids=() if eos is None else tuple(eos) if isinstance(eos, list) else (int(eos),),
+                dtype=str(raw.get("dtype") or raw.get("torch_dtype") or "float32"),
+            )
+        except KeyError as missing:
+            raise CheckpointError(
+                f"the config has no {missing}; is it a complete Hugging Face config.json?"
+            ) from None
+
+    def to_hf(self) -> dict[str, Any]:
+        """The `config.json` that `transformers` reads for this model."""
+        return {
+            "architectures": ["Qwen3ForCausalLM"],
+            "model_type": "qwen3",
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "num_key_value_heads": self.num_kv_heads,
+            "head_dim": self.head_dim,
+            "hidden_act": "silu",
+            "attention_bias": False,
+            "rms_norm_eps": self.rms_norm_eps,
+            "rope_theta": self.rope_theta,
+            "max_position_embeddings": self.max_position_embeddings,
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "eos_token_id": list(self.eos_token_ids) or None,
+            "dtype": self.dtype,
+        }
+
+
+def rope_parameters(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The RoPE settings of a config: newer files nest them in `rope_parameters`, older ones keep them at the top."""
+    nested = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    return {**{k: raw[k] for k in ("rope_theta",) if k in raw}, **nested}
+
+
+def refuse_unsupported(raw: Mapping[str, Any]) -> None:
+    """Raise CheckpointError for settings that would change the result and that the model does not compute."""
+    rope_type = rope_parameters(raw).get("rope_type") or rope_parameters(raw).get("type") or "default"
+    unsupported = {
+        f"rope scaling {rope_type!r}": rope_type != "default",
+        "attention_bias": bool(raw.get("attention_bias")),
+        "sliding-window attention": bool(raw.get("use_sliding_window")),
+        f"activation {raw.get('hidden_act')!r}": raw.get("hidden_act", "silu") != "silu",
+    }
+    found = [name for name, present in unsupported.items() if present]
+    if found:
+        raise CheckpointError(f"the config asks for {', '.join(found)}, which is not supported here")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Parse a JSON object from `path`.
+
+    Raises:
+        CheckpointError: the file is missing or is not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing; download or copy the checkpoint folder again") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(
+            f"{path} is not valid JSON ({error}); copy the checkpoint folder again"
+        ) from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds a {type(value).__name__}, not a JSON object")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """How much memory the engine owns and how much work one step may do.
+
+    Attributes:
+        block_size: P, tokens in one KV block.
+        num_blocks: N, blocks in the pool. One block of `max_model_len` tokens per request is contiguous reservation.
+        max_num_batched_tokens: the token budget of a step.
+        max_num_seqs: most requests running at once.
+        max_model_len: longest prompt plus output of one request, in tokens; None takes the model's own limit.
+        enable_prefix_caching: reuse the KV blocks of prompts that begin alike.
+    """
+
+    block_size: int = 16
+    num_blocks: int = 1024
+    max_num_batched_tokens: int = 512
+    max_num_seqs: int = 256
+    max_model_len: int | None = None
+    enable_prefix_caching: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("block_size", "num_blocks", "max_num_batched_tokens", "max_num_seqs", "max_model_len"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+
+    @property
+    def num_slots(self) -> int:
+        """Tokens whose K and V fit in the pool."""
+        return self.num_blocks * self.block_size
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How one request's tokens are drawn and when it ends.
+
+    Attributes:
+        temperature: 0 is greedy; above it the logits are divided by it.
+        top_k: keep the k likeliest tokens; 0 keeps all.
+        top_p: keep the smallest set of likeliest tokens whose probability reaches p.
+        max_tokens: most tokens to generate.
+        n: continuations of the same prompt; they share its KV blocks.
+        seed: makes the request's draws repeatable, whatever runs beside it; None draws a fresh one.
+        stop: strings that end the output; they are cut from it.
+        ignore_eos: go on past the end token (for load tests with a fixed length).
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    max_tokens: int = 64
+    n: int = 1
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))
+        elif not isinstance(self.stop, tuple):
+            object.__setattr__(self, "stop", tuple(self.stop))
+        if not all(isinstance(text, str) and text for text in self.stop):
+            raise RequestError(f"stop is {self.stop!r}; give one or more non-empty strings")
+        self._require("temperature", self.temperature >= 0, "0 (greedy) or above")
+        self._require("top_k", self.top_k >= 0, "0 (off) or above")
+        self._require("top_p", 0 < self.top_p <= 1, "above 0 and at most 1")
+        self._require("max_tokens", self.max_tokens >= 1, "at least 1")
+        self._require("n", self.n >= 1, "at least 1")
+
+    def _require(self, name: str, ok: bool, rule: str) -> None:
+        if not ok:  # also catches NaN: every comparison with it is false
+            raise RequestError(f"{name} is {getattr(self, name)}; it must be {rule}")

@@ -1,0 +1,21 @@
+"""The errors this package raises on purpose. Each says what was wrong and what to do."""
+
+
+class TinyLLMError(Exception):
+    """Base of every error that `tinyllm` raises on purpose."""
+
+
+class CheckpointError(TinyLLMError):
+    """A checkpoint folder is missing, damaged, or of an architecture that is not supported."""
+
+
+class RequestError(TinyLLMError, ValueError):
+    """A request can never be served: an empty prompt, one longer than the pool, a parameter out of range."""
+
+
+class WorkspaceError(TinyLLMError):
+    """A learner's notebook, answer or recorded part is missing or cannot be read."""
+
+
+class PartError(TinyLLMError):
+    """A learner's part failed inside the engine. The message names the part and the line."""

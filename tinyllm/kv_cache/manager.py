@@ -1,0 +1,141 @@
+"""The KV cache as the engine sees it: tables by request over one pool, with sharing, and eviction when it is full."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from tinyllm.config import EngineConfig, ModelConfig
+from tinyllm.errors import PartError
+from tinyllm.parts import Parts
+
+
+class KVCacheManager:
+    """Owns the pool of one engine: allocator, storage, block tables and prefix cache, made from `parts`."""
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        config: EngineConfig,
+        parts: Parts,
+        dtype: torch.dtype,
+        device: str | torch.device,
+    ) -> None:
+        self.block_size = config.block_size
+        self.num_blocks = config.num_blocks
+        self.parts = parts
+        self.allocator = parts["BlockAllocator"](config.num_blocks)
+        self.storage = parts["PagedKVCache"](
+            model.num_layers,
+            config.num_blocks,
+            config.block_size,
+            model.num_kv_heads,
+            model.head_dim,
+            dtype,
+            device,
+        )
+        self.copy_on_write = parts["CopyOnWrite"](self.allocator, self.storage.copy_block)
+        self.prefix_cache = None
+        if config.enable_prefix_caching:
+            self.prefix_cache = parts["PrefixCache"](self.allocator, config.block_size)
+        self.tables: dict[str, object] = {}
+        self.num_prefix_tokens_hit = 0
+        self.num_prefix_tokens_asked = 0
+
+    # ------------------------------------------------------------ a request's life
+
+    def start(self, request_id: str, token_ids: Sequence[int]) -> int | None:
+        """Open a table for a request, with the cached blocks that its tokens begin with.
+
+        Returns:
+            How many tokens need no computing, or None, with nothing changed, while the rest does not fit in the pool.
+        """
+        block_ids = list(self.prefix_cache.match(token_ids)) if self.prefix_cache else []
+        num_cached = len(block_ids) * self.block_size
+        if num_cached >= len(token_ids):
+            raise PartError(
+                f"PrefixCache.match covered all {len(token_ids)} tokens; one must be left to compute"
+            )
+        table = self.parts["BlockTable"](self.allocator, self.block_size, block_ids, num_cached)
+        if not self._make_room(table.num_new_blocks(len(token_ids) - num_cached)):
+            table.release()
+            return None
+        self.tables[request_id] = table
+        self.num_prefix_tokens_hit += num_cached
+        self.num_prefix_tokens_asked += len(token_ids)
+        return num_cached
+
+    def append(self, request_id: str, num_tokens: int) -> list[int] | None:
+        """Make room for a request's next tokens, copying a shared block first if it will be written.
+
+        Returns:
+            The slots of the tokens, or None, with the table unchanged, when the pool is full.
+        """
+        table = self.table(request_id)
+        needed = table.num_new_blocks(num_tokens) + int(self.copy_on_write.needs_copy(table))
+        if not self._make_room(needed):
+            return None
+        slots = self.copy_on_write.append(table, num_tokens)
+        self._check_slots(slots, num_tokens)
+        return slots
+
+    def fork(self, parent_id: str, child_id: str) -> None:
+        """Give a new request the tokens of another, sharing all blocks."""
+        self.tables[child_id] = self.copy_on_write.fork(self.table(parent_id))
+
+    def remember(self, request_id: str, token_ids: Sequence[int]) -> None:
+        """Put a request's full blocks into the prefix cache; `token_ids` are those whose K and V are computed."""
+        if self.prefix_cache:
+            self.prefix_cache.insert(token_ids, self.table(request_id).block_ids)
+
+    def free(self, request_id: str) -> None:
+        """Close a request's table; blocks that nobody else owns return to the pool."""
+        self.tables.pop(request_id).release()  # type: ignore[attr-defined]
+
+    # ------------------------------------------------------------ looking at the pool
+
+    def table(self, request_id: str):  # type: ignore[no-untyped-def]  # a learner's class or the reference
+        """The block table of a request."""
+        return self.tables[request_id]
+
+    @property
+    def num_free(self) -> int:
+        """Blocks that no table and no prefix holds."""
+        return self.allocator.num_free
+
+    @property
+    def num_blocks_in_tables(self) -> int:
+        """Different blocks that running requests hold, each counted once however many share it."""
+        return len({block_id for table in self.tables.values() for block_id in table.block_ids})  # type: ignore[attr-defined]
+
+    @property
+    def num_block_references(self) -> int:
+        """Blocks that running requests would hold if none were shared."""
+        return sum(len(table.block_ids) for table in self.tables.values())  # type: ignore[attr-defined]
+
+    def owners(self) -> list[tuple[str, ...]]:
+        """For each block of the pool the requests whose table holds it, for pictures of the pool."""
+        owners: list[list[str]] = [[] for _ in range(self.num_blocks)]
+        for request_id, table in self.tables.items():
+            for block_id in table.block_ids:  # type: ignore[attr-defined]
+                owners[block_id].append(request_id)
+        return [tuple(names) for names in owners]
+
+    # ------------------------------------------------------------ inside
+
+    def _make_room(self, num_blocks: int) -> bool:
+        """Evict cached blocks until `num_blocks` are free; False when that cannot be reached."""
+        shortage = num_blocks - self.allocator.num_free
+        return shortage <= 0 or (
+            self.prefix_cache is not None and self.prefix_cache.evict(shortage) >= shortage
+        )
+
+    def _check_slots(self, slots: Sequence[int], num_tokens: int) -> None:
+        """Catch a table that hands out nonsense here, where it can be named, not later inside a tensor operation."""
+        num_slots = self.num_blocks * self.block_size
+        if len(slots) != num_tokens or not all(0 <= slot < num_slots for slot in slots):
+            raise PartError(
+                f"BlockTable or CopyOnWrite returned {list(slots)[:8]} as the slots of {num_tokens} tokens; "
+                f"there must be {num_tokens} of them, each from 0 to {num_slots - 1}"
+            )
