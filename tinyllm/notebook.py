@@ -1,4 +1,4 @@
-"""A learner's notebook as data: its answers, back to a stub, into a new release. Pure; the files are verbs.py's."""
+"""A learner's notebook as data: find its answers, reset one, carry them into a new release. No files here."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def reset(mine: Notebook, release: Notebook, exercise: str) -> tuple[Notebook, l
     A deleted cell comes back at its place; a copy of it becomes a plain cell.
 
     Returns:
-        The new notebook, and the answers that it no longer holds in an answer cell (none: it was at its stub).
+        The new notebook, and the answers that left its answer cell (none: it was at its stub).
 
     Raises:
         WorkspaceError: the release has no such exercise; the message lists those it has.
@@ -129,7 +129,7 @@ class Merge:
     Attributes:
         notebook: the release with the learner's answers, edits and own cells in it.
         carried: exercises whose answer was carried over.
-        own_cells: cells of the learner's own that were carried over, answers to exercises that are gone among them.
+        own_cells: cells of the learner's own that were carried over, and edited cells that are gone.
         replaced: course cells that both sides had changed; the release's text was taken.
     """
 
@@ -142,9 +142,9 @@ class Merge:
 def merge(mine: Notebook, base: Notebook | None, release: Notebook) -> Merge:
     """Carry a learner's work into a new release: a three-way merge, cell by cell.
 
-    An answer always wins over the release's stub. The learner's edit of another course cell wins where the release
-    did not change that cell. Checks (locked cells) are the release's. A cell that no release knows is the
-    learner's own and stays behind the cell it followed.
+    An answer always wins over the release's stub. The learner's edit of another course cell wins where the
+    release did not change that cell. Checks (locked cells) are the release's. A cell that no release knows is
+    the learner's own and stays behind the cell it followed.
 
     Args:
         mine: the learner's notebook.
@@ -160,11 +160,7 @@ def merge(mine: Notebook, base: Notebook | None, release: Notebook) -> Merge:
         name = key(cell)
         if name in wanted and name not in theirs:
             theirs[name], anchor = cell, name
-        elif (
-            name in wanted
-            or name not in known
-            or (is_answer(cell) and not same(cell.source, known[name].source))
-        ):
+        elif name in wanted or name not in known or not same(cell.source, known[name].source):
             own[anchor].append(as_plain(cell))
 
     cells, carried, replaced = list(own[None]), [], []

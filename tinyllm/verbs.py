@@ -8,6 +8,7 @@ from pathlib import Path
 from tinyllm import notebook as nb
 from tinyllm import workspace
 from tinyllm.errors import WorkspaceError
+from tinyllm.paths import work_dir
 
 MAX_SUBMISSION_BYTES = 5 * 1024 * 1024  # what the grader accepts
 
@@ -23,7 +24,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """An exercise back at its stub; `kept` are the files that hold the old answer (none: it was at its stub)."""
+    """An exercise back at its stub; `kept` are the files of the old answer (none: it was at its stub)."""
 
     path: Path
     kept: tuple[Path, ...]
@@ -64,7 +65,7 @@ def reset(day: str, exercise: str) -> Reset:
     result, old = nb.reset(nb.read(path), nb.read(release), exercise)
     kept = []
     for source in old:  # first the old answer, then the notebook: nothing can be lost in between
-        aside = workspace.unused_path(workspace.work_dir() / "answers_aside" / release.stem, exercise, ".py")
+        aside = workspace.unused_path(work_dir() / "answers_aside" / release.stem, exercise, ".py")
         workspace.write_text(aside, source + "\n")
         kept.append(aside)
     workspace.write_text(path, nb.write(result))
@@ -80,19 +81,18 @@ def update(day: str) -> Updated:
         WorkspaceError: unknown day, or the learner's notebook is missing or unreadable.
     """
     release, path = _both(day)
-    text = release.read_text(encoding="utf-8")
     pristine = workspace.pristine_copy(release)
-    if pristine.is_file() and pristine.read_text(encoding="utf-8") == text:
+    if pristine.is_file() and pristine.read_bytes() == release.read_bytes():
         return Updated(path, None, None)
     try:
         base = nb.read(pristine)
     except WorkspaceError:  # not known or damaged: the merge keeps more than it has to
         base = None
     merge = nb.merge(nb.read(path), base, nb.read(release))
-    backup = workspace.unused_path(workspace.work_dir() / "backups", release.stem, ".ipynb")
+    backup = workspace.unused_path(work_dir() / "backups", release.stem, ".ipynb")
     workspace.write_text(backup, path.read_text(encoding="utf-8"))
     workspace.write_text(path, nb.write(merge.notebook))
-    workspace.write_text(pristine, text)
+    workspace.write_text(pristine, release.read_text(encoding="utf-8"))
     return Updated(path, merge, backup)
 
 
@@ -117,7 +117,7 @@ def submit(day: str) -> Submission:
             f"{path.name} is {size / 2**20:.1f} MiB without its outputs, and the grader takes at most "
             f"{MAX_SUBMISSION_BYTES // 2**20}: remove pasted pictures or long text from your own cells"
         )
-    target = workspace.work_dir() / "submit" / release.name
+    target = work_dir() / "submit" / release.name
     workspace.write_text(target, text)
     unanswered = tuple(name for name, stub in stubs.items() if nb.same(given.get(name, stub), stub))
     return Submission(target, tuple(stubs), unanswered)

@@ -1,4 +1,4 @@
-"""Where the clone and the learner's own files are, and how files are written there. What is in a notebook: notebook.py."""
+"""The release notebooks and the learner's copies of them: which there are, and how files are written."""
 
 from __future__ import annotations
 
@@ -7,27 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from tinyllm.errors import WorkspaceError
-
-
-def root() -> Path:
-    """The clone that this package runs from: the folder of notebooks/, solutions/ and data/.
-
-    Raises:
-        WorkspaceError: the package was installed without a clone around it.
-    """
-    folder = Path(__file__).resolve().parents[1]
-    if not (folder / "pyproject.toml").is_file():
-        raise WorkspaceError(
-            f"the notebooks and data of the course are not beside {Path(__file__).parent}: "
-            "clone the repository and install it from there with `pip install -e .`"
-        )
-    return folder
-
-
-def work_dir() -> Path:
-    """The learner's own folder: `$TINYLLM_WORK`, or work/ in the clone. It need not exist yet."""
-    chosen = os.environ.get("TINYLLM_WORK")
-    return Path(chosen).expanduser().resolve() if chosen else root() / "work"
+from tinyllm.paths import project_root, work_dir
 
 
 def write_text(path: Path, text: str) -> None:
@@ -67,11 +47,12 @@ def releases() -> list[Path]:
     Raises:
         WorkspaceError: there is none.
     """
-    folder = root() / "notebooks"
+    folder = project_root() / "notebooks"
     found = sorted(folder.glob("day*.ipynb"), key=lambda path: (len(path.stem.split("_")[0]), path.stem))
     if not found:
         raise WorkspaceError(
-            f"no release notebook in {folder}. In a clone, `git checkout notebooks` brings them back."
+            f"no release notebook in {folder}. The course is used from a clone of its repository, "
+            "installed with `pip install -e .`; in a clone, `git checkout notebooks` brings them back."
         )
     return found
 
@@ -87,9 +68,7 @@ def find_release(day: str) -> Path:
     for path in known:
         if name in (path.stem, path.stem.split("_")[0]):
             return path
-    raise WorkspaceError(
-        f"there is no {day!r} in this course. The days are: {', '.join(p.stem for p in known)}"
-    )
+    raise WorkspaceError(f"there is no {day!r} in this course. The days are: {', '.join(p.stem for p in known)}")
 
 
 def own_copy(release: Path) -> Path:
@@ -98,7 +77,7 @@ def own_copy(release: Path) -> Path:
 
 
 def pristine_copy(release: Path) -> Path:
-    """Where the release that the learner's copy started from is remembered, so that an update can tell edits apart."""
+    """Where the release that the learner's copy started from is kept, so that an update can tell edits apart."""
     return work_dir() / ".releases" / release.name
 
 
@@ -119,7 +98,7 @@ def fetch_missing(notebooks: list[Path] | None = None) -> list[Path]:
             write_text(pristine_copy(release), text)
             write_text(copy, text)
             fresh.append(copy)
-    guide = root() / "notebooks" / "AGENTS.md"
+    guide = project_root() / "notebooks" / "AGENTS.md"
     if guide.is_file() and not os.path.lexists(own_copy(guide)):
         write_text(own_copy(guide), guide.read_text(encoding="utf-8"))
     return fresh
