@@ -107,9 +107,7 @@ class ModelConfig:
                 dtype=str(raw.get("dtype") or raw.get("torch_dtype") or "float32"),
             )
         except KeyError as missing:
-            raise CheckpointError(
-                f"the config has no {missing}; is it a complete Hugging Face config.json?"
-            ) from None
+            raise CheckpointError(f"the config has no {missing}; is it a complete Hugging Face config.json?") from None
 
     def to_hf(self) -> dict[str, Any]:
         """The `config.json` that `transformers` reads for this model."""
@@ -165,9 +163,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing; download or copy the checkpoint folder again") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(
-            f"{path} is not valid JSON ({error}); copy the checkpoint folder again"
-        ) from None
+        raise CheckpointError(f"{path} is not valid JSON ({error}); copy the checkpoint folder again") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds a {type(value).__name__}, not a JSON object")
     return value

@@ -5,8 +5,8 @@ stamp that source as right or not. Engines ask `resolve` once, when they are mad
 """
 
 from __future__ import annotations
-
 import __future__
+
 import hashlib
 import inspect
 import json
@@ -102,9 +102,7 @@ def source_of(obj: Any) -> str:
         lines = linecache.getlines(function.__code__.co_filename)
         if lines:
             return "".join(lines)
-    raise WorkspaceError(
-        f"the source of {obj!r} cannot be read; define it in a notebook cell and run that cell"
-    )
+    raise WorkspaceError(f"the source of {obj!r} cannot be read; define it in a notebook cell and run that cell")
 
 
 def source_hash(source: str) -> str:
@@ -213,9 +211,7 @@ def resolve(parts: str | Mapping[str, Any] = "reference") -> Parts:
     if parts == "reference":
         return Parts(chosen)
     if parts != "mine":
-        raise WorkspaceError(
-            f'parts is {parts!r}; give "reference", "mine" or a mapping of part names to objects'
-        )
+        raise WorkspaceError(f'parts is {parts!r}; give "reference", "mine" or a mapping of part names to objects')
     mine = tuple(row.name for row in status() if row.owner == "yours")
     resolved = Parts({**chosen, **{name: load(name) for name in mine}}, mine)
     print(resolved)
@@ -235,9 +231,7 @@ def load(name: str) -> Any:
     with name_failing_part():
         exec(compile_part(source, filename), namespace)
     if name not in namespace:
-        raise PartError(
-            f"{source_file(name)} does not define {name}; run the exercise's cell and `use({name})` again"
-        )
+        raise PartError(f"{source_file(name)} does not define {name}; run the exercise's cell and `use({name})` again")
     return namespace[name]
 
 

@@ -61,9 +61,7 @@ class DenseKVCache:
                     "make the cache with a larger max_len or the request shorter"
                 )
         starts, self.lengths = self.lengths, ends
-        spans = [
-            torch.arange(start, end, device=self.keys.device) for start, end in zip(starts, ends, strict=True)
-        ]
+        spans = [torch.arange(start, end, device=self.keys.device) for start, end in zip(starts, ends, strict=True)]
         return DenseStep(self, torch.cat(spans), tuple(zip(starts, ends, strict=True)))
 
 

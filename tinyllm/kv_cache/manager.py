@@ -54,9 +54,7 @@ class KVCacheManager:
         block_ids = list(self.prefix_cache.match(token_ids)) if self.prefix_cache else []
         num_cached = len(block_ids) * self.block_size
         if num_cached >= len(token_ids):
-            raise PartError(
-                f"PrefixCache.match covered all {len(token_ids)} tokens; one must be left to compute"
-            )
+            raise PartError(f"PrefixCache.match covered all {len(token_ids)} tokens; one must be left to compute")
         table = self.parts["BlockTable"](self.allocator, self.block_size, block_ids, num_cached)
         if not self._make_room(table.num_new_blocks(len(token_ids) - num_cached)):
             table.release()
@@ -127,9 +125,7 @@ class KVCacheManager:
     def _make_room(self, num_blocks: int) -> bool:
         """Evict cached blocks until `num_blocks` are free; False when that cannot be reached."""
         shortage = num_blocks - self.allocator.num_free
-        return shortage <= 0 or (
-            self.prefix_cache is not None and self.prefix_cache.evict(shortage) >= shortage
-        )
+        return shortage <= 0 or (self.prefix_cache is not None and self.prefix_cache.evict(shortage) >= shortage)
 
     def _check_slots(self, slots: Sequence[int], num_tokens: int) -> None:
         """Catch a table that hands out nonsense here, where it can be named, not later inside a tensor operation."""

@@ -64,9 +64,7 @@ class PrefixCache:
 
         A block whose content is known already is not taken again.
         """
-        for block_hash, block_id in reversed(
-            list(zip(self.block_hashes(token_ids), block_ids, strict=False))
-        ):
+        for block_hash, block_id in reversed(list(zip(self.block_hashes(token_ids), block_ids, strict=False))):
             if block_hash not in self.blocks:
                 self.allocator.share(block_id)
                 self.blocks[block_hash] = block_id

@@ -52,9 +52,7 @@ class PagedKVCache:
         """
         flat = slots.reshape(-1)
         shape = (*slots.shape, *self.k.shape[2:])
-        return self.k[layer].index_select(0, flat).view(shape), self.v[layer].index_select(0, flat).view(
-            shape
-        )
+        return self.k[layer].index_select(0, flat).view(shape), self.v[layer].index_select(0, flat).view(shape)
 
     def copy_block(self, source: int, target: int) -> None:
         """Copy all slots of block `source` to block `target`, in every layer."""
