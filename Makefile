@@ -1,0 +1,64 @@
+# `make lab` and `make test` do all the set-up on a fresh machine. `make help` lists the rest.
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+
+# hnswlib is compiled on installation: without a C++ compiler everything else is installed, and the doctor says so.
+EXTRAS := $(shell command -v c++ >/dev/null 2>&1 && echo all || echo most)
+STAMP := $(VENV)/.installed-$(EXTRAS)
+
+LAB_ARGS ?=
+PYTEST_ARGS ?=
+SUBMISSIONS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help lab test test-all grade gate book lint format setup constraints doctor
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+		echo "This needs Python 3.11, 3.12 or 3.13; $(PYTHON) is another. Name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+		rm -rf $(VENV); echo "No venv could be made. On Debian or Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+setup: $(STAMP) ## make .venv and install everything (the other targets do it where needed)
+
+lab: $(STAMP) ## open the notebooks in JupyterLab (LAB_ARGS="--no-browser --port 8899")
+	$(BIN)/tinyllm lab $(LAB_ARGS)
+
+test: lint ## lint, and run every test but the slow ones and those for a GPU
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-all: lint ## lint, and run every test, the slow ones too
+	$(BIN)/python -m pytest -m "not gpu" $(PYTEST_ARGS)
+
+grade: $(STAMP) ## grade the example class, or real submissions (SUBMISSIONS=dir)
+	$(BIN)/grader grade $(SUBMISSIONS)
+
+gate: $(STAMP) ## prove that each exercise's checks tell right from wrong
+	$(BIN)/grader gate
+
+book: $(STAMP) ## build the site
+	$(BIN)/python book/build.py
+
+lint: $(STAMP) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## lay out the code with ruff
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+doctor: $(STAMP) ## say what this machine can do
+	$(BIN)/tinyllm doctor
+
+constraints: $(STAMP) ## write the installed versions down in constraints.txt
+	@{ sed -n '/^#/p' constraints.txt; \
+	   $(BIN)/pip freeze --all --exclude-editable | grep -v -E '^(pip|wheel)==' | sed 's/+[a-z0-9]*$$//'; } > constraints.new
+	@mv constraints.new constraints.txt
