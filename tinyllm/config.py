@@ -1,4 +1,4 @@
-"""What a model is (`ModelConfig`), how an engine is set up (`EngineConfig`), how tokens are drawn (`SamplingParams`)."""
+"""What a model is, how an engine is set up, how tokens are drawn."""
 
 from __future__ import annotations
 
@@ -85,7 +85,8 @@ class ModelConfig:
         architectures = raw.get("architectures") or ["(none named)"]
         if not set(architectures) & set(SUPPORTED_ARCHITECTURES):
             raise CheckpointError(
-                f"architecture {architectures[0]} is not supported; this package runs {', '.join(SUPPORTED_ARCHITECTURES)}"
+                f"architecture {architectures[0]} is not supported; "
+                f"this package runs {', '.join(SUPPORTED_ARCHITECTURES)}"
             )
         refuse_unsupported(raw)
         try:
@@ -226,10 +227,8 @@ class SamplingParams:
     ignore_eos: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        elif not isinstance(self.stop, tuple):
-            object.__setattr__(self, "stop", tuple(self.stop))
+        given: Any = self.stop  # people write one string or a list
+        object.__setattr__(self, "stop", (given,) if isinstance(given, str) else tuple(given))
         if not all(isinstance(text, str) and text for text in self.stop):
             raise RequestError(f"stop is {self.stop!r}; give one or more non-empty strings")
         self._require("temperature", self.temperature >= 0, "0 (greedy) or above")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -39,7 +40,7 @@ class KVCacheManager:
         self.prefix_cache = None
         if config.enable_prefix_caching:
             self.prefix_cache = parts["PrefixCache"](self.allocator, config.block_size)
-        self.tables: dict[str, object] = {}
+        self.tables: dict[str, Any] = {}
         self.num_prefix_tokens_hit = 0
         self.num_prefix_tokens_asked = 0
 
@@ -89,12 +90,12 @@ class KVCacheManager:
 
     def free(self, request_id: str) -> None:
         """Close a request's table; blocks that nobody else owns return to the pool."""
-        self.tables.pop(request_id).release()  # type: ignore[attr-defined]
+        self.tables.pop(request_id).release()
 
     # ------------------------------------------------------------ looking at the pool
 
-    def table(self, request_id: str):  # type: ignore[no-untyped-def]  # a learner's class or the reference
-        """The block table of a request."""
+    def table(self, request_id: str) -> Any:
+        """The block table of a request: the reference's `BlockTable` or a learner's."""
         return self.tables[request_id]
 
     @property
@@ -105,18 +106,18 @@ class KVCacheManager:
     @property
     def num_blocks_in_tables(self) -> int:
         """Different blocks that running requests hold, each counted once however many share it."""
-        return len({block_id for table in self.tables.values() for block_id in table.block_ids})  # type: ignore[attr-defined]
+        return len({block_id for table in self.tables.values() for block_id in table.block_ids})
 
     @property
     def num_block_references(self) -> int:
         """Blocks that running requests would hold if none were shared."""
-        return sum(len(table.block_ids) for table in self.tables.values())  # type: ignore[attr-defined]
+        return sum(len(table.block_ids) for table in self.tables.values())
 
     def owners(self) -> list[tuple[str, ...]]:
         """For each block of the pool the requests whose table holds it, for pictures of the pool."""
         owners: list[list[str]] = [[] for _ in range(self.num_blocks)]
         for request_id, table in self.tables.items():
-            for block_id in table.block_ids:  # type: ignore[attr-defined]
+            for block_id in table.block_ids:
                 owners[block_id].append(request_id)
         return [tuple(names) for names in owners]
 

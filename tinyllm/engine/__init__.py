@@ -1,0 +1,1 @@
+"""Continuous batching over the paged KV cache: requests, schedule, model steps, sampling. `LLM` is the front door."""

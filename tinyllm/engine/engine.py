@@ -1,0 +1,247 @@
+"""The engine: takes requests at any time and moves all of them forward one step at a time."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from tinyllm.config import EngineConfig, ModelConfig, SamplingParams
+from tinyllm.engine.attention import AttentionBackend, TorchAttention
+from tinyllm.engine.metrics import RequestMetrics, StepRecord
+from tinyllm.engine.model_runner import ModelRunner, Runner
+from tinyllm.engine.request import CompletionOutput, FinishReason, Request, RequestOutput
+from tinyllm.engine.sampler import draw, sample
+from tinyllm.engine.scheduler import ScheduledRequest, Scheduler
+from tinyllm.errors import PartError, RequestError
+from tinyllm.kv_cache.manager import KVCacheManager
+from tinyllm.model.qwen3 import Qwen3ForCausalLM
+from tinyllm.model.tokenizer import Tokenizer
+from tinyllm.parts import Parts, name_failing_part
+
+
+class LLMEngine:
+    """Requests in, finished outputs out; between them a scheduler, a KV pool, a model and a sampler.
+
+    Attributes:
+        kv: the pool, for pictures of it.
+        step_records: one record for each step so far.
+    """
+
+    def __init__(
+        self,
+        model: Qwen3ForCausalLM,
+        tokenizer: Tokenizer,
+        config: EngineConfig,
+        parts: Parts,
+        backend: AttentionBackend | None = None,
+        runner: Runner | None = None,
+    ) -> None:
+        """Reserve the whole pool now. `runner` replaces the model's own, for studies that need no logits."""
+        self.model_config: ModelConfig = model.config
+        self.tokenizer = tokenizer
+        self.config = config
+        weight = model.embed_tokens.weight
+        with name_failing_part():
+            self.kv = KVCacheManager(model.config, config, parts, weight.dtype, weight.device)
+        self.scheduler = Scheduler(config, self.kv)
+        self.runner = runner or ModelRunner(model, self.kv, backend or TorchAttention())
+        self.step_records: list[StepRecord] = []
+        self._groups: dict[str, list[Request]] = {}
+
+    @property
+    def max_model_len(self) -> int:
+        """Longest prompt plus output, in tokens: what was asked for, at most what the model and the pool can hold."""
+        asked = self.config.max_model_len or self.model_config.max_position_embeddings
+        return min(asked, self.model_config.max_position_embeddings, self.config.num_slots)
+
+    @property
+    def has_unfinished(self) -> bool:
+        """Whether a call of `step` has anything to do."""
+        return self.scheduler.has_unfinished
+
+    def add_request(
+        self, prompt: str | Sequence[int], params: SamplingParams | None = None, request_id: str | None = None
+    ) -> str:
+        """Queue a request; it starts in one of the next steps.
+
+        Args:
+            prompt: text, or token ids.
+            params: how to sample; greedy by default.
+            request_id: a name of your own; one is made up without it.
+
+        Returns:
+            The request's name.
+
+        Raises:
+            RequestError: the prompt is empty, holds unknown tokens or is too long, or the name is taken.
+        """
+        params = params or SamplingParams()
+        token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else [int(token) for token in prompt]
+        self._check_prompt(token_ids)
+        request_id = request_id if request_id is not None else f"request-{secrets.token_hex(4)}"
+        if request_id in self._groups:
+            raise RequestError(f"a request called {request_id!r} is already here")
+        if params.seed is None:
+            params = replace(params, seed=secrets.randbits(63))
+        request = Request(
+            request_id=f"{request_id}.0",
+            group_id=request_id,
+            index=0,
+            token_ids=token_ids,
+            num_prompt_tokens=len(token_ids),
+            params=params,
+            metrics=RequestMetrics(arrival=time.perf_counter()),
+            num_siblings_to_fork=params.n - 1,
+        )
+        self._groups[request_id] = [request]
+        self.scheduler.add(request)
+        return request_id
+
+    def abort(self, request_id: str) -> None:
+        """Drop a request at any time and free its blocks; unknown or finished names are ignored."""
+        for request in self._groups.pop(request_id, []):
+            if request.finish_reason is None:
+                self.scheduler.finish(request)
+
+    def step(self) -> list[RequestOutput]:
+        """Compute one batch and give every request that is up to date its next token.
+
+        Returns:
+            The requests that finished in this step.
+
+        Raises:
+            PartError: a learner's part failed; the message names it.
+        """
+        if not self.has_unfinished:
+            return []
+        start = time.perf_counter()
+        with name_failing_part():
+            scheduled, preempted = self.scheduler.schedule()
+            if not scheduled and not preempted:
+                raise PartError(
+                    f"nothing runs, yet only {self.kv.num_free} of {self.kv.num_blocks} blocks can be had: one of "
+                    "BlockAllocator, BlockTable.release, CopyOnWrite and PrefixCache.evict has lost some"
+                )
+            occupied = self._occupancy(scheduled)
+            finished = self._compute(scheduled) if scheduled else []
+        self.step_records.append(
+            StepRecord(
+                step=len(self.step_records),
+                start=start,
+                end=time.perf_counter(),
+                num_preempted=len(preempted),
+                **occupied,
+            )
+        )
+        return finished
+
+    # ------------------------------------------------------------ inside
+
+    def _compute(self, scheduled: Sequence[ScheduledRequest]) -> list[RequestOutput]:
+        """Run the model, note what is computed, sample, and collect what is finished."""
+        logits = self.runner.execute(scheduled)
+        sampling: list[Request] = []
+        rows: list[int] = []
+        for item in scheduled:
+            ready = item.finishes_known_tokens
+            item.request.num_computed_tokens += item.num_tokens
+            if not ready:
+                continue
+            row = rows[-1] + 1 if rows else 0
+            group = [item.request, *self._fork_siblings(item.request)]
+            sampling += group
+            rows += [row] * len(group)
+        draws = [draw(r.params.seed or 0, r.index, r.num_output_tokens) for r in sampling]
+        tokens = sample(logits[rows], [r.params for r in sampling], draws) if sampling else []
+        now = time.perf_counter()
+        finished = []
+        for request, token in zip(sampling, tokens, strict=True):
+            self._accept(request, token, now)
+            if request.finish_reason is not None and (output := self._finish(request)):
+                finished.append(output)
+        return finished
+
+    def _fork_siblings(self, request: Request) -> list[Request]:
+        """When a prompt has just been computed, keep its blocks for later ones and start its other continuations."""
+        if request.num_output_tokens == 0:
+            self.kv.remember(request.request_id, request.token_ids)
+        siblings = [
+            replace(
+                request,
+                request_id=f"{request.group_id}.{index}",
+                index=index,
+                token_ids=list(request.token_ids),
+                metrics=replace(request.metrics, token_times=[]),
+                num_siblings_to_fork=0,
+            )
+            for index in range(1, request.num_siblings_to_fork + 1)
+        ]
+        request.num_siblings_to_fork = 0
+        self._groups[request.group_id] += siblings
+        self.scheduler.fork(request, siblings)
+        return siblings
+
+    def _accept(self, request: Request, token: int, now: float) -> None:
+        """Append a new token and decide whether the request ends with it."""
+        request.token_ids.append(token)
+        request.metrics.token_times.append(now)
+        params = request.params
+        if token in self.model_config.eos_token_ids and not params.ignore_eos:
+            request.finish_reason = FinishReason.STOP
+        elif request.num_output_tokens >= params.max_tokens or len(request.token_ids) >= self.max_model_len:
+            request.finish_reason = FinishReason.LENGTH
+        if params.stop or request.finish_reason:
+            request.text = self.tokenizer.decode(request.output_token_ids)
+        cut = min((at for text in params.stop if (at := request.text.find(text)) >= 0), default=-1)
+        if cut >= 0:
+            request.text = request.text[:cut]
+            request.finish_reason = FinishReason.STOP
+
+    def _finish(self, request: Request) -> RequestOutput | None:
+        """Free a finished request's blocks; returns the whole group's output once its last member is done."""
+        self.kv.remember(request.request_id, request.token_ids[: request.num_computed_tokens])
+        self.scheduler.finish(request)
+        group = self._groups[request.group_id]
+        if any(member.finish_reason is None for member in group):
+            return None
+        del self._groups[request.group_id]
+        outputs = tuple(
+            CompletionOutput(m.index, m.text, tuple(m.output_token_ids), m.finish_reason, m.metrics)
+            for m in group
+            if m.finish_reason is not None
+        )
+        prompt = tuple(request.token_ids[: request.num_prompt_tokens])
+        return RequestOutput(request.group_id, prompt, outputs)
+
+    def _check_prompt(self, token_ids: Sequence[int]) -> None:
+        """Refuse what can never be served."""
+        if not token_ids:
+            raise RequestError("the prompt is empty; give at least one token")
+        if not all(0 <= token < self.model_config.vocab_size for token in token_ids):
+            raise RequestError(f"the prompt holds token ids outside 0 to {self.model_config.vocab_size - 1}")
+        if len(token_ids) >= self.max_model_len:
+            raise RequestError(
+                f"the prompt has {len(token_ids)} tokens; with one to generate it must fit in {self.max_model_len}: "
+                f"the model takes {self.model_config.max_position_embeddings}, the KV pool {self.config.num_slots} "
+                f"({self.config.num_blocks} blocks of {self.config.block_size}). Shorten the prompt, or raise "
+                "num_blocks or max_model_len."
+            )
+
+    def _occupancy(self, scheduled: Sequence[ScheduledRequest]) -> dict[str, int]:
+        """The part of a step record that is known once the step is scheduled."""
+        sizes = [item.num_tokens for item in scheduled]
+        tables = [self.kv.table(request.request_id) for request in self.scheduler.running]
+        lens = [table.num_tokens for table in tables]
+        return {
+            "num_prefill_tokens": sum(size for size in sizes if size > 1),
+            "num_decode_tokens": sum(size == 1 for size in sizes),
+            "num_running": len(self.scheduler.running),
+            "num_waiting": len(self.scheduler.waiting),
+            "num_free_blocks": self.kv.num_free,
+            "num_table_blocks": self.kv.num_blocks_in_tables,
+            "num_block_references": self.kv.num_block_references,
+            "num_cached_tokens": sum(lens),
+            "num_wasted_slots": sum(-length % self.config.block_size for length in lens),
+        }

@@ -1,0 +1,75 @@
+"""What the engine writes down: one record a step, the times of each request, and the numbers made from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One engine step.
+
+    Attributes:
+        start, end: seconds on a monotonic clock.
+        num_prefill_tokens: tokens of sequences that computed more than one token.
+        num_decode_tokens: sequences that computed exactly one.
+        num_running, num_waiting: requests after scheduling.
+        num_free_blocks: blocks that nothing holds, after scheduling.
+        num_table_blocks: different blocks held by running requests.
+        num_block_references: the same, counted once for every request that holds them.
+        num_cached_tokens: tokens in the cache, counted once for every request that holds them.
+        num_wasted_slots: slots in running requests' own last blocks that hold no token.
+        num_preempted: requests that lost their blocks in this step.
+    """
+
+    step: int
+    start: float
+    end: float
+    num_prefill_tokens: int
+    num_decode_tokens: int
+    num_running: int
+    num_waiting: int
+    num_free_blocks: int
+    num_table_blocks: int
+    num_block_references: int
+    num_cached_tokens: int
+    num_wasted_slots: int
+    num_preempted: int
+
+
+@dataclass(slots=True)
+class RequestMetrics:
+    """The times of one output, in seconds on a monotonic clock, and what it cost.
+
+    Attributes:
+        arrival: when the request was added.
+        token_times: when each output token was ready.
+        num_prefix_tokens_hit: prompt tokens found in the prefix cache at first admission.
+        num_preemptions: how often its blocks were taken away and recomputed.
+    """
+
+    arrival: float
+    token_times: list[float] = field(default_factory=list)
+    num_prefix_tokens_hit: int = 0
+    num_preemptions: int = 0
+
+    @property
+    def ttft(self) -> float:
+        """Time to first token, in seconds."""
+        return self.token_times[0] - self.arrival
+
+    @property
+    def latency(self) -> float:
+        """Time from arrival to the last token, in seconds."""
+        return self.token_times[-1] - self.arrival
+
+    @property
+    def itl(self) -> list[float]:
+        """Inter-token latencies: every gap between two neighbouring output tokens, in seconds."""
+        return [b - a for a, b in zip(self.token_times, self.token_times[1:], strict=False)]
+
+    @property
+    def tpot(self) -> float:
+        """Time per output token after the first, in seconds: (latency - TTFT) / (n - 1); 0 for a single token."""
+        gaps = len(self.token_times) - 1
+        return (self.latency - self.ttft) / gaps if gaps else 0.0

@@ -1,0 +1,94 @@
+"""From a schedule to one flattened batch, and from the batch to logits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tinyllm.engine.attention import AttentionBackend
+from tinyllm.engine.metadata import AttentionMetadata
+from tinyllm.engine.scheduler import ScheduledRequest
+from tinyllm.kv_cache.manager import KVCacheManager
+from tinyllm.model.qwen3 import Qwen3ForCausalLM
+
+
+class Runner(ABC):
+    """What computes a step."""
+
+    @abstractmethod
+    def execute(self, scheduled: Sequence[ScheduledRequest]) -> Tensor:
+        """Compute the scheduled tokens.
+
+        Returns:
+            [n, V] float32: the logits after the last token of each request that `finishes_known_tokens`, in order.
+        """
+
+
+class ModelRunner(Runner):
+    """Runs the model over the paged cache."""
+
+    def __init__(self, model: Qwen3ForCausalLM, kv: KVCacheManager, backend: AttentionBackend) -> None:
+        self.model = model
+        self.kv = kv
+        self.backend = backend
+
+    @torch.inference_mode()
+    def execute(self, scheduled: Sequence[ScheduledRequest]) -> Tensor:
+        """See `Runner.execute`."""
+        input_ids, positions, metadata = build_batch(scheduled, self.kv)
+        hidden = self.model(input_ids, positions, self.backend.plan(metadata, self.kv.storage))
+        finished = torch.tensor([item.finishes_known_tokens for item in scheduled])
+        last_tokens = metadata.query_start_loc[1:][finished].long() - 1
+        return self.model.compute_logits(hidden[last_tokens])
+
+
+class DryRunner(Runner):
+    """Runs no model: every logit is 0. The schedule and the pool behave as ever, which is all some studies need."""
+
+    def __init__(self, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
+
+    def execute(self, scheduled: Sequence[ScheduledRequest]) -> Tensor:
+        """See `Runner.execute`."""
+        return torch.zeros(sum(item.finishes_known_tokens for item in scheduled), self.vocab_size)
+
+
+def build_batch(scheduled: Sequence[ScheduledRequest], kv: KVCacheManager) -> tuple[Tensor, Tensor, AttentionMetadata]:
+    """Lay the scheduled tokens one after another.
+
+    Returns:
+        input_ids [T] int64, positions [T] int64, and the attention metadata.
+    """
+    input_ids: list[int] = []
+    positions: list[int] = []
+    slot_mapping: list[int] = []
+    query_start_loc = [0]
+    context_lens: list[int] = []
+    block_ids: list[list[int]] = []
+    for item in scheduled:
+        request = item.request
+        start = request.num_computed_tokens
+        stop = start + item.num_tokens
+        input_ids += request.token_ids[start:stop]
+        positions += range(start, stop)
+        slot_mapping += item.slots
+        query_start_loc.append(len(input_ids))
+        context_lens.append(stop)
+        block_ids.append(kv.table(request.request_id).block_ids)
+    metadata = AttentionMetadata(
+        query_start_loc=torch.tensor(query_start_loc, dtype=torch.int32),
+        context_lens=torch.tensor(context_lens, dtype=torch.int32),
+        block_tables=padded(block_ids),
+        slot_mapping=torch.tensor(slot_mapping, dtype=torch.int64),
+        block_size=kv.block_size,
+    )
+    return torch.tensor(input_ids), torch.tensor(positions), metadata
+
+
+def padded(rows: Sequence[Sequence[int]]) -> Tensor:
+    """[B, longest] int32, short rows filled up with 0."""
+    longest = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], dtype=torch.int32)

@@ -1,0 +1,83 @@
+"""A request inside the engine, and what the user gets back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from tinyllm.config import SamplingParams
+from tinyllm.engine.metrics import RequestMetrics
+
+
+class FinishReason(StrEnum):
+    """Why an output ended: `STOP` at an end token or stop string, `LENGTH` at a limit."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """One sequence that the engine works on. There is no prefill or decode phase: only tokens still to compute.
+
+    Attributes:
+        request_id: name inside the engine; continuation i of a request with n > 1 is `id.i`.
+        group_id: the name that the user's request has; all its continuations share it.
+        index: which continuation of the group this is.
+        token_ids: prompt, then the output so far.
+        num_prompt_tokens: how many of `token_ids` are the prompt.
+        num_computed_tokens: tokens whose K and V are in the cache.
+        num_siblings_to_fork: continuations that will be forked off when the prompt is computed.
+    """
+
+    request_id: str
+    group_id: str
+    index: int
+    token_ids: list[int]
+    num_prompt_tokens: int
+    params: SamplingParams
+    metrics: RequestMetrics
+    num_computed_tokens: int = 0
+    num_siblings_to_fork: int = 0
+    finish_reason: FinishReason | None = None
+    text: str = ""
+
+    @property
+    def num_uncomputed_tokens(self) -> int:
+        """Tokens that are known but whose K and V are not in the cache: the prompt at first, then one a step."""
+        return len(self.token_ids) - self.num_computed_tokens
+
+    @property
+    def output_token_ids(self) -> list[int]:
+        """The generated tokens."""
+        return self.token_ids[self.num_prompt_tokens :]
+
+    @property
+    def num_output_tokens(self) -> int:
+        """How many tokens have been generated."""
+        return len(self.token_ids) - self.num_prompt_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionOutput:
+    """One continuation of a prompt."""
+
+    index: int
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    metrics: RequestMetrics
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOutput:
+    """A finished request: its prompt and its n continuations."""
+
+    request_id: str
+    prompt_token_ids: tuple[int, ...]
+    outputs: tuple[CompletionOutput, ...] = field(default=())
+
+    @property
+    def text(self) -> str:
+        """The text of the first continuation."""
+        return self.outputs[0].text
