@@ -1,0 +1,174 @@
+"""Wrong solutions with a name, other right ones, and how they are turned into a notebook cell.
+
+They live in `solutions/<day>/mutants/<Exercise>.py` and `solutions/<day>/alternates/<Exercise>.py`. A wrong solution is
+a subclass of the reference that overrides what is wrong, or, where the exercise is a function, another function.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import linecache
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, TypeVar
+
+from grader.framework import Exercise
+from grader.usage import UsageError
+from tinyllm.paths import project_root
+
+T = TypeVar("T", bound=Callable[..., Any])
+Kind = Literal["mutant", "variant", "unknown bug", "alternate"]
+
+TAG = "_grader_tag"
+
+
+@dataclass(frozen=True, slots=True)
+class Specimen:
+    """A solution that the gate knows.
+
+    Attributes:
+        name: of the class or function.
+        kind: what it is there for.
+        obj: the class or function.
+        path: the file that it stands in.
+        mistake: for a variant, the name of the mutant whose mistake it makes.
+    """
+
+    name: str
+    kind: Kind
+    obj: Any
+    path: Path
+    mistake: str = ""
+
+    @property
+    def text(self) -> str:
+        """A mutant's docstring, the diagnosis."""
+        return inspect.cleandoc(self.obj.__doc__ or "")
+
+
+@dataclass(frozen=True, slots=True)
+class Specimens:
+    """All specimens of one exercise, by kind, in the order of their files."""
+
+    mutants: tuple[Specimen, ...] = ()
+    variants: tuple[Specimen, ...] = ()
+    unknown_bugs: tuple[Specimen, ...] = ()
+    alternates: tuple[Specimen, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Tag:
+    kind: Kind
+    mistake: str = field(default="")
+
+
+def mutant(obj: T) -> T:
+    """Mark a wrong solution; its docstring is the diagnosis that a learner reads."""
+    return _tagged(obj, _Tag("mutant"))
+
+
+def variant(of: Callable[..., Any]) -> Callable[[T], T]:
+    """Mark another way of writing a mutant's mistake: it must get the same diagnosis."""
+    return lambda obj: _tagged(obj, _Tag("variant", of.__name__))
+
+
+def unknown_bug(obj: T) -> T:
+    """Mark a solution that is wrong in a way that no mutant is: it must get no diagnosis."""
+    return _tagged(obj, _Tag("unknown bug"))
+
+
+def alternate(obj: T) -> T:
+    """Mark a right solution by another algorithm or data structure."""
+    return _tagged(obj, _Tag("alternate"))
+
+
+def _tagged(obj: T, tag: _Tag) -> T:
+    setattr(obj, TAG, tag)
+    return obj
+
+
+# ---------------------------------------------------------------- finding them
+
+
+def day_folder(day: int) -> Path:
+    """The folder `solutions/day<day>_...`.
+
+    Raises:
+        UsageError: it is not there, as in a release without solutions.
+    """
+    folders = sorted((project_root() / "solutions").glob(f"day{day}_*"))
+    if not folders:
+        raise UsageError(f"the solutions of day {day} are not part of this copy of the course")
+    return folders[0]
+
+
+@cache
+def specimens(exercise: Exercise) -> Specimens:
+    """Every mutant, variant, unknown bug and alternate of an exercise; empty where the solutions are not there."""
+    try:
+        folder = day_folder(exercise.day)
+    except UsageError:
+        return Specimens()
+    found: list[Specimen] = []
+    for path in (folder / "mutants" / f"{exercise.name}.py", folder / "alternates" / f"{exercise.name}.py"):
+        if path.is_file():
+            found += read_specimens(path)
+    of_kind = {kind: tuple(item for item in found if item.kind == kind) for kind in Kind.__args__}  # type: ignore[attr-defined]
+    return Specimens(of_kind["mutant"], of_kind["variant"], of_kind["unknown bug"], of_kind["alternate"])
+
+
+def read_specimens(path: Path) -> list[Specimen]:
+    """The marked objects of one file, in its order."""
+    module = ModuleType(path.stem)
+    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), vars(module))
+    found = []
+    for name, obj in vars(module).items():
+        tag = vars(obj).get(TAG) if hasattr(obj, "__dict__") else None  # its own, not its base class's
+        if isinstance(tag, _Tag):
+            found.append(Specimen(name, tag.kind, obj, path, tag.mistake))
+    return found
+
+
+# ---------------------------------------------------------------- as a notebook cell
+
+
+def cell_source(exercise: Exercise, specimen: Specimen) -> str:
+    """What a learner would have in the exercise's cell to hand this in: the solution, then the specimen under its name.
+
+    A specimen must need nothing of its file but the imports.
+    """
+    from grader.build.sources import exercise_sources
+
+    return exercise_sources(exercise.name).solution.rstrip() + "\n\n\n" + renamed_source(exercise.name, specimen)
+
+
+def renamed_source(name: str, specimen: Specimen) -> str:
+    """The specimen's imports and its own source, without decorators, called `name`."""
+    source = specimen.path.read_text(encoding="utf-8")
+    lines = source.splitlines(keepends=True)
+    parts, body = [], ""
+    for node in ast.parse(source).body:
+        text = "".join(lines[node.lineno - 1 : node.end_lineno])
+        if isinstance(node, ast.ImportFrom) and node.module not in ("grader.mutants", "__future__"):
+            kept = [alias for alias in node.names if (alias.asname or alias.name) != name]
+            if kept:
+                parts.append(ast.unparse(ast.ImportFrom(node.module, kept, node.level)) + "\n")
+        elif isinstance(node, ast.Import):
+            parts.append(text)
+        elif isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == specimen.name:
+            keyword = "class" if isinstance(node, ast.ClassDef) else "def"
+            body = text.replace(f"{keyword} {specimen.name}", f"{keyword} {name}", 1)
+    return "".join(parts) + ("\n\n" if parts else "") + body
+
+
+def as_cell(exercise: Exercise, source: str, label: str, scope: dict[str, Any] | None = None) -> Any:
+    """Run a cell's source as a notebook would and return the exercise's object."""
+    filename = f"<{label}>"
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    namespace: dict[str, Any] = {"__name__": "__main__", **(scope or {})}
+    exec(compile(source, filename, "exec", dont_inherit=True), namespace)
+    return namespace[exercise.name]

@@ -1,0 +1,153 @@
+"""A check's result as text for terminals and feedback, and as HTML for notebooks."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Iterator
+from html import escape
+
+from grader.results import CheckResult, Outcome, PropertyResult
+
+MARKS = {
+    Outcome.RIGHT: "✓",
+    Outcome.WRONG: "✗",
+    Outcome.TIMED_OUT: "✗",
+    Outcome.CRASHED: "!",
+    Outcome.NOT_ATTEMPTED: "-",
+    Outcome.NOT_CHECKED: "○",
+}
+COLOURS = {  # JupyterLab's own, so that they follow its light and dark themes
+    Outcome.RIGHT: "var(--jp-success-color1, #2e7d32)",
+    Outcome.WRONG: "var(--jp-error-color1, #c62828)",
+    Outcome.TIMED_OUT: "var(--jp-error-color1, #c62828)",
+    Outcome.CRASHED: "var(--jp-error-color1, #c62828)",
+    Outcome.NOT_ATTEMPTED: "inherit",
+    Outcome.NOT_CHECKED: "inherit",
+}
+WIDTH = 100
+
+
+def to_text(result: CheckResult) -> str:
+    """The tick list as plain text."""
+    lines = [headline(result)]
+    column = max(len(item.outcome) for item in result.properties)
+    for item in result.properties:
+        lines.append(f"  {MARKS[item.outcome]} {item.outcome:<{column}}  {item.sentence} ({points(item)})")
+        for label, text in details(item):
+            lines.extend(indented(f"{label}: {text}" if label else text, column + 6))
+    if result.diagnoses:
+        lines.append("")
+        lines.append("  " + diagnosis_title(result))
+        for diagnosis in result.diagnoses:
+            lines.extend(indented(diagnosis.text, 4))
+    lines.append("")
+    lines.append("  " + next_step(result))
+    return "\n".join(lines)
+
+
+def to_html(result: CheckResult) -> str:
+    """The tick list as HTML without scripts, every text escaped."""
+    rows = "".join(html_row(item) for item in result.properties)
+    diagnosis = ""
+    if result.diagnoses:
+        texts = "".join(f"<p style='margin:4px 0 0'>{escape(item.text)}</p>" for item in result.diagnoses)
+        diagnosis = (
+            "<div style='margin:10px 0;padding:8px 12px;border-left:3px solid var(--jp-warn-color1, #b26a00)'>"
+            f"<strong>{escape(diagnosis_title(result))}</strong>{texts}</div>"
+        )
+    return (
+        "<div style='max-width:52em;line-height:1.5'>"
+        f"<p style='margin:0 0 6px'><strong>{escape(headline(result))}</strong></p>"
+        f"<ul style='list-style:none;margin:0;padding:0'>{rows}</ul>{diagnosis}"
+        f"<p style='margin:8px 0 0;opacity:.8'>{escape(next_step(result))}</p></div>"
+    )
+
+
+def html_row(item: PropertyResult) -> str:
+    """One property: mark, outcome, sentence, and what went wrong below."""
+    extra = ""
+    for label, text in details(item):
+        name = f"<span style='opacity:.8'>{escape(label)}:</span> " if label else ""
+        style = "margin:2px 0 2px 1.6em;overflow-wrap:anywhere"
+        if label == PRINTED:
+            extra += f"<div style='{style}'>{name}<pre style='margin:0;white-space:pre-wrap'>{escape(text)}</pre></div>"
+        else:
+            extra += f"<div style='{style}'>{name}{escape(text)}</div>"
+    return (
+        "<li style='margin:2px 0'>"
+        f"<span style='display:inline-block;width:1.6em;color:{COLOURS[item.outcome]}'>{MARKS[item.outcome]}</span>"
+        f"<span style='color:{COLOURS[item.outcome]}'>{escape(item.outcome)}</span> &nbsp;{escape(item.sentence)} "
+        f"<span style='opacity:.7'>({escape(points(item))})</span>{extra}</li>"
+    )
+
+
+PRINTED = "your code printed"
+
+
+class _Screen:
+    """What was shown last, and in which run of a cell: a result is shown once there, by `check` or as its value."""
+
+    last: tuple[int, int] | None = None
+
+
+def show(result: CheckResult) -> None:
+    """Show the tick list, as HTML in a notebook and as text elsewhere; once in each run of a cell."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is None:
+        print(to_text(result))
+        return
+    now = (id(result), shell.execution_count)
+    if _Screen.last != now:
+        _Screen.last = now
+        data = {"text/plain": to_text(result), "text/html": to_html(result)}
+        sys.modules["IPython"].display.display(data, raw=True)
+
+
+def headline(result: CheckResult) -> str:
+    """Name, outcome, points and seed."""
+    seed = "" if result.seed is None else f" (seed {result.seed})"
+    return f"{result.exercise}: {result.outcome}, {result.points:g} of {result.max_points:g} points{seed}"
+
+
+def points(item: PropertyResult) -> str:
+    """What a property earned."""
+    return f"{item.points:g} of {item.weight:g}"
+
+
+def details(item: PropertyResult) -> Iterator[tuple[str, str]]:
+    """What to say below a property that is not right, as (label, text)."""
+    if item.message:
+        yield "", item.message
+    if item.case_text:
+        yield "smallest failing input", item.case_text
+    if item.printed:
+        yield PRINTED, item.printed.rstrip("\n")
+
+
+def diagnosis_title(result: CheckResult) -> str:
+    """What stands above the diagnoses."""
+    if len(result.diagnoses) == 1:
+        return "Your code behaves exactly as this mistake does:"
+    return f"Your code behaves exactly as these {len(result.diagnoses)} mistakes do:"
+
+
+def next_step(result: CheckResult) -> str:
+    """The last line: what to do now."""
+    name = result.exercise
+    if result.outcome is Outcome.RIGHT:
+        unchecked = sum(item.outcome is Outcome.NOT_CHECKED for item in result.properties)
+        return f"All right, but {unchecked} could not be checked on this machine." if unchecked else "All right."
+    if result.outcome is Outcome.NOT_ATTEMPTED:
+        return f"Replace `raise NotImplementedError` by your code and run the cell again. hint({name}) gives a nudge."
+    if result.outcome is Outcome.NOT_CHECKED:
+        return "Nothing could be checked on this machine."
+    return f"Fix the first one that is not right and check again. hint({name}) gives a nudge."
+
+
+def indented(text: str, indent: int) -> list[str]:
+    """`text` wrapped to the width of a terminal behind `indent` blanks, its own line breaks kept."""
+    lines: list[str] = []
+    for line in text.splitlines() or [""]:
+        lines += textwrap.wrap(line, WIDTH - indent, break_on_hyphens=False) or [""]
+    return [" " * indent + line for line in lines]

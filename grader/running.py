@@ -1,0 +1,240 @@
+"""Running an exercise's properties: the same steps at home, where the driver is a call, and in grading, where it is
+a process at the other end of a socket."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from grader.framework import Case, Exercise, Property
+from grader.limits import TimeLimitExceeded, recorded_output, time_limit
+from grader.observe import ObservationError, mro_of, plain
+from grader.results import CheckResult, Outcome, PropertyResult
+from tinyllm.parts import all_parts
+from tinyllm.paths import project_root
+
+PUBLIC_SEED = 1  # of `check`: everybody sees the same cases, and sees them again after an edit
+
+
+class Ending(StrEnum):
+    """How driving one case ended."""
+
+    OBSERVED = "observed"
+    STUB = "stub"
+    CRASHED = "crashed"
+    TIMED_OUT = "timed out"
+    LOST = "lost"  # the driver's process died, or sent what cannot be read
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a driver tells of one case.
+
+    Attributes:
+        ending: whether there are observations, or why not.
+        observations: plain data, when `ending` is OBSERVED.
+        message: what happened, in words, when it is not.
+        error: the class of the error that ended it.
+        changed: names of the arguments that the learner's code changed.
+        printed: what it printed.
+    """
+
+    ending: Ending
+    observations: Any = None
+    message: str = ""
+    error: str = ""
+    changed: tuple[str, ...] = ()
+    printed: str = ""
+
+
+Driver = Callable[[int, Case], Report]  # (index of the property, case) -> report
+
+
+# ---------------------------------------------------------------- the judge's side
+
+
+def run(exercise: Exercise, seed: int, driver: Driver) -> CheckResult:
+    """Check every property, without a diagnosis (see diagnosis.py)."""
+    return CheckResult(exercise.name, seed, tuple(run_properties(exercise, seed, driver)))
+
+
+def run_properties(exercise: Exercise, seed: int, driver: Driver) -> Iterator[PropertyResult]:
+    """The properties' results, one after the other; a property ends with its first case that is not right."""
+    for index, item in enumerate(exercise.properties):
+        yield run_property(exercise, index, item, seed, driver)
+
+
+def run_property(exercise: Exercise, index: int, item: Property, seed: int, driver: Driver) -> PropertyResult:
+    """One property's result. Its cases depend on the seed and its sentence alone, not on its neighbours."""
+    missing = missing_requirement(item.requires)
+    if missing:
+        return PropertyResult(item.sentence, item.weight, Outcome.NOT_CHECKED, missing)
+    number = -1
+    for number, case in enumerate(item.cases(random.Random(f"{seed}/{exercise.name}/{item.sentence}"))):
+        report = driver(index, case)
+        verdict = judge_report(item, case, report)
+        if verdict is not None:
+            outcome, message, key = verdict
+            text = item.describe(case)
+            return PropertyResult(item.sentence, item.weight, outcome, message, key, number, text, report.printed)
+    if number < 0:
+        raise ValueError(f"{exercise.name}: {item.sentence!r} has no case with seed {seed}")
+    return PropertyResult(item.sentence, item.weight, Outcome.RIGHT)
+
+
+def judge_report(item: Property, case: Case, report: Report) -> tuple[Outcome, str, str] | None:
+    """None when the case is right, else outcome, message, and the message's part that diagnosis compares."""
+    if report.ending is Ending.STUB:
+        return Outcome.NOT_ATTEMPTED, report.message, "stub"
+    if report.ending is Ending.CRASHED:
+        return Outcome.CRASHED, report.message, f"crashed: {report.error}"
+    if report.ending is Ending.TIMED_OUT:
+        return Outcome.TIMED_OUT, f"it took longer than {item.time_limit:g} seconds", "timed out"
+    if report.ending is Ending.LOST:
+        return Outcome.CRASHED, report.message, "lost"
+    if report.changed:
+        names = ", ".join(f"`{name}`" for name in report.changed)
+        message = f"your code changes its argument {names}; work on a copy"
+        return Outcome.WRONG, message, message
+    try:
+        message = item.judge(case, report.observations) or ""
+    except Exception as error:  # a judge meets data that the learner's code chose
+        message = f"what your code returned cannot be compared ({type(error).__name__}: {error})"
+    return (Outcome.WRONG, message, message) if message else None
+
+
+def missing_requirement(requires: str) -> str:
+    """What this machine lacks for a property, in words; empty when nothing."""
+    if requires == "cuda" and not torch.cuda.is_available():
+        return "needs an NVIDIA GPU"
+    if requires == "triton" and importlib.util.find_spec("triton") is None:
+        return "needs Triton, which has packages for Linux only"
+    return ""
+
+
+# ---------------------------------------------------------------- the driver's side
+
+
+class LocalDriver:
+    """Drives an object of this process: the learner's in a notebook, a mutant, the reference."""
+
+    def __init__(self, exercise: Exercise, obj: Any, longest: float | None = None) -> None:
+        """`longest` caps every property's time limit, in seconds."""
+        self.exercise = exercise
+        self.longest = longest
+        self.files = files_of(obj)
+        self.parts = SimpleNamespace(**{**reference_parts(), exercise.name: obj})
+
+    def __call__(self, index: int, case: Case) -> Report:
+        """Drive one case of the property at `index`; errors of the learner's code end up in the report."""
+        item = self.exercise.properties[index]
+        given = copied(case)
+        seconds = item.time_limit if self.longest is None else min(item.time_limit, self.longest)
+        with recorded_output() as record:
+            try:
+                with time_limit(seconds):
+                    observations = plain(item.drive(self.parts, given))
+                    changed = tuple(name for name in case if not same(case[name], given.get(name)))
+                report = Report(Ending.OBSERVED, observations, changed=changed)
+            except TimeLimitExceeded:
+                report = Report(Ending.TIMED_OUT)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # SystemExit of the learner's code is a crash, not an exit
+                report = self.describe_error(error)
+        return Report(report.ending, report.observations, report.message, report.error, report.changed, str(record))
+
+    def describe_error(self, error: BaseException) -> Report:
+        """Put an error into words: the learner's line if there is one."""
+        name = mro_of(type(error))[0].__name__
+        if isinstance(error, ObservationError):
+            return Report(Ending.CRASHED, message=f"what your code returned is not looked at: {error}", error=name)
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if frame.filename in self.files or not is_library(frame.filename)]
+        if isinstance(error, NotImplementedError) and own and own[-1] is frames[-1]:
+            return Report(Ending.STUB, message=f"`{own[-1].name}` is still the stub", error=name)
+        words = f"{name}: {text_of(error)}".rstrip(": ")
+        if own:
+            line = f"line {own[-1].lineno} of your code (in `{own[-1].name}`): {own[-1].line}"
+            return Report(Ending.CRASHED, message=f"{words}, in {line}", error=name)
+        return Report(Ending.CRASHED, message=f"{words}, while using what your code returned or left", error=name)
+
+
+def reference_parts() -> dict[str, Any]:
+    """Every part's reference by name."""
+    return {name: item.reference for name, item in all_parts().items()}
+
+
+def files_of(obj: Any) -> set[str]:
+    """The files (or notebook cells) in which an object's functions were written."""
+    owners = mro_of(obj) if isinstance(obj, type) else ()
+    functions = [value for owner in owners for value in vars(owner).values()] or [obj]
+    codes = [getattr(getattr(f, "fget", f), "__code__", None) for f in functions]
+    return {code.co_filename for code in codes if code is not None}
+
+
+LIBRARY_FOLDERS = tuple(
+    f"{folder}/"
+    for folder in {
+        project_root() / "tinyllm",
+        project_root() / "grader",
+        *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    }
+)
+
+
+def is_library(filename: str) -> bool:
+    """Whether a frame's file is Python's, a package's or the course's own, and not the learner's."""
+    return filename.startswith("<frozen") or str(Path(filename).resolve()).startswith(LIBRARY_FOLDERS)
+
+
+def text_of(error: BaseException) -> str:
+    """An error's message, cut; the learner's own `__str__` may fail too."""
+    try:
+        text = str(error)
+    except Exception:
+        return ""
+    return text if len(text) <= 300 else text[:296] + " ..."
+
+
+# ---------------------------------------------------------------- copies
+
+
+def copied(value: Any) -> Any:
+    """A deep copy of a case; tensors keep their strides."""
+    if isinstance(value, Tensor):
+        extent = 1 + sum((size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True))
+        if value.numel() == 0:
+            return value.clone()
+        return value.as_strided((extent,), (1,)).clone().as_strided(value.shape, value.stride())
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(copied(item) for item in value)
+    return value
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two cases are equal in type and value, NaN included; asks nothing of the learner's objects."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, Tensor):
+        if a.shape != b.shape or a.dtype != b.dtype:
+            return False
+        return bool(torch.equal(a, b)) or bool(((a == b) | ((a != a) & (b != b))).all())
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b or (a != a and b != b))
