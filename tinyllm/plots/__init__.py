@@ -1,0 +1,32 @@
+"""The course's pictures, one function each. Each takes plain data or tables and returns a matplotlib Figure.
+
+Colours are those of Okabe and Ito, which colour-blind readers can tell apart; letters, hatches or line styles
+say the same again. A figure is shown once: by the notebook, as the value of its cell.
+"""
+
+from tinyllm.plots.latency import cost_per_token, phases, token_timeline
+from tinyllm.plots.memory import bytes_per_token, kv_rows, requests_at_once, reservation, waste_bars, waste_stack
+from tinyllm.plots.model import gqa_heads, query_norms, rope_angles, rope_scores
+from tinyllm.plots.pool import TableView, block_table, pool
+from tinyllm.plots.sharing import pool_over_time, sharing_graph
+
+__all__ = [
+    "TableView",
+    "block_table",
+    "bytes_per_token",
+    "cost_per_token",
+    "gqa_heads",
+    "kv_rows",
+    "phases",
+    "pool",
+    "pool_over_time",
+    "query_norms",
+    "requests_at_once",
+    "reservation",
+    "rope_angles",
+    "rope_scores",
+    "sharing_graph",
+    "token_timeline",
+    "waste_bars",
+    "waste_stack",
+]
