@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from tinyllm.config import EngineConfig, SamplingParams
 from tinyllm.engine.engine import LLMEngine
@@ -108,12 +108,24 @@ class LLM:
     def _run(self, ids: list[str], progress: bool) -> list[RequestOutput]:
         """Step the engine until the given requests are done; whatever else it holds moves along."""
         finished: dict[str, RequestOutput] = {}
-        with tqdm(total=len(ids), desc="requests", disable=not progress) as bar:
+        with progress_bar(len(ids), progress) as advance:
             while len(finished) < len(ids):
-                for output in self.engine.step():
-                    finished[output.request_id] = output
-                    bar.update()
+                outputs = self.engine.step()
+                finished |= {output.request_id: output for output in outputs}
+                advance(len(outputs))
         return [finished[request_id] for request_id in ids]
+
+
+@contextmanager
+def progress_bar(total: int, show: bool) -> Iterator[Callable[[int], object]]:
+    """A function to call with each number of finished requests; tqdm is needed only where a bar is wanted."""
+    if not show:
+        yield lambda count: None
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(total=total, desc="requests") as bar:
+        yield bar.update
 
 
 def as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:

@@ -1,0 +1,202 @@
+"""The engine end to end on tiny models: the same tokens whatever the pool, the batch and the schedule."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from support.models import VOCAB, dense_greedy, drain, make_engine, tiny_model
+
+from tinyllm.config import SamplingParams
+from tinyllm.engine.engine import LLMEngine
+from tinyllm.errors import RequestError
+
+GREEDY = SamplingParams(max_tokens=12)
+MODEL = tiny_model()
+
+
+def random_prompts(count: int, seed: int = 0) -> list[list[int]]:
+    rng = random.Random(seed)
+    return [[rng.randrange(VOCAB) for _ in range(rng.randint(1, 40))] for _ in range(count)]
+
+
+def run(
+    engine: LLMEngine, prompts: list[list[int]], params: SamplingParams = GREEDY
+) -> list[tuple[tuple[int, ...], ...]]:
+    """The continuations of each prompt, all running together."""
+    for i, prompt in enumerate(prompts):
+        engine.add_request(prompt, params, str(i))
+    outputs = drain(engine)
+    return [outputs[str(i)] for i in range(len(prompts))]
+
+
+def assert_no_block_lost(engine: LLMEngine) -> None:
+    """With every request gone only the prefix cache may own blocks, and all of them can be evicted."""
+    assert not engine.kv.tables
+    if engine.kv.prefix_cache:
+        engine.kv.prefix_cache.evict(engine.kv.num_blocks)
+    assert engine.kv.num_free == engine.kv.num_blocks
+
+
+@pytest.fixture(scope="module")
+def expected() -> list[tuple[tuple[int, ...], ...]]:
+    """What the dense cache says, one request at a time."""
+    with torch.inference_mode():
+        answers = [dense_greedy(MODEL, prompt, GREEDY.max_tokens) for prompt in random_prompts(30)]
+    assert min(gap for _, gap in answers) > 1e-4, "a near-tie: choose another seed, or this test may flip"
+    return [(tuple(tokens),) for tokens, _ in answers]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id="roomy"),
+        pytest.param({"num_blocks": 16}, id="tiny pool, preemption"),
+        pytest.param({"max_num_batched_tokens": 1}, id="one token a step"),
+        pytest.param({"max_num_batched_tokens": 7}, id="chunks of seven"),
+        pytest.param({"max_num_seqs": 1}, id="one by one"),
+        pytest.param({"enable_prefix_caching": False}, id="no prefix cache"),
+        pytest.param({"block_size": 1, "num_blocks": 70}, id="blocks of one token"),
+        pytest.param({"block_size": 64, "num_blocks": 3}, id="contiguous reservation"),
+    ],
+)
+def test_same_tokens_under_any_schedule(options: dict[str, int], expected: list[tuple[tuple[int, ...], ...]]) -> None:
+    engine = make_engine(MODEL, **options)
+    assert run(engine, random_prompts(30)) == expected
+    assert_no_block_lost(engine)
+
+
+def test_a_tiny_pool_really_preempts() -> None:
+    engine = make_engine(MODEL, num_blocks=16)
+    run(engine, random_prompts(30))
+    assert sum(record.num_preempted for record in engine.step_records) > 0
+
+
+def test_a_prompt_seen_before_computes_one_block_at_most() -> None:
+    """A prompt of whole blocks, fully cached, must still leave one token to compute."""
+    prompt = list(range(16))
+    engine = make_engine(MODEL)
+    first = run(engine, [prompt])
+    computed = [r.num_prefill_tokens + r.num_decode_tokens for r in engine.step_records]
+    again = make_engine(MODEL)
+    assert run(again, [prompt]) == first
+    again.add_request(prompt, GREEDY, "again")
+    num_steps = len(again.step_records)
+    assert drain(again)["again"] == first[0]
+    assert computed[0] == 16
+    record = again.step_records[num_steps]
+    assert record.num_prefill_tokens + record.num_decode_tokens == 4
+
+
+def test_n_continuations_share_the_prompt_and_equal_those_of_single_requests() -> None:
+    prompt = list(range(30))
+    params = SamplingParams(temperature=1.0, seed=7, n=4, max_tokens=10)
+    engine = make_engine(MODEL)
+    (together,) = run(engine, [prompt], params)
+    assert len(set(together)) > 1, "four draws at temperature 1 should differ"
+    shared = engine.step_records[1]
+    assert shared.num_block_references - shared.num_table_blocks == 3 * 7  # 28 of 30 tokens are full blocks, by three
+    assert (run(make_engine(MODEL, num_blocks=12), [prompt], params)) == [together], "under preemption"
+    assert_no_block_lost(engine)
+
+
+def test_a_seeded_request_draws_the_same_tokens_in_any_company() -> None:
+    params = SamplingParams(temperature=0.9, top_k=20, top_p=0.9, seed=3, max_tokens=10)
+    prompts = random_prompts(12, seed=5)
+    alone = [run(make_engine(MODEL), [prompt], params)[0] for prompt in prompts]
+    assert run(make_engine(MODEL, num_blocks=20), prompts, params) == alone
+
+
+def test_no_seed_draws_afresh() -> None:
+    params = SamplingParams(temperature=1.0, max_tokens=20)
+    assert run(make_engine(MODEL), [[1, 2, 3]], params) != run(make_engine(MODEL), [[1, 2, 3]], params)
+
+
+def test_the_end_token_stops_even_as_the_first_one() -> None:
+    prompt = [5, 6, 7]
+    (first,), _ = dense_greedy(MODEL, prompt, 1)
+    ending = tiny_model(eos_token_ids=(first,))
+    engine = make_engine(ending)
+    engine.add_request(prompt, GREEDY, "a")
+    (output,) = engine.step()
+    assert output.outputs[0].finish_reason == "stop"
+    assert output.outputs[0].token_ids == (first,)
+    assert len(run(make_engine(ending), [prompt], SamplingParams(max_tokens=5, ignore_eos=True))[0][0]) == 5
+
+
+def test_a_stop_string_may_cross_tokens() -> None:
+    prompt = [5, 6, 7]
+    tokens, _ = dense_greedy(MODEL, prompt, 6)
+    text = " ".join(map(str, tokens))
+    stop = text[text.index(" ") - 1 : text.index(" ") + 2]  # the end of the first number and the start of the second
+    engine = make_engine(MODEL)
+    engine.add_request(prompt, SamplingParams(max_tokens=6, stop=("never", stop)))
+    while not (finished := engine.step()):
+        pass
+    (output,) = finished[0].outputs
+    assert output.finish_reason == "stop"
+    assert output.text == text[: text.index(stop)]
+
+
+def test_output_ends_at_max_model_len() -> None:
+    engine = make_engine(MODEL, num_blocks=3)
+    engine.add_request([1, 2, 3, 4, 5], SamplingParams(max_tokens=100), "a")
+    assert len(drain(engine)["a"][0]) == 12 - 5
+
+
+def test_abort_at_any_time_frees_everything() -> None:
+    engine = make_engine(MODEL, num_blocks=16)
+    for i, prompt in enumerate(random_prompts(10)):
+        engine.add_request(prompt, SamplingParams(n=2, temperature=1.0, max_tokens=12), str(i))
+    rng = random.Random(0)
+    while engine.has_unfinished:
+        engine.abort(str(rng.randrange(40)))
+        engine.step()
+    assert_no_block_lost(engine)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ([], "empty"),
+        ([1, 2, VOCAB], "outside 0 to 96"),
+        ([-1], "outside 0 to 96"),
+        ([1] * 64, "64 tokens.*64.*16 blocks of 4"),
+        ([1] * 5000, "5000 tokens"),
+    ],
+)
+def test_a_prompt_that_can_never_be_served_is_refused_and_others_go_on(prompt: list[int], words: str) -> None:
+    engine = make_engine(MODEL, num_blocks=16)
+    engine.add_request([1, 2, 3], GREEDY, "good")
+    with pytest.raises(RequestError, match=words):
+        engine.add_request(prompt, GREEDY)
+    assert len(drain(engine)["good"][0]) == 12
+
+
+def test_two_requests_of_one_name_are_refused() -> None:
+    engine = make_engine(MODEL)
+    engine.add_request([1], GREEDY, "a")
+    with pytest.raises(RequestError, match="already"):
+        engine.add_request([1], GREEDY, "a")
+
+
+def test_fuzz_of_arrivals_and_aborts() -> None:
+    """Every request ends, no block leaks, and every step stays in its budget."""
+    rng = random.Random(1)
+    engine = make_engine(MODEL, num_blocks=24, max_num_batched_tokens=20, max_num_seqs=6)
+    shared = [1, 2, 3, 4, 5, 6, 7, 8]
+    waiting_for: set[str] = set()
+    for step in range(1500):
+        if rng.random() < 0.15:
+            prompt = shared[: rng.randint(1, 8)] + [rng.randrange(VOCAB) for _ in range(rng.randint(0, 25))]
+            params = SamplingParams(max_tokens=rng.randint(1, 20), n=rng.choice([1, 1, 1, 2, 3]), temperature=1.0)
+            waiting_for.add(engine.add_request(prompt, params, f"request {step}"))
+        if rng.random() < 0.02 and waiting_for:
+            engine.abort(name := rng.choice(sorted(waiting_for)))
+            waiting_for.discard(name)
+        waiting_for -= {output.request_id for output in engine.step()}
+    waiting_for -= set(drain(engine))
+    assert not waiting_for
+    assert all(r.num_prefill_tokens + r.num_decode_tokens <= 20 for r in engine.step_records)
+    assert_no_block_lost(engine)
