@@ -136,14 +136,16 @@ def read_specimens(path: Path) -> list[Specimen]:
 # ---------------------------------------------------------------- as a notebook cell
 
 
-def cell_source(exercise: Exercise, specimen: Specimen) -> str:
+def cell_source(exercise: Exercise, specimen: Specimen, solution: str | None = None) -> str:
     """What a learner would have in the exercise's cell to hand this in: the solution, then the specimen under its name.
 
-    A specimen must need nothing of its file but the imports.
+    A specimen must need nothing of its file but the imports. `solution` is the solved cell where it is known already.
     """
-    from grader.build.sources import exercise_sources
+    if solution is None:
+        from grader.build.sources import exercise_sources
 
-    return exercise_sources(exercise.name).solution.rstrip() + "\n\n\n" + renamed_source(exercise.name, specimen)
+        solution = exercise_sources(exercise.name).solution
+    return solution.rstrip() + "\n\n\n" + renamed_source(exercise.name, specimen)
 
 
 def renamed_source(name: str, specimen: Specimen) -> str:

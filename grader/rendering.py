@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import sys
 import textwrap
 from collections.abc import Iterator
-from html import escape
 
 from grader.results import CheckResult, Outcome, PropertyResult
 
@@ -26,15 +26,18 @@ COLOURS = {  # JupyterLab's own, so that they follow its light and dark themes
     Outcome.NOT_CHECKED: "inherit",
 }
 WIDTH = 100
+INPUT = "smallest failing input"
+PRINTED = "your code printed"
+FIRST = "<the first failure>"  # among what has been told
 
 
 def to_text(result: CheckResult) -> str:
     """The tick list as plain text."""
     lines = [headline(result)]
     column = max(len(item.outcome) for item in result.properties)
-    for item in result.properties:
+    for item, below in with_details(result):
         lines.append(f"  {MARKS[item.outcome]} {item.outcome:<{column}}  {item.sentence} ({points(item)})")
-        for label, text in details(item):
+        for label, text in below:
             lines.extend(indented(f"{label}: {text}" if label else text, column + 6))
     if result.diagnoses:
         lines.append("")
@@ -48,7 +51,7 @@ def to_text(result: CheckResult) -> str:
 
 def to_html(result: CheckResult) -> str:
     """The tick list as HTML without scripts, every text escaped."""
-    rows = "".join(html_row(item) for item in result.properties)
+    rows = "".join(html_row(item, below) for item, below in with_details(result))
     diagnosis = ""
     if result.diagnoses:
         texts = "".join(f"<p style='margin:4px 0 0'>{escape(item.text)}</p>" for item in result.diagnoses)
@@ -64,10 +67,10 @@ def to_html(result: CheckResult) -> str:
     )
 
 
-def html_row(item: PropertyResult) -> str:
+def html_row(item: PropertyResult, below: list[tuple[str, str]]) -> str:
     """One property: mark, outcome, sentence, and what went wrong below."""
     extra = ""
-    for label, text in details(item):
+    for label, text in below:
         name = f"<span style='opacity:.8'>{escape(label)}:</span> " if label else ""
         style = "margin:2px 0 2px 1.6em;overflow-wrap:anywhere"
         if label == PRINTED:
@@ -80,9 +83,6 @@ def html_row(item: PropertyResult) -> str:
         f"<span style='color:{COLOURS[item.outcome]}'>{escape(item.outcome)}</span> &nbsp;{escape(item.sentence)} "
         f"<span style='opacity:.7'>({escape(points(item))})</span>{extra}</li>"
     )
-
-
-PRINTED = "your code printed"
 
 
 class _Screen:
@@ -115,14 +115,24 @@ def points(item: PropertyResult) -> str:
     return f"{item.points:g} of {item.weight:g}"
 
 
-def details(item: PropertyResult) -> Iterator[tuple[str, str]]:
-    """What to say below a property that is not right, as (label, text)."""
-    if item.message:
-        yield "", item.message
-    if item.case_text:
-        yield "smallest failing input", item.case_text
-    if item.printed:
-        yield PRINTED, item.printed.rstrip("\n")
+def with_details(result: CheckResult) -> Iterator[tuple[PropertyResult, list[tuple[str, str]]]]:
+    """Each property with what to say below it, as (label, text).
+
+    The first failure is told with its input; the others in their sentence, and only if it is a new one: they often
+    are the first one's echo.
+    """
+    told: set[str] = set()
+    for item in result.properties:
+        below = []
+        if item.message and item.message not in told:
+            below.append(("", item.message))
+            failed = item.outcome not in (Outcome.RIGHT, Outcome.NOT_CHECKED, Outcome.NOT_ATTEMPTED)
+            if failed and FIRST not in told:
+                below += [(INPUT, item.case_text)] if item.case_text else []
+                below += [(PRINTED, item.printed.rstrip("\n"))] if item.printed else []
+                told.add(FIRST)
+            told.add(item.message)
+        yield item, below
 
 
 def diagnosis_title(result: CheckResult) -> str:
@@ -148,6 +158,16 @@ def next_step(result: CheckResult) -> str:
 def indented(text: str, indent: int) -> list[str]:
     """`text` wrapped to the width of a terminal behind `indent` blanks, its own line breaks kept."""
     lines: list[str] = []
-    for line in text.splitlines() or [""]:
+    for line in clean(text).splitlines() or [""]:
         lines += textwrap.wrap(line, WIDTH - indent, break_on_hyphens=False) or [""]
     return [" " * indent + line for line in lines]
+
+
+def escape(text: str) -> str:
+    """Text as HTML."""
+    return html.escape(clean(text))
+
+
+def clean(text: str) -> str:
+    """Text without the control characters that terminals obey."""
+    return "".join(letter for letter in text if letter in "\n\t" or letter.isprintable())

@@ -108,9 +108,12 @@ def judge_report(item: Property, case: Case, report: Report) -> tuple[Outcome, s
         message = f"your code changes its argument {names}; work on a copy"
         return Outcome.WRONG, message, message
     try:
-        message = item.judge(case, report.observations) or ""
+        with time_limit(item.time_limit):
+            message = item.judge(case, report.observations) or ""
+    except TimeLimitExceeded:
+        message = "what your code returned takes too long to compare"
     except Exception as error:  # a judge meets data that the learner's code chose
-        message = f"what your code returned cannot be compared ({type(error).__name__}: {error})"
+        message = f"what your code returned cannot be compared ({type(error).__name__}: {text_of(error)})"
     return (Outcome.WRONG, message, message) if message else None
 
 
@@ -139,13 +142,13 @@ class LocalDriver:
     def __call__(self, index: int, case: Case) -> Report:
         """Drive one case of the property at `index`; errors of the learner's code end up in the report."""
         item = self.exercise.properties[index]
-        given = copied(case)
+        before, given = copied(case), copied(case)
         seconds = item.time_limit if self.longest is None else min(item.time_limit, self.longest)
         with recorded_output() as record:
             try:
                 with time_limit(seconds):
                     observations = plain(item.drive(self.parts, given))
-                    changed = tuple(name for name in case if not same(case[name], given.get(name)))
+                    changed = tuple(name for name in case if not same(before[name], given.get(name)))
                 report = Report(Ending.OBSERVED, observations, changed=changed)
             except TimeLimitExceeded:
                 report = Report(Ending.TIMED_OUT)
@@ -212,7 +215,7 @@ def text_of(error: BaseException) -> str:
 
 
 def copied(value: Any) -> Any:
-    """A deep copy of a case; tensors keep their strides."""
+    """A deep copy of a case as the wire gives it too: tuples become lists, tensors keep their strides."""
     if isinstance(value, Tensor):
         extent = 1 + sum((size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True))
         if value.numel() == 0:
@@ -221,7 +224,7 @@ def copied(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: copied(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(copied(item) for item in value)
+        return [copied(item) for item in value]
     return value
 
 
@@ -235,6 +238,6 @@ def same(a: Any, b: Any) -> bool:
         return bool(torch.equal(a, b)) or bool(((a == b) | ((a != a) & (b != b))).all())
     if isinstance(a, dict):
         return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
+    if isinstance(a, list):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
     return bool(a == b or (a != a and b != b))

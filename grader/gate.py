@@ -1,0 +1,244 @@
+"""The tests of the tests: right answers pass, every known mistake fails and is named, the stub is "not attempted"."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.table import Table
+
+from grader.build.sources import ExerciseSources, exercise_sources
+from grader.checks import exercises, find_exercise
+from grader.diagnosis import diagnosed
+from grader.framework import Exercise
+from grader.mutants import Specimen, Specimens, as_cell, cell_source, specimens
+from grader.results import CheckResult, Outcome
+from grader.running import PUBLIC_SEED, LocalDriver, copied, run, same
+from grader.wire import decode, encode
+from tinyllm.parts import all_parts
+
+SEEDS = (PUBLIC_SEED, 2, 3, 5, 8)
+MAX_BODY_LINES = 25
+NUM_MUTANTS = range(3, 9)
+
+#: What is counted, in the order in which it is shown.
+COLUMNS = (
+    "reference",
+    "solution cell",
+    "stub",
+    "mutants",
+    "variants",
+    "unknown bugs",
+    "alternates",
+    "as cells",
+    "form",
+)
+
+
+@dataclass(slots=True)
+class Row:
+    """What the gate found of one exercise: passed and tried by column, and each failure in words."""
+
+    exercise: str
+    passed: dict[str, int] = field(default_factory=dict)
+    tried: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def count(self, column: str, problem: str) -> None:
+        """Count one proof; an empty problem is a pass."""
+        self.tried[column] = self.tried.get(column, 0) + 1
+        self.passed[column] = self.passed.get(column, 0) + (not problem)
+        if problem:
+            self.problems.append(f"{self.exercise}: {problem}")
+
+
+@dataclass(frozen=True, slots=True)
+class GateReport:
+    """The gate's findings, one row an exercise. True when there was something to check and all of it passed."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def problems(self) -> list[str]:
+        """Every failure in words; that there was nothing to check is one."""
+        if not self.rows:
+            return ["the gate found no exercise to check"]
+        return [problem for row in self.rows for problem in row.problems]
+
+    @property
+    def num_checked(self) -> int:
+        """Proofs tried."""
+        return sum(sum(row.tried.values()) for row in self.rows)
+
+    def __bool__(self) -> bool:
+        return self.num_checked > 0 and not self.problems
+
+    def table(self) -> Table:
+        """Passed of tried, by exercise and column."""
+        table = Table(title="The gate: what the checks accept and refuse (passed/tried)", title_justify="left")
+        table.add_column("exercise")
+        for column in COLUMNS:
+            table.add_column(column, justify="right")
+        for row in self.rows:
+            cells = []
+            for column in COLUMNS:
+                passed, tried = row.passed.get(column, 0), row.tried.get(column, 0)
+                cells.append(f"{passed}/{tried}" if passed == tried and tried else f"[bold red]{passed}/{tried}[/]")
+            table.add_row(row.exercise, *cells)
+        return table
+
+
+def run_gate(
+    names: Sequence[str] | None = None,
+    seeds: Sequence[int] = SEEDS,
+    progress: Callable[[str], None] = lambda name: None,
+) -> GateReport:
+    """Prove the checks of the exercises called `names` (None: of all), on the cases of every seed.
+
+    Args:
+        progress: called with each exercise's name when its turn comes.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    rows = []
+    for exercise in [find_exercise(name) for name in names] if names is not None else exercises().values():
+        progress(exercise.name)
+        rows.append(Prover(exercise, seeds).prove())
+    return GateReport(tuple(rows))
+
+
+class Prover:
+    """Everything that must hold of one exercise's check."""
+
+    def __init__(
+        self,
+        exercise: Exercise,
+        seeds: Sequence[int],
+        sources: ExerciseSources | None = None,
+        known: Specimens | None = None,
+        reference: Any = None,
+    ) -> None:
+        """What is not given is looked up: the sources in the lessons, the specimens in their files."""
+        self.exercise = exercise
+        self.seeds = seeds
+        self.sources = sources or exercise_sources(exercise.name)
+        self.known = known or specimens(exercise)
+        self.reference = reference or all_parts()[exercise.name].reference
+        self.row = Row(exercise.name)
+
+    def prove(self) -> Row:
+        """Try everything and count it."""
+        self.prove_form()
+        solution = as_cell(self.exercise, self.sources.solution, "solution cell")
+        stub = as_cell(self.exercise, self.sources.stub, "stub cell")
+        for seed in self.seeds:
+            self.row.count("reference", self.not_right(self.reference, seed, "the reference"))
+            self.row.count("solution cell", self.not_right(solution, seed, "the solution as a cell"))
+            self.row.count("stub", self.attempted(stub, seed))
+            for item in self.known.mutants:
+                self.row.count("mutants", self.misdiagnosed(item, seed, (item.name,)))
+            for item in self.known.variants:
+                self.row.count("variants", self.misdiagnosed(item, seed, (item.mistake,)))
+            for item in self.known.unknown_bugs:
+                self.row.count("unknown bugs", self.misdiagnosed(item, seed, ()))
+            for item in self.known.alternates:
+                self.row.count("alternates", self.not_right(item.obj, seed, f"alternate {item.name}"))
+        for item in (*self.known.mutants, *self.known.variants, *self.known.unknown_bugs, *self.known.alternates):
+            self.row.count("as cells", self.differs_as_cell(item))
+        return self.row
+
+    # ------------------------------------------------------------ right, wrong, not attempted
+
+    def checked(self, obj: Any, seed: int) -> CheckResult:
+        """The result that a learner with this object would get."""
+        return diagnosed(self.exercise, run(self.exercise, seed, LocalDriver(self.exercise, obj)))
+
+    def not_right(self, obj: Any, seed: int, label: str) -> str:
+        """Why an object that is right is not found right."""
+        result = self.checked(obj, seed)
+        right = result.outcome is Outcome.RIGHT and result.points == result.max_points
+        return "" if right else f"{label} is {result.outcome} with seed {seed}: {first_problem(result)}"
+
+    def attempted(self, stub: Any, seed: int) -> str:
+        """Why an untouched stub is not found so."""
+        result = self.checked(stub, seed)
+        others = [
+            p.sentence for p in result.properties if p.outcome not in (Outcome.NOT_ATTEMPTED, Outcome.NOT_CHECKED)
+        ]
+        if others:
+            return f'the untouched stub is not "not attempted" in: {"; ".join(others)} (seed {seed})'
+        return "" if result.points == 0 else f"the untouched stub earns {result.points:g} points (seed {seed})"
+
+    def misdiagnosed(self, item: Specimen, seed: int, names: tuple[str, ...]) -> str:
+        """Why a wrong solution is not found wrong with just these diagnoses."""
+        result = self.checked(item.obj, seed)
+        if result.outcome in (Outcome.RIGHT, Outcome.NOT_ATTEMPTED, Outcome.NOT_CHECKED):
+            return f"{item.kind} {item.name} is {result.outcome} with seed {seed}"
+        got = tuple(diagnosis.name for diagnosis in result.diagnoses)
+        if got == names:
+            return ""
+        wanted = ", ".join(names) or "nothing"
+        return (
+            f"{item.kind} {item.name} is diagnosed as {', '.join(got) or 'nothing'} and not as {wanted} "
+            f"(seed {seed}: {first_problem(result)})"
+        )
+
+    def differs_as_cell(self, item: Specimen) -> str:
+        """Why a specimen, pasted into the exercise's cell, does not come out as it does in its file."""
+        try:
+            obj = as_cell(
+                self.exercise, cell_source(self.exercise, item, self.sources.solution), f"{item.name} as a cell"
+            )
+        except Exception as error:
+            return f"{item.kind} {item.name} does not run as a cell: {type(error).__name__}: {error}"
+        cell, file = (signature(self.checked(obj, PUBLIC_SEED)) for obj in (obj, item.obj))
+        return "" if cell == file else f"{item.kind} {item.name} comes out differently as a cell: {cell}, not {file}"
+
+    # ------------------------------------------------------------ form
+
+    def prove_form(self) -> None:
+        """What needs no running: sizes, points, docstrings, and cases that are data and repeat themselves."""
+        known, count = self.known, lambda problem: self.row.count("form", problem)
+        for name, lines in self.sources.body_lines.items():
+            count(f"{name} asks for {lines} lines, more than {MAX_BODY_LINES}" if lines > MAX_BODY_LINES else "")
+        points = self.sources.points
+        unequal = abs(points - self.exercise.points) > 1e-9
+        count(f"weights add up to {self.exercise.points:g}, the lesson says {points:g} points" if unequal else "")
+        few = len(known.mutants) not in NUM_MUTANTS
+        count(f"{len(known.mutants)} mutants; there should be {NUM_MUTANTS[0]} to {NUM_MUTANTS[-1]}" if few else "")
+        count("" if known.unknown_bugs else "no unknown bug")
+        count("" if known.alternates else "no alternate")
+        mistakes = {item.mistake for item in known.variants}
+        for item in known.mutants:
+            count("" if item.text else f"mutant {item.name} has no docstring to be its diagnosis")
+            count("" if item.name in mistakes else f"mutant {item.name} has no variant")
+        count("; ".join(self.odd_cases()))
+
+    def odd_cases(self) -> Iterator[str]:
+        """Properties whose cases are not the same data for the same seed, here and at the other end of a socket."""
+        for item in self.exercise.properties:
+            for seed in self.seeds:
+                first, second = (list(item.cases(random.Random(seed))) for _ in range(2))
+                if not first:
+                    yield f"{item.sentence!r} has no case with seed {seed}"
+                elif not same(copied(first), copied(second)):
+                    yield f"{item.sentence!r} draws other cases for the same seed {seed}"
+                elif not same(copied(first), decode(encode(first))):
+                    yield f"{item.sentence!r} has cases that do not survive the wire (seed {seed})"
+
+
+def signature(result: CheckResult) -> tuple[object, ...]:
+    """What two results have in common when the code under them behaves alike."""
+    outcomes = tuple(str(item.outcome) for item in result.properties)
+    return (*outcomes, *(diagnosis.name for diagnosis in result.diagnoses))
+
+
+def first_problem(result: CheckResult) -> str:
+    """The first property that is not right, in words."""
+    for item in result.properties:
+        if item.outcome is not Outcome.RIGHT:
+            return f'"{item.sentence}" is {item.outcome}: {item.message} [{item.case_text[:200]}]'
+    return "everything is right"
