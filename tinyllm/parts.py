@@ -71,7 +71,8 @@ def all_parts() -> dict[str, Part]:
     """Every part by name, in the order in which the course builds them."""
     for module in PART_MODULES:
         import_module(module)
-    return dict(_REFERENCE)
+    in_order = sorted(_REFERENCE.values(), key=lambda item: PART_MODULES.index(item.reference.__module__))
+    return {item.name: item for item in in_order}
 
 
 def find_part(name: str) -> Part:

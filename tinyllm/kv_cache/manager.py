@@ -126,7 +126,9 @@ class KVCacheManager:
     def _make_room(self, num_blocks: int) -> bool:
         """Evict cached blocks until `num_blocks` are free; False when that cannot be reached."""
         shortage = num_blocks - self.allocator.num_free
-        return shortage <= 0 or (self.prefix_cache is not None and self.prefix_cache.evict(shortage) >= shortage)
+        if shortage > 0 and self.prefix_cache:
+            self.prefix_cache.evict(shortage)
+        return bool(self.allocator.num_free >= num_blocks)
 
     def _check_slots(self, slots: Sequence[int], num_tokens: int) -> None:
         """Catch a table that hands out nonsense here, where it can be named, not later inside a tensor operation."""
