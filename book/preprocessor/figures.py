@@ -1,0 +1,67 @@
+"""`{{#figure name | alternative text | caption}}`: an SVG put into the page, in the colours of the reader's theme.
+
+Figures are drawn in sentinel colours (see book/figures/style.py), which become CSS variables here.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+
+from book.preprocessor.context import Context
+from book.preprocessor.faults import FaultError
+from book.preprocessor.inline import inline_html
+
+#: Colour in the file, and what the page takes in its place.
+THEME_COLOURS = {
+    "#010101": "var(--fg)",
+    "#fefefe": "var(--bg)",
+    "#7f7f7e": "var(--fig-muted)",
+    "#1f77b4": "var(--fig-1)",
+    "#ff7f0e": "var(--fig-2)",
+    "#2ca02c": "var(--fig-3)",
+    "#d62728": "var(--fig-4)",
+    "#9467bd": "var(--fig-5)",
+}
+
+
+def figure(args: str, context: Context) -> str:
+    """The figure element of a drawn figure, with its alternative text and caption."""
+    name, alt, caption = (piece.strip() for piece in (args + "||").split("|")[:3])
+    file = context.figures / f"{name}.svg"
+    if not file.is_file():
+        known = ", ".join(sorted(path.stem for path in context.figures.glob("*.svg")))
+        raise FaultError(f"no figure {name!r}; book/figures/ draws: {known or 'none'}")
+    for text, kind in ((alt, "alternative text"), (caption, "caption")):
+        if not text:
+            raise FaultError(f"figure {name} has no {kind}; write {{{{#figure {name} | what it shows | caption}}}}")
+    svg = themed(file.read_text(encoding="utf-8"), name)
+    svg = own_ids(svg, context.new_id("fig"))
+    label = html.escape(" ".join(alt.split()), quote=True)
+    svg = re.sub(r"<svg\b", f'<svg role="img" aria-label="{label}"', svg, count=1)
+    text = inline_html(caption, context.maths)
+    return f'<figure class="fig"><div class="fig-scroll">{svg}</div><figcaption>{text}</figcaption></figure>'
+
+
+def themed(svg: str, name: str) -> str:
+    """The `<svg>` element on one line, without metadata, its sentinel colours turned into variables.
+
+    Raises:
+        FaultError: it holds another colour, which would stay the same in every theme.
+    """
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.S)
+    strays = {colour for colour in re.findall(r"#[0-9a-fA-F]{6}\b", svg) if colour.lower() not in THEME_COLOURS}
+    if strays:
+        raise FaultError(f"figure {name} has colours that no theme can change: {', '.join(sorted(strays))}")
+    for colour, variable in THEME_COLOURS.items():
+        svg = re.sub(colour, variable, svg, flags=re.I)
+    return re.sub(r"\s*\n\s*", " ", svg).strip()
+
+
+def own_ids(svg: str, prefix: str) -> str:
+    """The same picture with ids (and references to them) that are unique in the page."""
+    ids = sorted(set(re.findall(r'\bid="([^"]+)"', svg)), key=len, reverse=True)
+    for old in ids:
+        svg = re.sub(rf'(\bid="|#){re.escape(old)}(?![\w-])', rf"\g<1>{prefix}-{old}", svg)
+    return svg
