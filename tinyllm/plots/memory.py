@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from tinyllm.kv_cache.sizing import Waste
 from tinyllm.plots.style import BLUE, FAINT, FREE, GREEN, INK, LINES, ORANGE, SKY, VERMILION, new_figure, plain
@@ -149,7 +150,7 @@ def requests_at_once(
             fontsize=9,
         )
     ax.set_ylim(0, 1.2 * max(max(counts) for counts in running.values()))
-    ax.yaxis.get_major_locator().set_params(integer=True)
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("engine step")
     ax.set_ylabel("requests")
     ax.set_title(title, fontsize=10)
