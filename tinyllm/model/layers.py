@@ -1,0 +1,39 @@
+"""The two layers of the decoder that look at one token at a time: RMSNorm and the SwiGLU MLP."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RMSNorm(nn.Module):
+    """Scale the last dimension to root mean square 1, then by a learned weight (arXiv 1910.07467)."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., size] -> [..., size], in the dtype of `x`; the mean is taken in float32."""
+        x32 = x.float()
+        mean_square = x32.pow(2).mean(dim=-1, keepdim=True)
+        return self.weight * (x32 * torch.rsqrt(mean_square + self.eps)).to(x.dtype)
+
+
+class MLP(nn.Module):
+    """The feed-forward half of a layer: `down(silu(gate(x)) * up(x))`, SwiGLU (arXiv 2002.05202).
+
+    Gate and up are one matrix, [2 * intermediate_size, hidden_size]: one product of a matrix and the batch, not two.
+    """
+
+    def __init__(self, hidden_size: int, intermediate_size: int) -> None:
+        super().__init__()
+        self.gate_up_proj = nn.Linear(hidden_size, 2 * intermediate_size, bias=False)
+        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[T, hidden_size] -> [T, hidden_size]."""
+        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
+        return self.down_proj(F.silu(gate) * up)

@@ -1,0 +1,168 @@
+"""Reads and writes the weights of a checkpoint in Hugging Face format (safetensors, one file or several shards)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tinyllm.config import ModelConfig, read_json
+from tinyllm.errors import CheckpointError
+from tinyllm.model.qwen3 import Qwen3ForCausalLM
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+# One matrix here, several in the file: their rows stand one below the other, in this order.
+FUSED = {
+    "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
+}
+
+
+def load_model(
+    folder: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+) -> Qwen3ForCausalLM:
+    """Build the model a checkpoint folder describes and fill it with its weights, ready for inference.
+
+    Args:
+        folder: holds `config.json` and `model.safetensors`, or shards and `model.safetensors.index.json`.
+        dtype: what the weights are converted to.
+        device: where they are put.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, a tensor is missing, unknown or of the wrong shape,
+            or the architecture is another.
+    """
+    folder = Path(folder)
+    config = ModelConfig.from_pretrained(folder)
+    tensors = read_tensors(folder)
+    check_tensors(tensors, config, folder)
+    with torch.device("meta"):  # shapes only: the weights below are the first memory that is taken
+        model = Qwen3ForCausalLM(config)
+    state = {
+        name: torch.cat([tensors[part] for part in checkpoint_names(name)]).to(device=device, dtype=dtype)
+        for name in model.state_dict()
+    }
+    model.load_state_dict(state, assign=True)
+    return model.requires_grad_(False).eval()
+
+
+def save_model(model: Qwen3ForCausalLM, folder: str | Path) -> None:
+    """Write `config.json` and `model.safetensors` so that `load_model` and `transformers` read them.
+
+    The weights are stored in the dtype that `model.config` names.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    dtype = getattr(torch, model.config.dtype)
+    shapes = checkpoint_shapes(model.config)
+    tensors: dict[str, Tensor] = {}
+    for name, weight in model.state_dict().items():
+        parts = checkpoint_names(name)
+        rows = [shapes[part][0] for part in parts]
+        for part, piece in zip(parts, weight.to(device="cpu", dtype=dtype).split(rows), strict=True):
+            tensors[part] = piece.contiguous()
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(model.config.to_hf(), indent=2) + "\n", encoding="utf-8")
+
+
+def checkpoint_names(name: str) -> list[str]:
+    """The file's names of the tensors that make up the parameter `name`, top rows first."""
+    prefix = "" if name.startswith("lm_head.") else "model."
+    for fused, parts in FUSED.items():
+        if fused in name:
+            return [prefix + name.replace(fused, part) for part in parts]
+    return [prefix + name]
+
+
+def checkpoint_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor that a checkpoint of this model holds. Matrices are [out, in]."""
+    hidden, inner, head_dim = config.hidden_size, config.intermediate_size, config.head_dim
+    q_size, kv_size = config.num_heads * head_dim, config.num_kv_heads * head_dim
+    layer_shapes: dict[str, tuple[int, ...]] = {
+        "input_layernorm": (hidden,),
+        "self_attn.q_proj": (q_size, hidden),
+        "self_attn.k_proj": (kv_size, hidden),
+        "self_attn.v_proj": (kv_size, hidden),
+        "self_attn.q_norm": (head_dim,),
+        "self_attn.k_norm": (head_dim,),
+        "self_attn.o_proj": (hidden, q_size),
+        "post_attention_layernorm": (hidden,),
+        "mlp.gate_proj": (inner, hidden),
+        "mlp.up_proj": (inner, hidden),
+        "mlp.down_proj": (hidden, inner),
+    }
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (config.vocab_size, hidden),
+        "model.norm.weight": (hidden,),
+    }
+    if not config.tie_word_embeddings:
+        shapes["lm_head.weight"] = (config.vocab_size, hidden)
+    for layer in range(config.num_layers):
+        shapes |= {f"model.layers.{layer}.{name}.weight": shape for name, shape in layer_shapes.items()}
+    return shapes
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """Every tensor in the folder's safetensors file or shards.
+
+    Raises:
+        CheckpointError: there is no such file, the index names a missing one, or a file is damaged.
+    """
+    if (folder / INDEX).is_file():
+        weight_map = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise CheckpointError(f"{folder / INDEX} has no weight_map; copy the checkpoint folder again")
+        paths = [folder / shard for shard in sorted(set(weight_map.values()))]
+    else:
+        paths = [folder / WEIGHTS]
+    tensors: dict[str, Tensor] = {}
+    for path in paths:
+        if not path.is_file():
+            raise CheckpointError(
+                f"{path} is missing. Weights are read from {WEIGHTS}, or from the shards that {INDEX} names; "
+                "download or copy the checkpoint folder again"
+            )
+        try:
+            tensors |= load_file(path)
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"{path} is damaged or was cut short ({error}); "
+                f"its size is {path.stat().st_size} bytes: compare it with the original and copy it again"
+            ) from None
+    return tensors
+
+
+def check_tensors(tensors: Mapping[str, Tensor], config: ModelConfig, folder: Path) -> None:
+    """Hold the tensors of a file against those its config promises.
+
+    Raises:
+        CheckpointError: some are missing, unknown, or of another shape; the first few are named.
+    """
+    shapes = checkpoint_shapes(config)
+    ignored = {"lm_head.weight"} if config.tie_word_embeddings else set()  # some files repeat the tied matrix
+    problems = {
+        "missing": sorted(shapes.keys() - tensors.keys()),
+        "unknown": sorted(tensors.keys() - shapes.keys() - ignored),
+        "of the wrong shape": [
+            f"{name} is {list(tensors[name].shape)} and should be {list(shape)}"
+            for name, shape in shapes.items()
+            if name in tensors and tuple(tensors[name].shape) != shape
+        ],
+    }
+    found = [
+        f"{len(names)} {problem}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+        for problem, names in problems.items()
+        if names
+    ]
+    if found:
+        raise CheckpointError(
+            f"the weights in {folder} do not fit its config.json. Tensors {'; '.join(found)}. "
+            "Check that both files belong to the same model"
+        )

@@ -1,0 +1,116 @@
+"""The Qwen3 dense decoder (arXiv 2505.09388, section 2) over one flattened batch of T tokens.
+
+The tokens of all sequences lie one after another, as in vLLM; `positions` says where each stands in its own
+sequence. Only attention looks across tokens, and it is handed in (`Attend`), so this file knows no cache.
+Module names are those of the checkpoint, but for q, k, v and gate, up, which are one matrix each (see loader.py).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tinyllm.config import ModelConfig
+from tinyllm.model.layers import MLP, RMSNorm
+from tinyllm.model.rope import apply_rotary, rotary_cos_sin
+
+
+class Attend(Protocol):
+    """Attention of one step, over whatever cache its owner keeps."""
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Store this step's keys and values, then let each query see its own sequence up to itself.
+
+        Args:
+            layer: which of the L layers asks.
+            q: [T, Hq, D] queries, normalised and rotated.
+            k: [T, Hkv, D] keys, normalised and rotated.
+            v: [T, Hkv, D] values.
+
+        Returns:
+            [T, Hq, D]: for each query, softmax(q k / sqrt(D)) v.
+        """
+        ...
+
+
+class Attention(nn.Module):
+    """Grouped-query attention: Hq query heads share Hkv key/value heads; queries and keys are normalised (QK-norm)."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.head_dim = config.head_dim
+        self.head_counts = (config.num_heads, config.num_kv_heads, config.num_kv_heads)
+        self.qkv_proj = nn.Linear(config.hidden_size, sum(self.head_counts) * config.head_dim, bias=False)
+        self.o_proj = nn.Linear(config.num_heads * config.head_dim, config.hidden_size, bias=False)
+        self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
+        self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+        """[T, hidden_size] -> [T, hidden_size]; cos and sin are [T, D / 2]."""
+        heads = self.qkv_proj(x).view(x.shape[0], -1, self.head_dim)  # [T, Hq + 2 Hkv, D]
+        q, k, v = heads.split(self.head_counts, dim=1)
+        q = apply_rotary(self.q_norm(q), cos, sin)
+        k = apply_rotary(self.k_norm(k), cos, sin)
+        out = attend(self.layer, q, k, v)
+        return self.o_proj(out.flatten(start_dim=1))
+
+
+class DecoderLayer(nn.Module):
+    """Attention, then the MLP; each reads a normalised copy of the residual stream and adds its answer to it."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config, layer)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = MLP(config.hidden_size, config.intermediate_size)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+        """[T, hidden_size] -> [T, hidden_size]."""
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, attend)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Qwen3ForCausalLM(nn.Module):
+    """Token embedding, L decoder layers, a last norm, and the head that scores the next token."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(DecoderLayer(config, layer) for layer in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def forward(self, input_ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """Run one step over the flattened batch.
+
+        Args:
+            input_ids: [T] token ids of all sequences, one sequence after another.
+            positions: [T] each token's place in its own sequence, from 0.
+            attend: attention over the caller's cache; called once a layer.
+
+        Returns:
+            [T, hidden_size], normalised: what `compute_logits` takes.
+        """
+        cos, sin = rotary_cos_sin(positions, self.config.head_dim, self.config.rope_theta)
+        x = self.embed_tokens(input_ids)
+        for layer in self.layers:
+            x = layer(x, cos, sin, attend)
+        return self.norm(x)
+
+    def compute_logits(self, hidden: Tensor) -> Tensor:
+        """Score every next token: [n, hidden_size] -> [n, V], float32.
+
+        Apart from `forward`, because a prefill of T tokens needs the scores of its last one only.
+        """
+        return F.linear(hidden, self.head_weight).float()
+
+    @property
+    def head_weight(self) -> Tensor:
+        """[V, hidden_size]: the head's matrix, which is the embedding's where the two are tied."""
+        return self.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight

@@ -1,0 +1,170 @@
+"""Text to token ids and back, and the chat template of a checkpoint. Built on `tokenizers` and `jinja2` alone.
+
+Some tokens steer the model: `<|im_end|>` ends a turn. Text that merely spells such a control token (a user may
+type it, a document may contain it) must never become one, or whoever writes the text could speak as the system.
+So control tokens are made in two places only: `encode(..., allow_special=True)` and the chat template itself.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Template, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Tokenizer as HFTokenizer
+
+from tinyllm.config import read_json
+from tinyllm.errors import CheckpointError, RequestError
+
+Message = Mapping[str, Any]
+
+
+class Tokenizer:
+    """The tokenizer of a checkpoint folder.
+
+    Attributes:
+        eos_token_ids: tokens that end a sequence.
+        vocab_size: V of the tokenizer, control tokens included. The model's own V may be padded above it.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """Read `tokenizer.json`, `tokenizer_config.json` and, where they lie there, the template and end tokens.
+
+        Raises:
+            CheckpointError: a file is missing or cannot be read.
+        """
+        self.folder = Path(folder)
+        path = self.folder / "tokenizer.json"
+        raw = read_json(path)
+        try:
+            self._with_control = HFTokenizer.from_str(json.dumps(raw))
+            # Without its added tokens a tokenizer sees ordinary text only, whatever the text spells.
+            self._plain = HFTokenizer.from_str(json.dumps({**raw, "added_tokens": []}))
+        except Exception as error:  # the library raises bare Exception on a malformed file
+            raise CheckpointError(f"{path} is not a tokenizer ({error}); copy the checkpoint folder again") from None
+        self._control_ids = {token.content: i for i, token in self._with_control.get_added_tokens_decoder().items()}
+        self._config = read_json(self.folder / "tokenizer_config.json")
+        self.vocab_size: int = self._with_control.get_vocab_size()
+        self.eos_token_ids = self._read_eos_token_ids()
+
+    def encode(self, text: str, allow_special: bool = False) -> list[int]:
+        """Token ids of `text`.
+
+        Args:
+            text: any string.
+            allow_special: let `<|im_end|>` and its like in `text` become control tokens. For trusted text only.
+        """
+        tokenizer = self._with_control if allow_special else self._plain
+        return tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
+        """The text of `ids`, with or without its control tokens.
+
+        Bytes that are no whole UTF-8 character, as at the end of a cut output, show as U+FFFD.
+        """
+        return self._with_control.decode(list(ids), skip_special_tokens=skip_special)
+
+    def apply_chat_template(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> list[int]:
+        """Token ids of a conversation, as the checkpoint's own template writes it.
+
+        Args:
+            messages: `{"role": "user", "content": "..."}` and so on, oldest first.
+            add_generation_prompt: end with the head of the assistant's turn, so that the model answers.
+
+        Raises:
+            CheckpointError: the checkpoint has no chat template.
+            RequestError: a message has no role or content, or the template refuses it.
+        """
+        check_messages(messages)
+        # A mark behind every character that could begin a control token hides what the messages spell from the
+        # search below, which then finds the template's own control tokens only.
+        mark = unused_character(json.dumps(list(messages), ensure_ascii=False, default=str))
+        beginnings = str.maketrans({token[0]: token[0] + mark for token in self._control_ids})
+        hidden = map_strings(list(messages), lambda text: text.translate(beginnings))
+        try:
+            rendered = self._template.render(messages=hidden, add_generation_prompt=add_generation_prompt)
+        except (TemplateError, TypeError) as error:
+            raise RequestError(f"the chat template of {self.folder} refuses these messages: {error}") from None
+        ids: list[int] = []
+        for piece in self._split_at_control_tokens(rendered):
+            control_id = self._control_ids.get(piece)
+            ids += self.encode(piece.replace(mark, "")) if control_id is None else [control_id]
+        return ids
+
+    @cached_property
+    def _template(self) -> Template:
+        """The compiled chat template. It comes with the checkpoint, so it runs in a sandbox."""
+        path = self.folder / "chat_template.jinja"
+        source = path.read_text(encoding="utf-8") if path.is_file() else self._config.get("chat_template")
+        if not isinstance(source, str):
+            raise CheckpointError(
+                f"{self.folder} has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json): "
+                "it is no chat model; give a plain prompt to generate() instead"
+            )
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+        environment.globals["raise_exception"] = refuse
+        for key in ("bos_token", "eos_token", "pad_token", "unk_token"):
+            if (token := text_of_token(self._config.get(key))) is not None:
+                environment.globals[key] = token
+        try:
+            return environment.from_string(source)
+        except TemplateError as error:
+            raise CheckpointError(f"the chat template of {self.folder} is no valid jinja2 ({error})") from None
+
+    def _split_at_control_tokens(self, text: str) -> list[str]:
+        longest_first = sorted(self._control_ids, key=len, reverse=True)
+        pattern = "|".join(re.escape(token) for token in longest_first)
+        return [piece for piece in re.split(f"({pattern})", text) if piece] if pattern else [text]
+
+    def _read_eos_token_ids(self) -> tuple[int, ...]:
+        for name in ("generation_config.json", "config.json"):
+            if (self.folder / name).is_file():
+                eos = read_json(self.folder / name).get("eos_token_id")
+                if eos is not None:
+                    return tuple(eos) if isinstance(eos, list) else (eos,)
+        eos_token = text_of_token(self._config.get("eos_token"))
+        return (self._control_ids[eos_token],) if eos_token in self._control_ids else ()
+
+
+def check_messages(messages: Sequence[Message]) -> None:
+    """Raise RequestError unless each message has a role and a content."""
+    for number, message in enumerate(messages):
+        if not (isinstance(message, Mapping) and isinstance(message.get("role"), str) and "content" in message):
+            raise RequestError(
+                f"message {number} is {message!r}; give a list of messages such as "
+                '{"role": "user", "content": "Hello"}, with the roles system, user and assistant'
+            )
+
+
+def text_of_token(entry: Any) -> str | None:
+    """The text of a token in `tokenizer_config.json`, which is a string or an object that holds it as `content`."""
+    return entry.get("content") if isinstance(entry, dict) else entry
+
+
+def map_strings(value: Any, change: Callable[[str], str]) -> Any:
+    """A copy of nested lists and mappings in which every string value (no key) went through `change`."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: map_strings(item, change) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [map_strings(item, change) for item in value]
+    return value
+
+
+def unused_character(text: str) -> str:
+    """A private-use character that `text` does not hold."""
+    return next(chr(code) for code in range(0xE000, 0xF900) if chr(code) not in text)
+
+
+def refuse(message: str) -> None:
+    """What a template calls to reject a conversation."""
+    raise TemplateError(message)
