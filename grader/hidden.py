@@ -44,20 +44,24 @@ def check_hidden(obj: Any) -> float:
 
 
 def judged_elsewhere(address: str, exercise: Exercise, obj: Any) -> CheckResult:
-    """Drive the cases that the judge sends until it sends the result."""
-    driver = LocalDriver(exercise, obj)
+    """The result of the judge at the Unix socket `address`."""
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(address)
-            send(connection, {"exercise": exercise.name}, SECONDS)
-            while True:
-                message = receive(connection, SECONDS)
-                if "case" not in message:
-                    break
-                report = driver(message["property"], decode(message["case"]))
-                answer(connection, report)
-        except (OSError, WireError) as error:
+        except OSError as error:
             raise JudgeUnreachable(f"the judge of {exercise.name} does not answer ({error})") from None
+        return converse(connection, exercise, obj)
+
+
+def converse(connection: socket.socket, exercise: Exercise, obj: Any) -> CheckResult:
+    """Drive the cases that the judge sends until it sends the result."""
+    driver = LocalDriver(exercise, obj)
+    try:
+        send(connection, {"exercise": exercise.name}, SECONDS)
+        while "case" in (message := receive(connection, SECONDS)):
+            answer(connection, driver(message["property"], decode(message["case"])))
+    except WireError as error:
+        raise JudgeUnreachable(f"the judge of {exercise.name} does not answer ({error})") from None
     if "result" not in message:
         raise JudgeUnreachable(f"the judge of {exercise.name} sent no result ({message.get('error', 'no reason')})")
     return CheckResult.from_dict(message["result"])

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from grader.results import CheckResult
+from tinyllm.paths import project_root
 
 START_SECONDS = 30.0
 END_SECONDS = 60.0
@@ -41,7 +42,7 @@ class JudgeProcess:
     def __init__(self, seed: int, folder: str | Path) -> None:
         """`folder` gets the scores and the judge's log; it must be out of the submission's reach."""
         self.seed = seed
-        self.folder = Path(folder)
+        self.folder = Path(folder).resolve()
         self.scores = self.folder / "scores.json"
         self.log = self.folder / "judge.log"
         self.env: dict[str, str] = {}
@@ -54,17 +55,22 @@ class JudgeProcess:
         command = [sys.executable, "-m", "grader.judge", "--socket", str(address), "--out", str(self.scores)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}
+                command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=project_root(),  # never a folder of the submission's: `-m` looks there first
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
             )
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{self.seed}\n".encode())
-        self.process.stdin.flush()
         deadline = time.monotonic() + START_SECONDS
         while not address.exists():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 raise JudgeError(f"the judge did not start: {self.last_words()}")
             time.sleep(0.01)
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{self.seed}\n".encode())
+        self.process.stdin.flush()
         self.env = {"GRADER_JUDGE": str(address)}
         return self
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MAX_VALUES = 1_000_000
-MAX_TENSOR_BYTES = 64 * 2**20
+MAX_VALUES = 200_000
+MAX_TENSOR_BYTES = 16 * 2**20
 MAX_DEPTH = 24
 
 ANSWERS = (MemoryError, ValueError)
@@ -62,18 +62,18 @@ class _Reader:
             self._take(str.__len__(value) // 8)
             return str.__str__(value)
         if range in kinds:
-            self._take(len(value))
-            return list(value)
+            self._check(len(value))
+            return [self.read(item, depth - 1) for item in value]
         for kind in (list, tuple, deque):
             if kind in kinds:
-                self._take(kind.__len__(value))
+                self._check(kind.__len__(value))
                 return [self.read(item, depth - 1) for item in kind.__iter__(value)]
         if dict in kinds:
-            self._take(dict.__len__(value))
+            self._check(dict.__len__(value))
             items = list(dict.items(value))
             return {self._key(key): self.read(item, depth - 1) for key, item in items}
         if np.ndarray in kinds:
-            self._take(int(np.ndarray.size.__get__(value)))
+            self._check(int(np.ndarray.size.__get__(value)))
             return self.read(np.ndarray.tolist(value), depth - 1)
         if np.generic in kinds:
             return self.read(np.generic.item(value), depth - 1)
@@ -95,8 +95,11 @@ class _Reader:
                 raise ObservationError(f"it holds a tensor that cannot be read ({error})") from None
 
     def _take(self, count: int) -> None:
+        self._check(count)
         self.values -= count
-        if self.values < 0:
+
+    def _check(self, count: int) -> None:
+        if count > self.values:
             raise ObservationError(f"it holds more than {MAX_VALUES:,} values")
 
 

@@ -90,7 +90,10 @@ def decode_tensor(value: dict[str, Any]) -> Tensor:
     assert isinstance(shape, list)
     assert isinstance(stride, list)
     size = extent(shape, stride)
-    data = base64.b64decode(text)
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError:
+        raise WireError("a tensor's data is no base64") from None
     if (
         len(shape) != len(stride)
         or len(data) != size * dtype.itemsize
