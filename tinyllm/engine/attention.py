@@ -121,11 +121,12 @@ def group_by_length(sequences: list[int], context_lens: list[int]) -> list[list[
 
 def decode_group(metadata: AttentionMetadata, sequences: list[int]) -> DecodeGroup:
     """The padded call of these sequences; the first has the longest context."""
-    chosen = torch.tensor(sequences)
+    device = metadata.slot_mapping.device
+    chosen = torch.tensor(sequences, device=device)
     lens = metadata.context_lens[chosen]
     longest = int(lens[0])
     slots = position_slots(metadata, chosen, longest)
-    mask = torch.arange(longest) < lens[:, None]
+    mask = torch.arange(longest, device=device) < lens[:, None]
     rows = metadata.query_start_loc[chosen].long()
     return DecodeGroup(rows, slots.masked_fill(~mask, 0), mask[:, None, None, :])
 
@@ -134,14 +135,15 @@ def prefill_chunk(metadata: AttentionMetadata, sequence: int) -> Chunk:
     """The causal call of one sequence with several query tokens."""
     start, stop = metadata.query_start_loc[sequence : sequence + 2].tolist()
     context_len = int(metadata.context_lens[sequence])
-    slots = position_slots(metadata, torch.tensor([sequence]), context_len)[0]
+    device = metadata.slot_mapping.device
+    slots = position_slots(metadata, torch.tensor([sequence], device=device), context_len)[0]
     first = context_len - (stop - start)  # position of the chunk's first token
-    mask = torch.arange(context_len) <= torch.arange(first, context_len)[:, None]
+    mask = torch.arange(context_len, device=device) <= torch.arange(first, context_len, device=device)[:, None]
     return Chunk(start, stop, slots, mask)
 
 
 def position_slots(metadata: AttentionMetadata, sequences: Tensor, num_positions: int) -> Tensor:
     """[b, num_positions] int64: the slot of each position of the given sequences, through their block tables."""
-    positions = torch.arange(num_positions)
+    positions = torch.arange(num_positions, device=sequences.device)
     blocks = metadata.block_tables[sequences][:, positions // metadata.block_size].long()
     return blocks * metadata.block_size + positions % metadata.block_size

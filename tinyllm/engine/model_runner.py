@@ -38,9 +38,9 @@ class ModelRunner(Runner):
     @torch.inference_mode()
     def execute(self, scheduled: Sequence[ScheduledRequest]) -> Tensor:
         """See `Runner.execute`."""
-        input_ids, positions, metadata = build_batch(scheduled, self.kv)
+        input_ids, positions, metadata = build_batch(scheduled, self.kv, self.model.head_weight.device)
         hidden = self.model(input_ids, positions, self.backend.plan(metadata, self.kv.storage))
-        finished = torch.tensor([item.finishes_known_tokens for item in scheduled])
+        finished = torch.tensor([item.finishes_known_tokens for item in scheduled], device=hidden.device)
         last_tokens = metadata.query_start_loc[1:][finished].long() - 1
         return self.model.compute_logits(hidden[last_tokens])
 
@@ -56,8 +56,10 @@ class DryRunner(Runner):
         return torch.zeros(sum(item.finishes_known_tokens for item in scheduled), self.vocab_size)
 
 
-def build_batch(scheduled: Sequence[ScheduledRequest], kv: KVCacheManager) -> tuple[Tensor, Tensor, AttentionMetadata]:
-    """Lay the scheduled tokens one after another.
+def build_batch(
+    scheduled: Sequence[ScheduledRequest], kv: KVCacheManager, device: torch.device
+) -> tuple[Tensor, Tensor, AttentionMetadata]:
+    """Lay the scheduled tokens one after another, and put them on the model's device.
 
     Returns:
         input_ids [T] int64, positions [T] int64, and the attention metadata.
@@ -79,13 +81,13 @@ def build_batch(scheduled: Sequence[ScheduledRequest], kv: KVCacheManager) -> tu
         context_lens.append(stop)
         block_ids.append(kv.table(request.request_id).block_ids)
     metadata = AttentionMetadata(
-        query_start_loc=torch.tensor(query_start_loc, dtype=torch.int32),
-        context_lens=torch.tensor(context_lens, dtype=torch.int32),
-        block_tables=padded(block_ids),
-        slot_mapping=torch.tensor(slot_mapping, dtype=torch.int64),
+        query_start_loc=torch.tensor(query_start_loc, dtype=torch.int32, device=device),
+        context_lens=torch.tensor(context_lens, dtype=torch.int32, device=device),
+        block_tables=padded(block_ids).to(device),
+        slot_mapping=torch.tensor(slot_mapping, dtype=torch.int64, device=device),
         block_size=kv.block_size,
     )
-    return torch.tensor(input_ids), torch.tensor(positions), metadata
+    return torch.tensor(input_ids, device=device), torch.tensor(positions, device=device), metadata
 
 
 def padded(rows: Sequence[Sequence[int]]) -> Tensor:

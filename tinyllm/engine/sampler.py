@@ -21,12 +21,13 @@ def filtered_probs(logits: Tensor, params: Sequence[SamplingParams]) -> tuple[Te
     Returns:
         probs [n, V], summing to 1 and zero where filtered out, and the token id of each, [n, V].
     """
-    temperature = torch.tensor([[p.temperature] for p in params])
-    top_k = torch.tensor([[p.top_k or logits.shape[1]] for p in params])
-    top_p = torch.tensor([[p.top_p] for p in params])
+    device, vocab_size = logits.device, logits.shape[1]
+    temperature = torch.tensor([[p.temperature] for p in params], device=device)
+    top_k = torch.tensor([[p.top_k or vocab_size] for p in params], device=device)
+    top_p = torch.tensor([[p.top_p] for p in params], device=device)
     # float64, so that dividing by a tiny temperature overflows later than any real logit
     scaled, token_ids = (logits.double() / temperature).sort(dim=1, descending=True, stable=True)
-    scaled[torch.arange(logits.shape[1]) >= top_k] = -torch.inf
+    scaled[torch.arange(vocab_size, device=device) >= top_k] = -torch.inf
     probs = scaled.softmax(dim=1)
     mass_before = probs.cumsum(dim=1) - probs  # 0 for the likeliest token, which therefore always stays
     probs[mass_before >= top_p] = 0.0
@@ -58,9 +59,9 @@ def sample(logits: Tensor, params: Sequence[SamplingParams], draws: Sequence[flo
     tokens = logits.argmax(dim=1)
     sampled = [row for row, p in enumerate(params) if p.temperature > 0]
     if sampled:
-        rows = torch.tensor(sampled)
+        rows = torch.tensor(sampled, device=logits.device)
         probs, token_ids = filtered_probs(logits[rows], [params[row] for row in sampled])
-        target = torch.tensor([[draws[row]] for row in sampled], dtype=probs.dtype)
+        target = torch.tensor([[draws[row]] for row in sampled], dtype=probs.dtype, device=logits.device)
         last = (probs > 0).sum(dim=1, keepdim=True) - 1  # rounding may leave the total a hair below the draw
         choice = (probs.cumsum(dim=1) <= target).sum(dim=1, keepdim=True).minimum(last)
         tokens[rows] = token_ids.gather(1, choice)[:, 0]
