@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from grader.framework import Exercise
-from grader.mutants import Specimen, specimens
+from grader.mutants import Specimen, Specimens, specimens
 from grader.results import CheckResult, Diagnosis, Outcome, PropertyResult
 from grader.running import LocalDriver, run_properties
 
 MUTANT_TIME_LIMIT = 1.0  # seconds a case: a mutant that loops for ever is known by then
 
 
-def diagnosed(exercise: Exercise, result: CheckResult) -> CheckResult:
+def diagnosed(exercise: Exercise, result: CheckResult, known: Specimens | None = None) -> CheckResult:
     """The result with the mutants that behave alike; unchanged when it is right or not attempted.
+
+    Args:
+        known: the exercise's specimens; looked up in their files when not given.
 
     Raises:
         ValueError: the result has no seed, so its cases cannot be drawn again.
@@ -22,7 +25,8 @@ def diagnosed(exercise: Exercise, result: CheckResult) -> CheckResult:
         return result
     if result.seed is None:
         raise ValueError("a result without its seed cannot be diagnosed")
-    found = [item for item in specimens(exercise).mutants if behaves_as(exercise, item, result)]
+    mutants = (specimens(exercise) if known is None else known).mutants
+    found = [item for item in mutants if behaves_as(exercise, item, result)]
     return replace(result, diagnoses=tuple(Diagnosis(item.name, item.text) for item in found))
 
 

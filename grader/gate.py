@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from rich.table import Table
 from grader.build.sources import ExerciseSources, exercise_sources
 from grader.checks import exercises, find_exercise
 from grader.diagnosis import diagnosed
-from grader.framework import Exercise
+from grader.framework import Case, Exercise
 from grader.mutants import Specimen, Specimens, as_cell, cell_source, specimens
 from grader.results import CheckResult, Outcome
 from grader.running import PUBLIC_SEED, LocalDriver, copied, run, same
@@ -154,7 +155,7 @@ class Prover:
 
     def checked(self, obj: Any, seed: int) -> CheckResult:
         """The result that a learner with this object would get."""
-        return diagnosed(self.exercise, run(self.exercise, seed, LocalDriver(self.exercise, obj)))
+        return diagnosed(self.exercise, run(self.exercise, seed, LocalDriver(self.exercise, obj)), self.known)
 
     def not_right(self, obj: Any, seed: int, label: str) -> str:
         """Why an object that is right is not found right."""
@@ -226,8 +227,16 @@ class Prover:
                     yield f"{item.sentence!r} has no case with seed {seed}"
                 elif not same(copied(first), copied(second)):
                     yield f"{item.sentence!r} draws other cases for the same seed {seed}"
-                elif not same(copied(first), decode(encode(first))):
+                elif not same(copied(first), over_the_wire(first)):
                     yield f"{item.sentence!r} has cases that do not survive the wire (seed {seed})"
+
+
+def over_the_wire(cases: list[Case]) -> Any:
+    """Cases as they come out at the other end of a socket; None if they cannot be sent."""
+    try:
+        return decode(json.loads(json.dumps(encode(cases))))
+    except (TypeError, ValueError):
+        return None
 
 
 def signature(result: CheckResult) -> tuple[object, ...]:

@@ -107,9 +107,12 @@ def solution(obj: Any) -> None:
     Raises:
         UsageError: no such exercise, or this copy of the course has no solutions.
     """
-    from grader.build.sources import exercise_sources
+    from grader.build.course import find_spec
+    from grader.build.sources import marked_source, without_markers
 
-    print(exercise_sources(find_exercise(name_of(obj)).name).solution)
+    exercise = find_exercise(name_of(obj))
+    day_folder(exercise.day)
+    print(without_markers(marked_source(*find_spec(exercise.name))))
 
 
 def name_of(obj: Any) -> str:

@@ -10,7 +10,7 @@ import ast
 import inspect
 import linecache
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -63,7 +63,7 @@ class Specimens:
 @dataclass(frozen=True, slots=True)
 class _Tag:
     kind: Kind
-    mistake: str = field(default="")
+    mistake: str = ""
 
 
 def mutant(obj: T) -> T:
@@ -113,12 +113,17 @@ def specimens(exercise: Exercise) -> Specimens:
         folder = day_folder(exercise.day)
     except UsageError:
         return Specimens()
-    found: list[Specimen] = []
-    for path in (folder / "mutants" / f"{exercise.name}.py", folder / "alternates" / f"{exercise.name}.py"):
-        if path.is_file():
-            found += read_specimens(path)
-    of_kind = {kind: tuple(item for item in found if item.kind == kind) for kind in Kind.__args__}  # type: ignore[attr-defined]
-    return Specimens(of_kind["mutant"], of_kind["variant"], of_kind["unknown bug"], of_kind["alternate"])
+    paths = (folder / "mutants" / f"{exercise.name}.py", folder / "alternates" / f"{exercise.name}.py")
+    return by_kind([item for path in paths if path.is_file() for item in read_specimens(path)])
+
+
+def by_kind(found: list[Specimen]) -> Specimens:
+    """Specimens sorted into their kinds."""
+
+    def of(kind: Kind) -> tuple[Specimen, ...]:
+        return tuple(item for item in found if item.kind == kind)
+
+    return Specimens(of("mutant"), of("variant"), of("unknown bug"), of("alternate"))
 
 
 def read_specimens(path: Path) -> list[Specimen]:
@@ -149,7 +154,11 @@ def cell_source(exercise: Exercise, specimen: Specimen, solution: str | None = N
 
 
 def renamed_source(name: str, specimen: Specimen) -> str:
-    """The specimen's imports and its own source, without decorators, called `name`."""
+    """The specimen's imports and its own source, without decorators, called `name`.
+
+    Raises:
+        ValueError: its file does not define it at its top level.
+    """
     source = specimen.path.read_text(encoding="utf-8")
     lines = source.splitlines(keepends=True)
     parts, body = [], ""
@@ -164,6 +173,8 @@ def renamed_source(name: str, specimen: Specimen) -> str:
         elif isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == specimen.name:
             keyword = "class" if isinstance(node, ast.ClassDef) else "def"
             body = text.replace(f"{keyword} {specimen.name}", f"{keyword} {name}", 1)
+    if not body:
+        raise ValueError(f"{specimen.path} does not define {specimen.name}")
     return "".join(parts) + ("\n\n" if parts else "") + body
 
 

@@ -46,7 +46,7 @@ def to_text(result: CheckResult) -> str:
             lines.extend(indented(diagnosis.text, 4))
     lines.append("")
     lines.append("  " + next_step(result))
-    return "\n".join(lines)
+    return clean("\n".join(lines))
 
 
 def to_html(result: CheckResult) -> str:
@@ -158,7 +158,7 @@ def next_step(result: CheckResult) -> str:
 def indented(text: str, indent: int) -> list[str]:
     """`text` wrapped to the width of a terminal behind `indent` blanks, its own line breaks kept."""
     lines: list[str] = []
-    for line in clean(text).splitlines() or [""]:
+    for line in text.splitlines() or [""]:
         lines += textwrap.wrap(line, WIDTH - indent, break_on_hyphens=False) or [""]
     return [" " * indent + line for line in lines]
 

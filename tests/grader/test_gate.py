@@ -1,0 +1,161 @@
+"""The gate lets a sound exercise pass, and catches each way in which one can be unsound."""
+
+from __future__ import annotations
+
+import io
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_specimens
+from rich.console import Console
+from small_exercises import PURSE, Purse
+
+from grader import gate
+from grader.build.sources import ExerciseSources
+from grader.gate import GateReport, Prover, run_gate
+from grader.mutants import Specimen, Specimens, by_kind, read_specimens
+from grader.usage import UsageError
+
+ALL = [item for item in read_specimens(Path(small_specimens.__file__)) if item.name != "adds_nothing"]
+KNOWN = by_kind(ALL)
+STUB = """
+class Purse:
+    def __init__(self, size):
+        self.left = size
+
+    def take(self, count):
+        raise NotImplementedError("your code here")
+
+    def give(self, count):
+        raise NotImplementedError("your code here")
+"""
+SOURCES = ExerciseSources(
+    name="Purse",
+    day="day1_purses",
+    points=2,
+    minutes=5,
+    difficulty=1,
+    solution="from small_exercises import Purse\n",
+    marked="",
+    stub=STUB,
+    body_lines={"take": 3, "give": 1},
+)
+TWO_SEEDS = (1, 2)
+
+
+def report(
+    sources: ExerciseSources = SOURCES, known: Specimens = KNOWN, reference: Any = Purse, exercise: Any = PURSE
+) -> GateReport:
+    return GateReport((Prover(exercise, TWO_SEEDS, sources, known, reference).prove(),))
+
+
+def renamed(which: str, **changes: Any) -> Specimen:
+    return replace(next(item for item in ALL if item.name == which), **changes)
+
+
+def test_sound_exercise_passes_with_all_its_counts() -> None:
+    sound = report()
+    assert sound, sound.problems
+    assert sound.rows[0].tried == {
+        "reference": 2,
+        "solution cell": 2,
+        "stub": 2,
+        "mutants": 6,
+        "variants": 6,
+        "unknown bugs": 2,
+        "alternates": 2,
+        "as cells": 8,
+        "form": 13,
+    }
+    assert sound.rows[0].passed == sound.rows[0].tried
+    assert sound.num_checked == 43
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"reference": renamed("NeverRefuses").obj}, "the reference is wrong"),
+        ({"sources": replace(SOURCES, solution=STUB)}, "the solution as a cell is not attempted"),
+        ({"sources": replace(SOURCES, stub=SOURCES.solution)}, 'stub is not "not attempted"'),
+        ({"sources": replace(SOURCES, stub=STUB.replace("NotImplementedError", "ValueError", 1))}, "stub is not"),
+        ({"sources": replace(SOURCES, points=3)}, "the lesson says 3 points"),
+        ({"sources": replace(SOURCES, body_lines={"take": 26})}, "take asks for 26 lines"),
+        ({"known": replace(KNOWN, mutants=KNOWN.mutants[:2])}, "2 mutants; there should be 3 to 8"),
+        ({"known": replace(KNOWN, variants=KNOWN.variants[1:])}, "mutant NeverRefuses has no variant"),
+        ({"known": replace(KNOWN, unknown_bugs=())}, "no unknown bug"),
+        ({"known": replace(KNOWN, alternates=())}, "no alternate"),
+        ({"known": replace(KNOWN, alternates=KNOWN.unknown_bugs)}, "alternate RaisesTheWrongError is wrong"),
+        ({"known": replace(KNOWN, mutants=(*KNOWN.mutants, renamed("KeepsAList")))}, "KeepsAList is right"),
+        (
+            {"known": replace(KNOWN, mutants=(*KNOWN.mutants, renamed("RefusesTooLate")))},
+            "is diagnosed as NeverRefuses, RefusesTooLate and not as NeverRefuses",
+        ),
+        (
+            {"known": replace(KNOWN, variants=(renamed("RefusesTooLate", mistake="LosesTheLast"),))},
+            "RefusesTooLate is diagnosed as NeverRefuses and not as LosesTheLast",
+        ),
+        (
+            {"known": replace(KNOWN, unknown_bugs=(renamed("RefusesTooLate"),))},
+            "RefusesTooLate is diagnosed as NeverRefuses and not as nothing",
+        ),
+        (
+            {"known": replace(KNOWN, alternates=(renamed("KeepsAList", name="NotThere"),))},
+            "does not run as a cell",
+        ),
+    ],
+)
+def test_unsound_exercise_is_caught(changes: dict[str, Any], words: str) -> None:
+    unsound = report(**changes)
+    assert not unsound
+    assert any(words in problem for problem in unsound.problems), unsound.problems
+
+
+def test_mutant_without_words_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(KNOWN.mutants[0].obj, "__doc__", None)
+    assert "Purse: mutant NeverRefuses has no docstring to be its diagnosis" in report().problems
+
+
+@pytest.mark.parametrize(
+    ("cases", "words"),
+    [
+        (lambda self, rng: iter(()), "has no case"),
+        (lambda self, rng: iter([{"size": random.random(), "asked": [1]}]), "other cases for the same seed"),
+        (lambda self, rng: iter([{"size": 1, "asked": {1: 2}}]), "do not survive the wire"),
+    ],
+)
+def test_cases_that_are_no_fixed_data_are_caught(cases: Any, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(PURSE.properties[0]), "cases", cases)
+    prover = Prover(PURSE, TWO_SEEDS, SOURCES, KNOWN, Purse)
+    prover.prove_form()
+    assert any(words in problem for problem in prover.row.problems)
+
+
+def test_gate_without_exercises_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "exercises", dict)
+    empty = run_gate()
+    assert not empty
+    assert empty.problems == ["the gate found no exercise to check"]
+    assert not run_gate([])
+
+
+def test_unknown_exercise_is_an_error() -> None:
+    with pytest.raises(UsageError, match="BlockAllocator"):
+        run_gate(["BlockAlocator"])
+
+
+def test_table_shows_counts_and_marks_what_failed() -> None:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(report().table())
+    console.print(report(reference=renamed("NeverRefuses").obj).table())
+    text = console.export_text()
+    assert "6/6" in text
+    assert "0/2" in text
+
+
+@pytest.fixture(autouse=True)
+def importable_helpers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells import the small exercises by name."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
