@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 from grader.checks.oracles.ownership import OwnershipBooks
 from grader.checks.support import ANY_ERROR, count_of, cut, is_int_list, owner_counts
@@ -16,7 +16,13 @@ Operation = list[Any]  # ["allocate", how many] or ["share" or "free", index amo
 
 
 class OperationsProperty(Property):
-    """Runs operations and looks at the whole pool after each."""
+    """Runs operations and looks at the pool after each. An operation that is refused must leave it as it was.
+
+    Attributes:
+        watches: what is held against the books after the other operations.
+    """
+
+    watches: ClassVar[frozenset[str]] = frozenset()
 
     def drive(self, parts: SimpleNamespace, case: Case) -> Observations:
         """Stops early where an answer leaves no block to go on with; the judge has seen why by then."""
@@ -40,31 +46,33 @@ class OperationsProperty(Property):
     def judge(self, case: Case, observations: Observations) -> str | None:
         """Follow the operations with the books."""
         books = OwnershipBooks(case["num_blocks"])
+        before = [case["num_blocks"], [0] * case["num_blocks"]]
         for number, (name, argument) in enumerate(case["operations"]):
             if number >= len(observations):
                 return "the answer stopped before the last operation"
-            outcome, num_free, counts = observations[number]
-            if name == "allocate":
-                problem = books.allocate(argument, outcome)
-                done = f"allocate({argument})"
-            else:
-                problem = books.change(name, argument, outcome)
-                done = f"this {name}"
-            if "raised" in outcome:
-                done = f"the {outcome['raised']}"
-            problem = problem or books.state_problem(done, num_free, counts)
+            outcome, *after = observations[number]
+            problem = books.allocate(argument, outcome) if name == "allocate" else books.change(name, argument, outcome)
+            if not problem and "raised" in outcome and after != before:
+                problem = f"after the {outcome['raised']} the pool must be as it was; it has changed"
+            if not problem and "num_free" in self.watches:
+                problem = books.free_problem(after[0])
+            if not problem and "owners" in self.watches:
+                problem = books.owners_problem(after[1])
             if problem:
-                return f"operation {number + 1}: {problem}"
+                return f"operation {number + 1}, {in_words([name, argument])}: {problem}"
+            before = after
         return None
 
     def describe(self, case: Case) -> str:
         """The operations in words."""
-        calls = [
-            f"allocate({argument})" if name == "allocate" else f"{name} #{argument}"
-            for name, argument in case["operations"]
-        ]
         pool = f"a pool of {count_of(case['num_blocks'], 'block')}"
-        return cut(f"{pool}: {', '.join(calls)} (#0 is the first block handed out)")
+        return cut(f"{pool}: {', '.join(map(in_words, case['operations']))} (#0 is the first block handed out)")
+
+
+def in_words(operation: Operation) -> str:
+    """An operation as a learner reads it."""
+    name, argument = operation
+    return f"allocate({argument})" if name == "allocate" else f"{name} #{argument}"
 
 
 def pool(num_blocks: int, *operations: Operation) -> Case:
@@ -92,6 +100,7 @@ class HandsOutBlocks(OperationsProperty):
 
     sentence = "allocate hands out different free blocks, each with one owner"
     weight = 0.75
+    watches = frozenset({"num_free", "owners"})
 
     def cases(self, rng: random.Random) -> Iterator[Case]:
         """One block, several calls, and a call for nothing."""
@@ -107,6 +116,7 @@ class AllOrNone(OperationsProperty):
 
     sentence = "allocate gives all or none: the last block too, and when too few are free nothing changes"
     weight = 0.75
+    watches = frozenset({"num_free"})
 
     def cases(self, rng: random.Random) -> Iterator[Case]:
         """Exhausted exactly, then by one."""
@@ -126,6 +136,7 @@ class LastOwnerFrees(OperationsProperty):
 
     sentence = "a block returns to the pool with its last owner, and not before"
     weight = 0.75
+    watches = frozenset({"num_free", "owners"})
 
     def cases(self, rng: random.Random) -> Iterator[Case]:
         """One owner, two owners, and blocks that are used again."""
@@ -150,7 +161,7 @@ class RefusesFreeBlocks(OperationsProperty):
         """A double free, a share of a free block, and a pool that still works after either."""
         yield pool(2, allocate(1), free(0), free(0))
         yield pool(2, allocate(1), free(0), share(0))
-        yield pool(3, allocate(2), share(0), free(0), free(0), free(0), share(0), free(1), allocate(2))
+        yield pool(3, allocate(2), free(0), free(0), share(0), free(1), free(1), allocate(2))
         for _ in range(2):
             count = rng.randint(2, 6)
             index = rng.randrange(count)
@@ -163,6 +174,7 @@ class Conserved(OperationsProperty):
 
     sentence = "over many operations no block is lost and none is handed out twice"
     weight = 0.25
+    watches = frozenset({"num_free", "owners"})
 
     def cases(self, rng: random.Random) -> Iterator[Case]:
         """Random operations on blocks that are in use, and requests that are sometimes too large."""

@@ -88,14 +88,14 @@ class SlotOfAPosition(Property):
 class TakesWhatIsMissing(Property):
     """Appends to one table, looking at it and at the pool each time."""
 
-    sentence = "append takes only the blocks that are missing, and returns the slots of the new tokens"
+    sentence = "append takes only the blocks that are missing, and counts the new tokens"
     weight = 1.0
 
     def cases(self, rng: random.Random) -> Iterator[Case]:
         """Tokens one by one and in chunks, up to a border and across; a start with blocks that are owned already."""
         yield table_case([1, 0], 2, [1])
-        yield table_case([1, 0], 2, [1, 1])
         yield table_case([2, 0, 1], 2, [2])
+        yield table_case([1, 0], 2, [1, 1])
         yield table_case([3, 1, 0, 2], 3, [4, 1, 0, 2])
         yield table_case([3, 1, 0, 2], 4, [1], num_owned=2, num_tokens=8)
         yield table_case([3, 1, 0, 2], 4, [1, 6], num_owned=2, num_tokens=2)
@@ -109,25 +109,21 @@ class TakesWhatIsMissing(Property):
         steps = []
         for num_tokens in case["appends"]:
             needed = plain(table.num_new_blocks(num_tokens))
-            slots = plain(table.append(num_tokens))
-            steps.append([needed, slots, state_of(table, case["num_blocks"])])
+            table.append(num_tokens)
+            steps.append([needed, state_of(table, case["num_blocks"])])
         return steps
 
     def judge(self, case: Case, observations: Observations) -> str | None:
-        """Blocks are counted up; the slots are those of the blocks that the table says it has."""
+        """Blocks are counted up."""
         num_tokens, size, blocks = case["num_tokens"], case["block_size"], case["num_owned"]
         for number, new_tokens in enumerate(case["appends"]):
-            needed, slots, state = observations[number]
-            start, num_tokens = num_tokens, num_tokens + new_tokens
+            needed, state = observations[number]
+            num_tokens += new_tokens
             missing = max(0, blocks_for(num_tokens, size) - blocks)
             blocks += missing
-            if needed != missing:
-                problem: str | None = f"num_new_blocks({new_tokens}) must be {missing}, got {short(needed)}"
-            else:
-                problem = table_problem(state, num_tokens, blocks, case)
-            expected = slots_of(state["block_ids"], size)[start:num_tokens] if not problem else []
-            if not problem and slots != expected:
-                problem = f"append must return the slots {short(expected)}, got {short(slots)}"
+            problem = table_problem(state, num_tokens, blocks, case)
+            if not problem and needed != missing:
+                problem = f"num_new_blocks({new_tokens}) must be {missing}, got {short(needed)}"
             if problem:
                 return f"append number {number + 1}, of {count_of(new_tokens, 'token')}: {problem}"
         return None
@@ -184,12 +180,13 @@ class FailsWithoutATrace(Property):
 class TablesKeepApart(Property):
     """Several tables that grow by turns and are released."""
 
-    sentence = "tables never share a slot, and a released table gives every block back"
+    sentence = "append returns the new tokens' slots, which no other table has, and release gives all back"
     weight = 0.5
 
     def cases(self, rng: random.Random) -> Iterator[Case]:
         """Each turn is [table, tokens to append], or [table, None] to release it."""
-        yield {"block_size": 2, "num_tables": 2, "order": [1, 0], "turns": [[0, 1], [1, 1], [0, None], [1, None]]}
+        yield {"block_size": 2, "num_tables": 1, "order": [1, 0], "turns": [[0, 1], [0, 1]]}
+        yield {"block_size": 2, "num_tables": 2, "order": [2, 0, 1], "turns": [[0, 1], [1, 1], [0, None], [1, 2]]}
         for block_size in (1, 3, 4):
             turns = [[rng.randrange(3), rng.choice([1, 1, 2, 5, None])] for _ in range(18)]
             order = shuffled(rng, 5 * 18 + 1)
@@ -202,30 +199,33 @@ class TablesKeepApart(Property):
         steps = []
         for index, num_tokens in [*case["turns"], *([index, None] for index in range(case["num_tables"]))]:
             slots = tables[index].release() if num_tokens is None else tables[index].append(num_tokens)
-            steps.append([plain(slots), plain(tables[index].num_tokens), pool.num_free])
+            steps.append([plain(slots), plain(tables[index].block_ids), pool.num_free])
         return steps
 
     def judge(self, case: Case, observations: Observations) -> str | None:
-        """A slot has one owner until that table is released."""
-        num_slots = len(case["order"]) * case["block_size"]
-        owned: list[set[int]] = [set() for _ in range(case["num_tables"])]
+        """A slot belongs to one table until that is released."""
+        size = case["block_size"]
+        owned: list[list[int]] = [[] for _ in range(case["num_tables"])]
         for number, (index, num_tokens) in enumerate(case["turns"]):
-            slots, table_tokens, _ = observations[number]
+            slots, block_ids, _ = observations[number]
             if num_tokens is None:
-                owned[index].clear()
-            elif not is_int_list(slots) or len(slots) != num_tokens:
-                return f"append of {count_of(num_tokens, 'token')} must return as many slots, got {short(slots)}"
-            elif any(not 0 <= slot < num_slots for slot in slots):
-                return "a slot lies outside the pool"
-            elif len(set(slots)) < num_tokens or any(not held.isdisjoint(slots) for held in owned):
-                return "a slot is given to two tokens at once"
-            else:
-                owned[index].update(slots)
-            if table_tokens != len(owned[index]):
-                return f"num_tokens must be {len(owned[index])}, got {short(table_tokens)}"
-        expected, free = len(case["order"]), observations[-1][2]
-        if free != expected:
-            return f"when all tables are released {expected} blocks must be free, got {short(free)}"
+                owned[index] = []
+                continue
+            if not is_int_list(slots) or not is_int_list(block_ids):
+                return f"append must return a list of slots, got {short(slots)}"
+            start = len(owned[index])
+            expected = slots_of(block_ids, size)[start : start + num_tokens]
+            if slots != expected:
+                return (
+                    f"turn {number + 1}, append of {count_of(num_tokens, 'token')} after {start}: "
+                    f"expected the slots {short(expected)}, got {short(slots)}"
+                )
+            if any(not set(held).isdisjoint(slots) for held in owned):
+                return f"turn {number + 1}: a slot is given to two tokens at once"
+            owned[index] += slots
+        free = observations[-1][2]
+        if free != len(case["order"]):
+            return f"when all tables are released {len(case['order'])} blocks must be free, got {short(free)}"
         return None
 
 

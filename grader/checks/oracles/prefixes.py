@@ -62,12 +62,14 @@ class PrefixBooks:
         self.cached = [entry for entry in self.cached if entry not in unused]
         return len(unused)
 
-    def problem(self, owners: Any, num_free: Any) -> str | None:
-        """What the pool says that the books do not."""
+    def owners_problem(self, owners: Any) -> str | None:
+        """How the reference counts differ from the books."""
         for block_id, name in self.names.items():
             if owners[block_id] != self.owners(block_id):
                 return f"{name} must have {count_of(self.owners(block_id), 'owner')}, got {short(owners[block_id])}"
-        expected = sum(self.owners(block_id) == 0 for block_id in range(self.num_blocks))
-        if num_free != expected:
-            return f"{count_of(expected, 'block')} must be free, got {short(num_free)}"
         return None
+
+    def free_problem(self, num_free: Any) -> str | None:
+        """How the number of free blocks differs from the books."""
+        expected = sum(self.owners(block_id) == 0 for block_id in range(self.num_blocks))
+        return None if num_free == expected else f"{count_of(expected, 'block')} must be free, got {short(num_free)}"

@@ -38,6 +38,24 @@ class SharingBooks:
         total = len(self.tokens[name]) + num_tokens
         return max(0, (total + self.block_size - 1) // self.block_size - len(self.blocks[name]))
 
+    @property
+    def tables(self) -> list[str]:
+        """The tables that there are."""
+        return list(self.blocks)
+
+    def follow(self, step: list[Any]) -> int | None:
+        """Write one step down; the number of blocks copied in it, or None where it cannot be done."""
+        name, table, *arguments = step
+        if name == "new":
+            self.blocks[table], self.tokens[table] = [], []
+        if name == "fork":
+            self.fork(table, arguments[0])
+        elif name == "release":
+            self.release(table)
+        else:
+            return self.append(table, arguments[0])
+        return 0
+
     def fork(self, name: str, child: str) -> None:
         """The child owns all that the parent does."""
         for block in self.blocks[name]:
@@ -64,16 +82,29 @@ class SharingBooks:
             block.owners -= 1
         del self.tokens[name]
 
-    def problem(self, tables: Any, owners: Any, num_free: Any) -> str | None:
-        """What the tables and the pool say that the books do not."""
+    def size_problem(self, tables: Any) -> str | None:
+        """How the tables' tokens and blocks differ in number from the books."""
         for name, tokens in self.tokens.items():
             seen = tables[name]
             if seen["num_tokens"] != len(tokens):
                 return f"table {name} must have {count_of(len(tokens), 'token')}, got {short(seen['num_tokens'])}"
-            if not is_int_list(seen["block_ids"]) or len(seen["block_ids"]) != len(self.blocks[name]):
-                return f"table {name} must have {count_of(len(self.blocks[name]), 'block')}, not what it has"
-            if seen["content"] != tokens:
-                return f"sequence {name} must read {short(tokens)}, got {short(seen['content'])}"
+            expected = count_of(len(self.blocks[name]), "block")
+            if not is_int_list(seen["block_ids"]):
+                return f"table {name} must have a list of {expected}, got {short(seen['block_ids'])}"
+            if len(seen["block_ids"]) != len(self.blocks[name]):
+                return f"table {name} must have {expected}, got {len(seen['block_ids'])}"
+        return None
+
+    def content_problem(self, tables: Any) -> str | None:
+        """How what the sequences read differs from the books."""
+        for name, tokens in self.tokens.items():
+            content = tables[name]["content"]
+            if content != tokens:
+                return f"sequence {name} must read {short(tokens)}, got {short(content)}"
+        return None
+
+    def sharing_problem(self, tables: Any, owners: Any) -> str | None:
+        """How the owners of the blocks differ from the books."""
         pairs: dict[int, Block] = {}
         for name, blocks in self.blocks.items():
             for position, (block_id, block) in enumerate(zip(tables[name]["block_ids"], blocks, strict=True)):
@@ -84,8 +115,6 @@ class SharingBooks:
                     return f"block {position} of table {name} is shared with a table that should have its own"
         if len(pairs) != len({id(block) for block in pairs.values()}):
             return "two tables that should share a block have one each"
-        if num_free != self.num_free():
-            return f"{count_of(self.num_free(), 'block')} must be free, got {short(num_free)}"
         return None
 
 

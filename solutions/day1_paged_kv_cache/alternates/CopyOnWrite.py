@@ -1,0 +1,56 @@
+"""Other right ways to `CopyOnWrite`."""
+
+from grader.mutants import alternate
+from tinyllm.kv_cache.allocator import OutOfBlocksError
+from tinyllm.kv_cache.block_table import BlockTable
+from tinyllm.kv_cache.copy_on_write import CopyOnWrite
+
+
+@alternate
+class LooksFirstThenActs(CopyOnWrite):
+    """Asks the pool whether all will fit before it touches anything; then takes the copy and the rest apart."""
+
+    def fork(self, table: BlockTable) -> BlockTable:
+        child = BlockTable(self.allocator, table.block_size)
+        child.num_tokens = table.num_tokens
+        for block_id in table.block_ids:
+            self.allocator.share(block_id)
+            child.block_ids.append(block_id)
+        return child
+
+    def needs_copy(self, table: BlockTable) -> bool:
+        used_of_last = table.num_tokens - (len(table.block_ids) - 1) * table.block_size
+        return 0 < used_of_last < table.block_size and self.allocator.ref_count(table.block_ids[-1]) != 1
+
+    def append(self, table: BlockTable, num_tokens: int) -> list[int]:
+        copy = num_tokens > 0 and self.needs_copy(table)
+        if copy + table.num_new_blocks(num_tokens) > self.allocator.num_free:
+            raise OutOfBlocksError(f"no room for {num_tokens} more tokens")
+        if copy:
+            (own,) = self.allocator.allocate(1)
+            self.copy_block(table.block_ids[-1], own)
+            self.allocator.free(table.block_ids[-1])
+            table.block_ids[-1] = own
+        return table.append(num_tokens)
+
+
+@alternate
+class WritesThroughASecondTable(CopyOnWrite):
+    """Grows a draft of the table, and lets the real one take its blocks over when that has worked."""
+
+    def append(self, table: BlockTable, num_tokens: int) -> list[int]:
+        last = len(table.block_ids) - 1
+        draft = BlockTable(self.allocator, table.block_size, table.block_ids, table.num_tokens)
+        slots = draft.append(num_tokens)
+        if num_tokens and self.needs_copy(table):
+            try:
+                draft.block_ids[last] = self.allocator.allocate(1)[0]
+            except OutOfBlocksError:
+                for block_id in draft.block_ids[last + 1 :]:
+                    self.allocator.free(block_id)
+                raise
+            self.copy_block(table.block_ids[last], draft.block_ids[last])
+            self.allocator.free(table.block_ids[last])
+            slots = draft.slots(table.num_tokens, draft.num_tokens)
+        table.block_ids, table.num_tokens = draft.block_ids, draft.num_tokens
+        return slots
