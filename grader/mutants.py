@@ -46,8 +46,9 @@ class Specimen:
 
     @property
     def text(self) -> str:
-        """A mutant's docstring, the diagnosis."""
-        return inspect.cleandoc(self.obj.__doc__ or "")
+        """A mutant's docstring, the diagnosis, one line a paragraph."""
+        paragraphs = inspect.cleandoc(self.obj.__doc__ or "").split("\n\n")
+        return "\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 @dataclass(frozen=True, slots=True)

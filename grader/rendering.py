@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -51,10 +52,11 @@ def to_text(result: CheckResult) -> str:
 
 def to_html(result: CheckResult) -> str:
     """The tick list as HTML without scripts, every text escaped."""
-    rows = "".join(html_row(item, below) for item, below in with_details(result))
+    column = max(len(item.outcome) for item in result.properties)
+    rows = "".join(html_row(item, below, column) for item, below in with_details(result))
     diagnosis = ""
     if result.diagnoses:
-        texts = "".join(f"<p style='margin:4px 0 0'>{escape(item.text)}</p>" for item in result.diagnoses)
+        texts = "".join(f"<p style='margin:4px 0 0'>{prose(item.text)}</p>" for item in result.diagnoses)
         diagnosis = (
             "<div style='margin:10px 0;padding:8px 12px;border-left:3px solid var(--jp-warn-color1, #b26a00)'>"
             f"<strong>{escape(diagnosis_title(result))}</strong>{texts}</div>"
@@ -63,12 +65,12 @@ def to_html(result: CheckResult) -> str:
         "<div style='max-width:52em;line-height:1.5'>"
         f"<p style='margin:0 0 6px'><strong>{escape(headline(result))}</strong></p>"
         f"<ul style='list-style:none;margin:0;padding:0'>{rows}</ul>{diagnosis}"
-        f"<p style='margin:8px 0 0;opacity:.8'>{escape(next_step(result))}</p></div>"
+        f"<p style='margin:8px 0 0;opacity:.8'>{prose(next_step(result))}</p></div>"
     )
 
 
-def html_row(item: PropertyResult, below: list[tuple[str, str]]) -> str:
-    """One property: mark, outcome, sentence, and what went wrong below."""
+def html_row(item: PropertyResult, below: list[tuple[str, str]], column: int) -> str:
+    """One property: mark, outcome in a column of so many letters, sentence, and what went wrong below."""
     extra = ""
     for label, text in below:
         name = f"<span style='opacity:.8'>{escape(label)}:</span> " if label else ""
@@ -76,11 +78,12 @@ def html_row(item: PropertyResult, below: list[tuple[str, str]]) -> str:
         if label == PRINTED:
             extra += f"<div style='{style}'>{name}<pre style='margin:0;white-space:pre-wrap'>{escape(text)}</pre></div>"
         else:
-            extra += f"<div style='{style}'>{name}{escape(text)}</div>"
+            extra += f"<div style='{style}'>{name}{prose(text)}</div>"
     return (
         "<li style='margin:2px 0'>"
         f"<span style='display:inline-block;width:1.6em;color:{COLOURS[item.outcome]}'>{MARKS[item.outcome]}</span>"
-        f"<span style='color:{COLOURS[item.outcome]}'>{escape(item.outcome)}</span> &nbsp;{escape(item.sentence)} "
+        f"<span style='display:inline-block;width:{column}ch;color:{COLOURS[item.outcome]}'>{item.outcome}</span> "
+        f"{escape(item.sentence)} "
         f"<span style='opacity:.7'>({escape(points(item))})</span>{extra}</li>"
     )
 
@@ -149,10 +152,10 @@ def next_step(result: CheckResult) -> str:
         unchecked = sum(item.outcome is Outcome.NOT_CHECKED for item in result.properties)
         return f"All right, but {unchecked} could not be checked on this machine." if unchecked else "All right."
     if result.outcome is Outcome.NOT_ATTEMPTED:
-        return f"Replace `raise NotImplementedError` by your code and run the cell again. hint({name}) gives a nudge."
+        return f"Replace `raise NotImplementedError` by your code and run the cell again. `hint({name})` gives a nudge."
     if result.outcome is Outcome.NOT_CHECKED:
         return "Nothing could be checked on this machine."
-    return f"Fix the first one that is not right and check again. hint({name}) gives a nudge."
+    return f"Fix the first one that is not right and check again. `hint({name})` gives a nudge."
 
 
 def indented(text: str, indent: int) -> list[str]:
@@ -166,6 +169,11 @@ def indented(text: str, indent: int) -> list[str]:
 def escape(text: str) -> str:
     """Text as HTML."""
     return html.escape(clean(text))
+
+
+def prose(text: str) -> str:
+    """Text as HTML, with what stands between backticks as code."""
+    return re.sub(r"`([^`\n]+)`", r"<code>\1</code>", escape(text))
 
 
 def clean(text: str) -> str:

@@ -200,7 +200,7 @@ def test_html_holds_no_tag_and_no_control_character_of_the_learners(outcome: Out
     assert "\x1b" not in page
     assert html.escape("<script>") in page
     tags = set(re.findall(r"</?([a-z]+)", page))
-    assert tags <= {"div", "p", "strong", "ul", "li", "span", "pre"}
+    assert tags <= {"div", "p", "strong", "ul", "li", "span", "pre", "code"}
     assert page.count("<") == page.count(">")
 
 
