@@ -45,7 +45,8 @@ class PrefixCache:
     def match(self, token_ids: Sequence[int]) -> list[int]:
         """The longest run of cached blocks that `token_ids` begins with; the caller becomes an owner of each.
 
-        At least one token is always left to compute: without it there would be no logits to sample from.
+        All of them count as used now. At least one token is always left to compute: without it there would be no
+        logits to sample from.
         """
         hit: list[bytes] = []
         for block_hash in self.block_hashes(token_ids[:-1]):
@@ -62,7 +63,7 @@ class PrefixCache:
     def insert(self, token_ids: Sequence[int], block_ids: Sequence[int]) -> None:
         """Remember the full blocks of a sequence whose K and V are computed.
 
-        A block whose content is known already is not taken again.
+        A block whose content is known already is not taken again. Either way it counts as used now.
         """
         for block_hash, block_id in reversed(list(zip(self.block_hashes(token_ids), block_ids, strict=False))):
             if block_hash not in self.blocks:
@@ -72,6 +73,9 @@ class PrefixCache:
 
     def evict(self, num_blocks: int) -> int:
         """Free up to `num_blocks` blocks that nobody else owns, least recently used first.
+
+        Of blocks that were last used together, the last of the sequence goes first: without its beginning the rest
+        of a sequence could not be found again.
 
         Returns:
             How many were freed.

@@ -116,16 +116,20 @@ class TakesWhatIsMissing(Property):
     def judge(self, case: Case, observations: Observations) -> str | None:
         """Blocks are counted up."""
         num_tokens, size, blocks = case["num_tokens"], case["block_size"], case["num_owned"]
+        before = case["order"][:blocks]
         for number, new_tokens in enumerate(case["appends"]):
             needed, state = observations[number]
             num_tokens += new_tokens
             missing = max(0, blocks_for(num_tokens, size) - blocks)
             blocks += missing
             problem = table_problem(state, num_tokens, blocks, case)
+            if not problem and state["block_ids"][: len(before)] != before:
+                problem = "the blocks that the table has must stay where they are, since they hold tokens"
             if not problem and needed != missing:
                 problem = f"num_new_blocks({new_tokens}) must be {missing}, got {short(needed)}"
             if problem:
                 return f"append number {number + 1}, of {count_of(new_tokens, 'token')}: {problem}"
+            before = state["block_ids"]
         return None
 
 

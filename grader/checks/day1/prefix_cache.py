@@ -247,11 +247,12 @@ class OldestFirst(StepsProperty):
     weight = 1.0
 
     def cases(self, rng: random.Random) -> Iterator[Case]:
-        """Two prompts in order, one of them used again, a prompt of two blocks; then requests at random."""
+        """Two prompts in order, one of them hit or inserted again, a prompt of two blocks; then requests at random."""
         both = [request("a", 1, 2), request("b", 3, 4), end("a"), end("b")]
         found = [look_up("c", 1, 2, 0), look_up("d", 3, 4, 0)]
         yield case_of(4, 2, *both, evict(1), *found)
         yield case_of(4, 2, *both, look_up("e", 1, 2, 0), end("e"), evict(1), *found)
+        yield case_of(4, 2, *both, twin("e", 1, 2), end("e"), evict(1), *found)
         long = [request("a", 1, 2, 3, 4), end("a")]
         yield case_of(4, 2, *long, evict(1), look_up("c", 1, 2, 3, 4, 5))
         used = [look_up("b", 1, 2, 3, 4, 5), end("b")]

@@ -124,15 +124,17 @@ class FullPool(WasteProperty):
     weight = 0.5
 
     def cases(self, rng: random.Random) -> Iterator[Case]:
-        """An exact fit, one too many, and a small request behind one that is too large."""
+        """An exact fit, one too many, a small request behind one that is too large, and an end that is no region."""
         yield pool([[1, 2]], 2, 2, paged=False)
         yield pool([[1, 2], [2, 2]], 2, 2, paged=False)
         yield pool([[3, 3], [1, 1]], 2, 2, paged=True)
+        yield pool([[1, 3], [2, 3], [3, 3]], 8, 3, paged=False)
         yield pool([[4, 4], [5, 9], [1, 3]], 8, 4, paged=True)
         for _ in range(4):
             region = rng.randint(1, 8)
             requests = random_requests(rng, 12, 4 * region)
-            yield pool(requests, region * rng.randint(2, 12), region, paged=True)
+            num_slots = region * rng.randint(2, 12) + rng.randrange(region)
+            yield pool(requests, num_slots, region, paged=True)
 
 
 class EndOfThePool(WasteProperty):
