@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from grader.usage import ShortError
 from tinyllm.errors import TinyLLMError
@@ -64,6 +65,96 @@ def build(
         console.print(f"{len(messages)} differences. The lessons in solutions/ are the source: run `grader build`.")
         raise typer.Exit(1)
     console.print("notebooks/ is what the lessons give.")
+
+
+@app.command()
+def gate(
+    names: Annotated[list[str] | None, typer.Argument(help="Exercises; all of them by default.")] = None,
+) -> None:
+    """Prove each exercise's check: right answers pass, and every known mistake fails and is named.
+
+    Examples:
+
+        grader gate
+
+        grader gate BlockAllocator PrefixCache
+    """
+    from grader.checks import exercises
+    from grader.gate import run_gate
+
+    with progress_bar() as bar:
+        task = bar.add_task("", total=len(names or exercises()))
+        report = run_gate(names, progress=lambda name: bar.update(task, advance=1, description=name))
+    console.print(report.table())
+    for problem in report.problems:
+        console.print(f"[red]{escape(problem)}[/]", soft_wrap=True)
+    console.print(f"{report.num_checked} proofs, {len(report.problems)} failed.")
+    if not report:
+        raise typer.Exit(1)
+
+
+@app.command()
+def grade(
+    submissions: Annotated[
+        Path | None,
+        typer.Argument(help="One folder for each student, or an nbgrader course. Without it the bundled class."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the results go; by default below build/grading/.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="What hidden cases are drawn from; by default a fresh secret one.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier grading in the same folder.")] = False,
+) -> None:
+    """Grade submissions: marks, feedback pages, and an nbgrader course to look through them.
+
+    Examples:
+
+        grader grade
+
+        grader grade submissions/ --out results/
+
+        grader grade submissions/ --out results/ --seed 7 --force
+    """
+    import tempfile
+
+    from grader.example_class import write_class
+    from grader.pipeline.grade import gradable_days
+    from grader.pipeline.grade import grade as grade_class
+    from grader.pipeline.report import Status, table
+    from tinyllm.paths import project_root
+
+    course = gradable_days()
+    target = out or project_root() / "build" / "grading" / (submissions.resolve().name if submissions else "example")
+    with tempfile.TemporaryDirectory(prefix="class-") as temporary, progress_bar() as bar:
+        task = bar.add_task("making the example class" if submissions is None else "starting", total=None)
+        if submissions is None:
+            for day in course:
+                write_class(Path(temporary), day)
+
+        def progress(done: int, total: int, name: str) -> None:
+            bar.update(task, completed=done, total=total, description=name)
+
+        place = submissions or Path(temporary)
+        marks = grade_class(place, target, course, seed, force, example=submissions is None, progress=progress)
+    console.print(table(marks))
+    seconds = sum(one.seconds for one in marks)
+    console.print(
+        f"{len(marks)} submissions in {seconds:.0f} s. Marks, feedback and gradebook: {target}", soft_wrap=True
+    )
+    if any(one.status is Status.FAILED for one in marks):
+        raise typer.Exit(1)
+
+
+def progress_bar() -> Progress:
+    """A bar with what is under way, how many are done, and the time."""
+    return Progress(
+        TextColumn("{task.description:<40.40}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
 
 
 @app.command()
