@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 from grader.framework import Exercise
 from grader.mutants import Specimen, Specimens, specimens
 from grader.results import CheckResult, Diagnosis, Outcome, PropertyResult
-from grader.running import LocalDriver, run_properties
+from grader.running import LocalDriver, run_property
 
 MUTANT_TIME_LIMIT = 1.0  # seconds a case: a mutant that loops for ever is known by then
 
@@ -33,19 +34,21 @@ def diagnosed(exercise: Exercise, result: CheckResult, known: Specimens | None =
 def behaves_as(exercise: Exercise, mutant: Specimen, result: CheckResult) -> bool:
     """Whether a mutant has the result's outcome on every property, and the same smallest failure."""
     assert result.seed is not None
-    driver = LocalDriver(exercise, mutant.obj, longest=MUTANT_TIME_LIMIT)
     at_first_failure = True
-    for wanted, got in zip(result.properties, run_properties(exercise, result.seed, driver), strict=True):
+    for index, wanted in enumerate(result.properties):
+        got = behaviour(exercise, mutant, result.seed, index)
         if wanted.outcome is not got.outcome:
             return False
         failed = wanted.outcome not in (Outcome.RIGHT, Outcome.NOT_CHECKED)
         if failed and at_first_failure:
-            if failure(wanted) != failure(got):
+            if (wanted.case_index, wanted.key) != (got.case_index, got.key):
                 return False
             at_first_failure = False
     return True
 
 
-def failure(item: PropertyResult) -> tuple[str, int | None, str]:
-    """What two ways of making one mistake have in common at a property: case and normalised message."""
-    return item.sentence, item.case_index, item.key
+@lru_cache(maxsize=4096)
+def behaviour(exercise: Exercise, mutant: Specimen, seed: int, index: int) -> PropertyResult:
+    """How a mutant does on one property; kept, since a learner checks again and again with the same seed."""
+    driver = LocalDriver(exercise, mutant.obj, longest=MUTANT_TIME_LIMIT)
+    return run_property(exercise, index, seed, driver)

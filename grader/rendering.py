@@ -62,7 +62,7 @@ def to_html(result: CheckResult) -> str:
             f"<strong>{escape(diagnosis_title(result))}</strong>{texts}</div>"
         )
     return (
-        "<div style='max-width:52em;line-height:1.5'>"
+        "<div style='max-width:60em;line-height:1.5'>"
         f"<p style='margin:0 0 6px'><strong>{escape(headline(result))}</strong></p>"
         f"<ul style='list-style:none;margin:0;padding:0'>{rows}</ul>{diagnosis}"
         f"<p style='margin:8px 0 0;opacity:.8'>{prose(next_step(result))}</p></div>"
@@ -74,17 +74,14 @@ def html_row(item: PropertyResult, below: list[tuple[str, str]], column: int) ->
     extra = ""
     for label, text in below:
         name = f"<span style='opacity:.8'>{escape(label)}:</span> " if label else ""
-        style = "margin:2px 0 2px 1.6em;overflow-wrap:anywhere"
-        if label == PRINTED:
-            extra += f"<div style='{style}'>{name}<pre style='margin:0;white-space:pre-wrap'>{escape(text)}</pre></div>"
-        else:
-            extra += f"<div style='{style}'>{name}{prose(text)}</div>"
+        body = f"<pre style='margin:0;white-space:pre-wrap'>{escape(text)}</pre>" if label == PRINTED else prose(text)
+        extra += f"<div style='grid-column:2/-1;overflow-wrap:anywhere'>{name}{body}</div>"
+    colour = f"color:{COLOURS[item.outcome]}"
+    columns = f"1.6em {0.5 * column + 0.7:g}em 1fr"
     return (
-        "<li style='margin:2px 0'>"
-        f"<span style='display:inline-block;width:1.6em;color:{COLOURS[item.outcome]}'>{MARKS[item.outcome]}</span>"
-        f"<span style='display:inline-block;width:{column}ch;color:{COLOURS[item.outcome]}'>{item.outcome}</span> "
-        f"{escape(item.sentence)} "
-        f"<span style='opacity:.7'>({escape(points(item))})</span>{extra}</li>"
+        f"<li style='display:grid;grid-template-columns:{columns};margin:2px 0'>"
+        f"<span style='{colour}'>{MARKS[item.outcome]}</span> <span style='{colour}'>{item.outcome}</span> "
+        f"<span>{escape(item.sentence)} <span style='opacity:.7'>({escape(points(item))})</span></span>{extra}</li>"
     )
 
 

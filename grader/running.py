@@ -7,11 +7,11 @@ import importlib.util
 import random
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -66,17 +66,16 @@ Driver = Callable[[int, Case], Report]  # (index of the property, case) -> repor
 
 def run(exercise: Exercise, seed: int, driver: Driver) -> CheckResult:
     """Check every property, without a diagnosis (see diagnosis.py)."""
-    return CheckResult(exercise.name, seed, tuple(run_properties(exercise, seed, driver)))
+    results = [run_property(exercise, index, seed, driver) for index in range(len(exercise.properties))]
+    return CheckResult(exercise.name, seed, tuple(results))
 
 
-def run_properties(exercise: Exercise, seed: int, driver: Driver) -> Iterator[PropertyResult]:
-    """The properties' results, one after the other; a property ends with its first case that is not right."""
-    for index, item in enumerate(exercise.properties):
-        yield run_property(exercise, index, item, seed, driver)
+def run_property(exercise: Exercise, index: int, seed: int, driver: Driver) -> PropertyResult:
+    """The result of the property at `index`, which ends with its first case that is not right.
 
-
-def run_property(exercise: Exercise, index: int, item: Property, seed: int, driver: Driver) -> PropertyResult:
-    """One property's result. Its cases depend on the seed and its sentence alone, not on its neighbours."""
+    Its cases depend on the seed and its sentence alone, not on its neighbours.
+    """
+    item = exercise.properties[index]
     missing = missing_requirement(item.requires)
     if missing:
         return PropertyResult(item.sentence, item.weight, Outcome.NOT_CHECKED, missing)
@@ -182,9 +181,12 @@ def reference_parts() -> dict[str, Any]:
 def files_of(obj: Any) -> set[str]:
     """The files (or notebook cells) in which an object's functions were written."""
     owners = mro_of(obj) if isinstance(obj, type) else ()
-    functions = [value for owner in owners for value in vars(owner).values()] or [obj]
-    codes = [getattr(getattr(f, "fget", f), "__code__", None) for f in functions]
-    return {code.co_filename for code in codes if code is not None}
+    found = set()
+    for value in [obj, *(value for owner in owners for value in vars(owner).values())]:
+        function = value.fget if type(value) is property else value
+        if type(function) is FunctionType:
+            found.add(function.__code__.co_filename)
+    return found
 
 
 LIBRARY_FOLDERS = tuple(

@@ -189,6 +189,13 @@ def test_huge_answers_are_refused(answer: object) -> None:
     assert "not looked at" in first.message
 
 
+def test_hostile_class_attributes_do_not_reach_the_check() -> None:
+    class Hostile(Purse):
+        anything = AlwaysEqual()
+
+    assert result_of(PURSE, Hostile)
+
+
 def test_endless_nesting_is_refused() -> None:
     endless: list[object] = []
     endless.append(endless)

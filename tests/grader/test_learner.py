@@ -14,7 +14,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from grader import check, hint, rendering, solution
+from grader import check, hint, mutants, rendering, solution
 from grader.learner import exercise_of
 from grader.results import CheckResult, Diagnosis, Outcome, PropertyResult
 from grader.usage import UsageError
@@ -181,6 +181,13 @@ def test_solution_is_the_references_text(capsys: pytest.CaptureFixture[str]) -> 
     assert "def kv_bytes_per_token(config" in printed
     assert "SOLUTION" not in printed
     assert "@part" not in printed
+
+
+def test_copy_without_solutions_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mutants, "project_root", lambda: tmp_path)
+    for verb in (hint, solution):
+        with pytest.raises(UsageError, match="not part of this copy of the course"):
+            verb(Reference)
 
 
 # ---------------------------------------------------------------- the picture of a result
