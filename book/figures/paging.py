@@ -191,22 +191,28 @@ def prefix_chain() -> Figure:
 @figure
 def external_waste() -> Figure:
     """Free slots in gaps that are too small, against free blocks of which any will do."""
-    drawing, ax = new_diagram(28, 11.5)
-    label(ax, 1, 10.6, "rows of different lengths leave gaps", ha="left")
-    x = 1.0
+    drawing, ax = new_diagram(30, 10.5)
+    label(ax, 1, 9.8, "rows of different lengths leave gaps", ha="left")
+    x = 2.0
     for name, length, color in (("A", 6, C1), ("", 3, None), ("B", 7, C2), ("", 4, None), ("C", 6, C5)):
         for offset in range(length):
-            slot(ax, x + offset, 8.4, name, color, "" if color else "xx")
-        frame(ax, x, 8.4, length)
+            slot(ax, x + offset, 7.6, name, color, "" if color else "xx")
+        frame(ax, x, 7.6, length)
         x += length
-    label(ax, 14, 7.3, "7 slots are free, yet a request of 5 tokens does not fit", size=9)
-    label(ax, 1, 5.2, "blocks need not lie side by side", ha="left")
+    label(ax, 15, 6.5, "7 slots are free, yet a request of 5 tokens does not fit", size=9)
+    label(ax, 1, 4.6, "blocks need not lie side by side", ha="left")
     owners = ["A", "A", "D", "B", "B", "D", "C"]
     colors = {"A": C1, "B": C2, "C": C5, "D": C3}
     filled = [4, 2, 4, 4, 3, 1, 4]
     for block, (owner, count) in enumerate(zip(owners, filled, strict=True)):
         for offset in range(BLOCK_SIZE):
-            slot(ax, 4 * block + offset, 3, owner if offset < count else "", colors[owner] if offset < count else None)
-        frame(ax, 4 * block, 3, BLOCK_SIZE)
-    label(ax, 14, 1.9, "request D of 5 tokens takes any two free blocks", size=9)
+            slot(
+                ax,
+                1 + 4 * block + offset,
+                2.4,
+                owner if offset < count else "",
+                colors[owner] if offset < count else None,
+            )
+        frame(ax, 1 + 4 * block, 2.4, BLOCK_SIZE)
+    label(ax, 15, 1.3, "request D of 5 tokens takes any two free blocks", size=9)
     return drawing

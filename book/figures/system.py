@@ -22,7 +22,9 @@ PARTS = {
 
 def draw_system(here: frozenset[str]) -> Figure:
     """The system with the parts in `here` filled and framed in bold."""
-    drawing, ax = new_diagram(56, 50.5)
+    bottom = 1.5 if here else 8.0  # room for the legend
+    drawing, ax = new_diagram(56, 50.5 - bottom)
+    ax.set_ylim(bottom, 50.5)
     box(ax, 1, 9, 54, 22.5, color=MUTED)
     label(ax, 28, 29.2, "engine: one of several replicas", color=FG, weight="bold")
     for name, (x, y, width, height, text) in PARTS.items():

@@ -56,7 +56,6 @@ def main() -> int:
     for fault in faults:
         print(f"book/src/{fault}", file=sys.stderr)
     if faults:
-        print(f"{len(faults)} fault(s): no page was written", file=sys.stderr)
         return 1
     json.dump(book, sys.stdout)
     return 0

@@ -38,7 +38,8 @@ def listing(args: str, context: Context, take: Callable[[Sequence[str], ast.stmt
     pieces = [dedent(take(lines, find(tree, name, path))).strip("\n") for name in names.split()]
     code = "\n\n".join(pieces)
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", code)), default=0))
-    source = f'<p class="listing-source"><code>{path.strip()}</code></p>'
+    shown = ", ".join(f"<code>{name}</code>" for name in names.split())
+    source = f'<p class="listing-source">{shown} in <code>{path.strip()}</code></p>'
     return f"{source}\n\n{fence}python\n{code}\n{fence}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from types import TracebackType
@@ -45,12 +46,12 @@ class MathRenderer:
 
     def _ask(self, tex: str, display: bool) -> str:
         if self.process is None:
-            try:
-                self.process = subprocess.Popen(
-                    ["node", str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
-                )
-            except FileNotFoundError:
-                raise FaultError("formulas need Node, which is not installed (`tinyllm doctor` says how)") from None
+            node = shutil.which("node") or shutil.which("nodejs")
+            if node is None:
+                raise FaultError("formulas need Node, which is not installed (`tinyllm doctor` says how)")
+            self.process = subprocess.Popen(
+                [node, str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+            )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps({"tex": tex, "display": display}) + "\n")

@@ -22,7 +22,8 @@ NUMBER_KEYS = {"ask", "why", "number", "unit", "hints"}
 
 def quiz(args: str, context: Context) -> str:
     """The section with all questions of a quiz file."""
-    path = f"book/quizzes/{args.strip()}.toml"
+    name = args.strip()
+    path = f"book/quizzes/{name}.toml"
     try:
         questions = tomllib.loads(context.file(path).read_text(encoding="utf-8")).get("question", [])
     except tomllib.TOMLDecodeError as error:
@@ -33,7 +34,7 @@ def quiz(args: str, context: Context) -> str:
     for position, question in enumerate(questions, start=1):
         check_keys(question, f"{path}, question {position}")
         items.append(choice_form(question, context) if "right" in question else number_form(question, context))
-    return f'<section class="quiz" aria-label="Quiz">{"".join(items)}</section>'
+    return f'<section class="quiz" aria-label="Quiz: {name}">{"".join(items)}</section>'
 
 
 def check_keys(question: dict[str, Any], where: str) -> None:
@@ -74,7 +75,7 @@ def number_form(question: dict[str, Any], context: Context) -> str:
     name = context.new_id("quiz")
     unit = html.escape(question["unit"])
     field = (
-        f'<label for="{name}">Your answer, in {unit}</label>'
+        f'<label for="{name}">Your answer ({unit})</label>'
         f' <input id="{name}" type="text" inputmode="decimal" autocomplete="off">'
     )
     hints = {answer: inline_html(hint, context.maths) for answer, hint in question["hints"].items()}
