@@ -72,6 +72,7 @@ def lab(
     - `tinyllm lab --no-browser --port 8899`
     """
     from tinyllm.lab import lab_command
+    from tinyllm.paths import work_dir
     from tinyllm.workspace import fetch_missing
 
     command = lab_command(day, context.args)
@@ -79,6 +80,7 @@ def lab(
         console.print(f"new: {shown(path)}")
     console.print("Starting JupyterLab; its address follows. Ctrl-C stops it.")
     sys.stdout.flush()
+    os.chdir(work_dir())  # nbgrader looks for its course below the folder that is served
     os.execv(command[0], command)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from tinyllm.doctor import INSTALL, installed
 from tinyllm.errors import WorkspaceError
@@ -27,9 +28,9 @@ def lab_command(day: str, extra: Sequence[str] = ()) -> list[str]:
     notebook = find_release(day).name
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={work_dir()}"]
     command += [f"--LabApp.default_url=/lab/tree/{notebook}"]
-    command += ["--ServerApp.log_level=WARN"]  # leaves the address and what goes wrong
-    # JupyterLab would ask its makers' site for news and a newer version; the course needs no network.
-    command += ["--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    command += ["--Application.log_level=ERROR"]  # leaves the address and what goes wrong
+    # No news from the network, and of nbgrader the Validate button alone: the rest of its menus are the instructor's.
+    command += [f"--LabApp.app_settings_dir={Path(__file__).parent / 'lab_settings'}"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command += ["--allow-root"]  # containers often have no other user
     return [*command, *extra]

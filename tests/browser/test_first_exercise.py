@@ -1,0 +1,62 @@
+"""In a real browser: a wrong answer is diagnosed, the right one is right, and Validate answers."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+
+import pytest
+from lab_page import LabPage
+from playwright.sync_api import Page
+
+from tinyllm.kv_cache import sizing
+from tinyllm.paths import project_root
+
+pytestmark = [pytest.mark.needs("chromium", "notebooks"), pytest.mark.timeout(600)]
+
+EXERCISE = "kv_bytes_per_token"
+MISTAKE = "counts_keys_only"  # forgets that a token leaves a key and a value
+
+
+def function(source: str, name: str) -> ast.FunctionDef:
+    (found,) = [n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef) and n.name == name]
+    return found
+
+
+def as_answer(found: ast.FunctionDef) -> str:
+    """The function as a learner's cell would have it."""
+    found.name, found.decorator_list = EXERCISE, []
+    return f"from tinyllm.config import ModelConfig\n\n\n{ast.unparse(found)}"
+
+
+def wrong_answer() -> tuple[str, str]:
+    """A known mistake from the course's own list: its code, and how its diagnosis begins."""
+    path = project_root() / "solutions" / "day1_paged_kv_cache" / "mutants" / f"{EXERCISE}.py"
+    mutant = function(path.read_text(encoding="utf-8"), MISTAKE)
+    diagnosis = (ast.get_docstring(mutant) or "").splitlines()[0]
+    mutant.body = mutant.body[1:]  # a learner would not type the diagnosis
+    return as_answer(mutant), diagnosis
+
+
+def right_answer() -> str:
+    return as_answer(function(inspect.getsource(sizing), EXERCISE))
+
+
+def test_wrong_then_right_then_validate(lab: str, page: Page) -> None:
+    outside: list[str] = []
+    page.on("request", lambda request: outside.append(request.url) if "//127.0.0.1:" not in request.url else None)
+    notebook = LabPage(page, lab)
+    notebook.run("tag", "setup")
+
+    code, diagnosis = wrong_answer()
+    notebook.run("grade_id", EXERCISE, code)
+    notebook.run("grade_id", f"check-{EXERCISE}")
+    notebook.expect_output("grade_id", f"check-{EXERCISE}", f"{EXERCISE}: wrong", diagnosis)
+
+    notebook.run("grade_id", EXERCISE, right_answer())
+    notebook.run("grade_id", f"check-{EXERCISE}")
+    notebook.expect_output("grade_id", f"check-{EXERCISE}", f"{EXERCISE}: right", "2 of 2 points")
+
+    answer = notebook.validate()
+    assert "check-reservation_waste" in answer or "reservation_waste" in answer, "an exercise without an answer fails"
+    assert not [url for url in outside if not url.startswith(("data:", "blob:"))]
