@@ -44,7 +44,7 @@ gate: $(STAMP) ## prove that each exercise's checks tell right from wrong
 	$(BIN)/grader gate
 
 book: $(STAMP) ## build the site
-	$(BIN)/python book/build.py
+	$(BIN)/python -m book.build
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .
