@@ -123,7 +123,13 @@ from dataclasses import replace
 from tinyllm.config import ModelConfig
 
 qwen3_06b = ModelConfig(
-    vocab_size=151_936, hidden_size=1024, intermediate_size=3072, num_layers=28, num_heads=16, num_kv_heads=8, head_dim=128
+    vocab_size=151_936,
+    hidden_size=1024,
+    intermediate_size=3072,
+    num_layers=28,
+    num_heads=16,
+    num_kv_heads=8,
+    head_dim=128,
 )
 qwen3_8b = replace(qwen3_06b, hidden_size=4096, intermediate_size=12_288, num_layers=36, num_heads=32)
 qwen3_32b = replace(qwen3_06b, hidden_size=5120, intermediate_size=25_600, num_layers=64, num_heads=64)
@@ -233,9 +239,7 @@ from tinyllm.traces import make_trace
 
 rng = random.Random(1)
 trace = make_trace("sharegpt")
-in_flight = [
-    Snapshot(len(r.prompt_token_ids) + rng.randint(1, r.output_len), r.total_len) for r in trace
-]
+in_flight = [Snapshot(len(r.prompt_token_ids) + rng.randint(1, r.output_len), r.total_len) for r in trace]
 pool_slots = 200 * 2048
 
 # %%
@@ -289,6 +293,7 @@ use(BlockAllocator)
 
 # %% [markdown]
 # Make the busy pool of the first picture with your allocator: everything is taken, then five blocks come back.
+
 
 # %%
 def busy_pool():
@@ -550,9 +555,7 @@ print("B had to copy:", needs_copy)
 plots.sharing_graph({"A": a, "B": b}, title="After each has written one token")
 
 # %%
-plots.pool(
-    {"A": a, "B": b, "others": others}, N, P, {"A": list("Ten tokens!"), "B": list("Ten tokens?")}
-)
+plots.pool({"A": a, "B": b, "others": others}, N, P, {"A": list("Ten tokens!"), "B": list("Ten tokens?")})
 
 # %% [markdown]
 # The copy holds the keys of positions 8 and 9, as the original does:
@@ -766,12 +769,12 @@ def serve_trace(trace, block_size, max_steps=None, with_model=False, look_every=
 
 # %% [markdown]
 # The trace fixes how long each output is, so that the schedule and the pool do not depend on what the model says. We
-# run the model for the first 60 steps, see that the pool is the same without it, and then leave it out: the engine
+# run the model for the first 30 steps, see that the pool is the same without it, and then leave it out: the engine
 # does everything else as ever, and 10,000 steps take seconds.
 
 # %%
-with_model, _ = serve_trace(trace, block_size=16, max_steps=60, with_model=True)
-without, _ = serve_trace(trace, block_size=16, max_steps=60)
+with_model, _ = serve_trace(trace, block_size=16, max_steps=30, with_model=True)
+without, _ = serve_trace(trace, block_size=16, max_steps=30)
 [(r.num_running, r.num_free_blocks) for r in with_model] == [(r.num_running, r.num_free_blocks) for r in without]
 
 # %% [markdown]
@@ -811,14 +814,15 @@ print(f"most at once: {most:.1f} times more, while the pool is full: {steady:.1f
 print(f"the whole trace: {len(contiguous):,} steps contiguous, {len(paged):,} paged")
 
 # %% [markdown]
-# Below are 96 of the 1,024 blocks over time. A request's blocks lie scattered, and a block changes hands as soon as it
-# is free:
+# Below are 96 of the 1,024 blocks over time. At first each request's blocks lie side by side. As requests come and go they
+# scatter, and a block changes hands as soon as it is free:
 
 # %%
 plots.pool_over_time(
-    [owners[:96] for owners in paged_owners],
+    paged_owners,
     steps=range(20, 20 * len(paged_owners) + 20, 20),
-    title="96 blocks of the paged pool",
+    blocks=range(400, 496),
+    title="96 blocks of the pool",
 )
 
 # %% [markdown]
@@ -836,6 +840,7 @@ plots.pool_over_time(
 #
 # </details>
 
+
 # %%
 def waste_of(records):
     """Share of the slots taken, over all steps, that hold no token."""
@@ -844,10 +849,10 @@ def waste_of(records):
 
 
 sizes = {"contiguous": 2048, "P = 32": 32, "P = 16": 16, "P = 8": 8}
-measured = {}
-for name in ("sharegpt", "alpaca"):
-    requests = make_trace(name)
-    measured[name] = {label: waste_of(serve_trace(requests, size)[0]) for label, size in sizes.items()}
+measured = {
+    "ShareGPT": {label: waste_of(serve_trace(trace, size)[0]) for label, size in sizes.items()},
+    "Alpaca": {label: waste_of(serve_trace(make_trace("alpaca"), size)[0]) for label, size in sizes.items()},
+}
 
 # %%
 plots.waste_bars(measured, title="Waste, 200 requests in one pool, measured by the engine")
@@ -868,7 +873,7 @@ system = {
     "content": "You are a tutor in a course on serving language models. Explain each word in one or two sentences, "
     "stay friendly, and say so when you do not know the answer.",
 }
-prompt = mine.tokenizer.apply_chat_template([system, {"role": "user", "content": "Tell me a story about a fox."}])
+prompt = mine.tokenizer.apply_chat_template([system, {"role": "user", "content": "Tell me a short story about a fox."}])
 four = SamplingParams(n=4, temperature=0.8, seed=1, max_tokens=60, ignore_eos=True)
 mine.engine.add_request(prompt, four, request_id="story")
 for _ in range(30):
@@ -916,7 +921,7 @@ for name, llm in (("with prefix cache", tutor), ("without", forgetful)):
     print(f"{name}: {computed} prompt tokens computed, at most {max(r.num_table_blocks for r in records)} blocks held")
 
 # %%
-for word, talk in zip(words[1:5], talks[1:5]):
+for word, talk in zip(words[1:5], talks[1:5], strict=True):
     tutor.engine.add_request(tutor.tokenizer.apply_chat_template(talk), request_id=word)
 tutor.engine.step()
 plots.sharing_graph(tutor.engine.kv.tables, title="Four users, one system prompt")

@@ -35,7 +35,7 @@ def cost_per_token(context_lens: Sequence[int], seconds: Mapping[str, Sequence[f
 
 def phases(tokens_per_second: Mapping[str, float]) -> Figure:
     """Bars of tokens per second, one a phase."""
-    figure, ax = new_figure(6.4, 0.5 * len(tokens_per_second) + 1)
+    figure, ax = new_figure(6.4, 0.5 * len(tokens_per_second) + 1.2)
     bars = ax.barh(list(tokens_per_second), list(tokens_per_second.values()), color=BLUE)
     ax.bar_label(bars, [f" {rate:,.0f}" for rate in tokens_per_second.values()], fontsize=9)
     ax.invert_yaxis()

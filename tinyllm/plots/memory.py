@@ -25,7 +25,7 @@ KINDS = {
 
 def bytes_per_token(models: Mapping[str, int]) -> Figure:
     """Bars of KV bytes per token, one a model, with the number at each bar's end."""
-    figure, ax = new_figure(7, 0.42 * len(models) + 1)
+    figure, ax = new_figure(7, 0.42 * len(models) + 1.2)
     kib = [size / 1024 for size in models.values()]
     bars = ax.barh(list(models), kib, color=BLUE)
     ax.bar_label(bars, [f" {size:,} B" for size in models.values()], fontsize=8)
@@ -140,16 +140,10 @@ def requests_at_once(
     """Lines of the number of running requests over the engine's steps, one a policy."""
     figure, ax = new_figure(7.4, 3)
     for i, (name, counts) in enumerate(running.items()):
-        ax.plot(counts, LINES[i % len(LINES)], color=(VERMILION, BLUE, GREEN)[i % 3], linewidth=2)
-        peak = max(range(len(counts)), key=counts.__getitem__)
-        ax.annotate(
-            f"{name}: at most {counts[peak]}",
-            (peak, counts[peak]),
-            xytext=(6, 5),
-            textcoords="offset points",
-            fontsize=9,
-        )
-    ax.set_ylim(0, 1.2 * max(max(counts) for counts in running.values()))
+        color, label = (VERMILION, BLUE, GREEN)[i % 3], f"{name}: at most {max(counts)}"
+        ax.plot(counts, LINES[i % len(LINES)], color=color, linewidth=2, label=label)
+    ax.legend(frameon=False, fontsize=9)
+    ax.set_ylim(0, None)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("engine step")
     ax.set_ylabel("requests")

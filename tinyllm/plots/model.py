@@ -64,7 +64,7 @@ def rope_scores(scores: Mapping[str, Any]) -> Figure:
 
 def gqa_heads(num_heads: int, num_kv_heads: int) -> Figure:
     """Draw which query heads read which key/value head."""
-    figure, ax = new_figure(max(4.0, 0.62 * num_heads + 1.6), 2)
+    figure, ax = new_figure(max(5.0, 0.62 * num_heads + 1.6), 2)
     group = num_heads // num_kv_heads
     for head in range(num_heads):
         color, kv_x = series_color(head // group), (head // group + 0.5) * group - 0.5

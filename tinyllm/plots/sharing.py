@@ -29,7 +29,7 @@ def sharing_graph(tables: Mapping[str, Table], title: str = "Who holds which blo
         for block_id, names in holders.items()
     }
     last = max(column.values(), default=0)
-    figure, ax = new_figure(min(2.4 + 0.8 * (last + 1), 10), 0.55 * len(tables) + 1)
+    figure, ax = new_figure(max(5.6, min(2.4 + 0.8 * (last + 1), 10)), 0.55 * len(tables) + 1)
     for i, (name, table) in enumerate(tables.items()):
         xs, ys = zip((0.0, row[name]), *(place[block_id] for block_id in table.block_ids), strict=True)
         ax.plot(xs, ys, color=series_color(i), linewidth=2.5, zorder=1)
@@ -51,6 +51,7 @@ def sharing_graph(tables: Mapping[str, Table], title: str = "Who holds which blo
 def pool_over_time(
     owners_by_step: Sequence[Sequence[Sequence[str]]],
     steps: Sequence[int] | None = None,
+    blocks: range | None = None,
     title: str = "The pool over time",
 ) -> Figure:
     """Draw the pool as a grid: a column for each step, a row for each block, a colour for each request.
@@ -58,16 +59,18 @@ def pool_over_time(
     Args:
         owners_by_step: for each step, for each block, the requests whose table holds it (`KVCacheManager.owners`).
         steps: the number of each step; 0, 1, 2... without it.
+        blocks: which blocks to draw, for example `range(96)`; all without it.
     """
-    num_steps, num_blocks = len(owners_by_step), len(owners_by_step[0])
-    grid = np.zeros((num_blocks, num_steps), dtype=int)
+    steps = steps or range(len(owners_by_step))
+    blocks = blocks or range(len(owners_by_step[0]))
+    grid = np.zeros((len(blocks), len(owners_by_step)), dtype=int)
     numbers: dict[str, int] = {}
     for step, owners in enumerate(owners_by_step):
-        for block_id, names in enumerate(owners):
+        for row, block_id in enumerate(blocks):
+            names = owners[block_id]
             if names:
                 number = numbers.setdefault(names[0], len(numbers))
-                grid[block_id, step] = 1 if len(names) > 1 else 2 + number % len(SERIES)
-    last = steps[-1] if steps else num_steps
+                grid[row, step] = 1 if len(names) > 1 else 2 + number % len(SERIES)
     figure, ax = new_figure(8.4, 3.4)
     ax.imshow(
         grid,
@@ -76,7 +79,7 @@ def pool_over_time(
         vmin=0,
         vmax=len(SERIES) + 1,
         interpolation="nearest",
-        extent=(steps[0] if steps else 0, last, num_blocks, 0),
+        extent=(steps[0], steps[-1], blocks[-1] + 1, blocks[0]),
     )
     ax.set_xlabel("engine step")
     ax.set_ylabel("block id")

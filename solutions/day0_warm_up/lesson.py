@@ -1,0 +1,472 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Day 0: one model, one dense cache
+#
+# A warm-up, ungraded. You meet the model that goes with you through the course, look inside one of its layers, and
+# measure what serving it costs while it is still done in the simplest way: one request at a time, with a row of memory
+# reserved for each.
+#
+# **When you are through, you can**
+#
+# - name the shape of every tensor in a decoder layer;
+# - say what RoPE, grouped-query attention and QK-norm do, with a picture of each;
+# - explain why a KV cache is kept, and show it with a measurement;
+# - tell prefill from decode, and measure TTFT, ITL and throughput;
+# - compute how much memory a request reserves, and how little of it is used.
+#
+# **Time:** about two hours. Run the cells one by one with Shift+Enter, and answer the questions before you run the cell
+# below them.
+#
+# **The letters** are the same all through the course: B sequences, T tokens in a step, L layers, Hq and Hkv query and
+# key/value heads, D head_dim, V vocabulary. A shape like `[T, Hq, D]` is read with them.
+
+# %% [markdown]
+# ## What this machine can do
+#
+# Everything in the course runs on a CPU. If something is missing, the report says how to get it.
+
+# %% setup=true
+import torch
+
+# %%
+from tinyllm.doctor import doctor
+
+doctor()
+
+# %% [markdown]
+# ## The model speaks
+#
+# The course ships a very small decoder, of the same family as Qwen3, trained on generated text: stories, a made-up
+# country called Aldermere, some animals and capitals, and the words of this course. It knows nothing else, and that
+# is fine: what it costs to serve is what interests us.
+
+# %%
+from tinyllm import LLM, SamplingParams
+
+llm = LLM()
+print(llm.chat([{"role": "user", "content": "What is a KV cache?"}])[0].text)
+
+# %% [markdown]
+# `chat` writes the talk in the checkpoint's own template. `generate` continues plain text. With a temperature the model
+# draws among the likely tokens, and a seed makes the draw repeatable:
+
+# %%
+params = SamplingParams(max_tokens=40, temperature=0.8, seed=7)
+print(llm.generate("Once upon a time", params)[0].text)
+
+# %% [markdown]
+# **Try it:** ask about a town (`Tell me about Aldermere`), an animal, or something that it cannot know. Change the seed
+# and the temperature.
+
+# %%
+print(llm.chat([{"role": "user", "content": "What does the owl eat?"}])[0].text)
+
+# %% [markdown]
+# A model reads and writes token ids. Its tokenizer cuts text into pieces that are common in its training text:
+
+# %%
+tokenizer = llm.tokenizer
+token_ids = tokenizer.encode("The cache keeps keys and values.")
+[(token, tokenizer.decode([token])) for token in token_ids]
+
+# %% [markdown]
+# ## Shapes through one layer
+#
+# The config holds every size. We write them with our letters and follow these tokens through the first layer, by hand.
+
+# %%
+model = llm.model
+config = model.config
+L, Hq, Hkv, D, V = config.num_layers, config.num_heads, config.num_kv_heads, config.head_dim, config.vocab_size
+L, Hq, Hkv, D, V, config.hidden_size
+
+# %%
+ids = torch.tensor(token_ids)
+positions = torch.arange(len(ids))
+x = model.embed_tokens(ids)
+x.shape  # [T, hidden_size]: one vector a token
+
+# %% [markdown]
+# Attention reads a normalised copy of the vectors. One matrix makes queries, keys and values for all heads:
+
+# %%
+layer = model.layers[0]
+attention = layer.self_attn
+heads = attention.qkv_proj(layer.input_layernorm(x)).view(len(ids), -1, D)
+q, k, v = heads.split([Hq, Hkv, Hkv], dim=1)
+q.shape, k.shape, v.shape  # [T, Hq, D], [T, Hkv, D], [T, Hkv, D]
+
+# %% [markdown]
+# ### QK-norm
+#
+# Qwen3 brings every query and every key to the same root mean square before they meet, then scales each channel by a
+# learned weight. So no score explodes because one vector happens to be long:
+
+# %%
+from tinyllm import plots
+
+q_normed, k_normed = attention.q_norm(q), attention.k_norm(k)
+plots.query_norms(q, q_normed)
+
+# %% [markdown]
+# ### RoPE
+#
+# Attention by itself does not know where a token stands. Rotary embedding **turns** the channels of queries and keys, pair
+# by pair, by an angle that grows with the position: the first pairs turn fast, the last ones slowly.
+
+# %%
+from tinyllm.model.rope import apply_rotary, rotary_cos_sin
+
+cos, sin = rotary_cos_sin(torch.arange(12), D, config.rope_theta)
+plots.rope_angles(cos, sin, pairs=[0, 2, 4, 8])
+
+# %% [markdown]
+# **Before you run it:** take one query and one key, put the query at position 60 and the key d tokens before it, and look
+# at their score for every d. Now put the query at position 600. How do the two curves differ?
+#
+# <details><summary>Answer</summary>
+#
+# They do not. Both vectors are turned by their own position, and the dot product sees only the difference of the two
+# angles: the distance.
+#
+# </details>
+
+
+# %%
+def score_by_distance(query_position, max_distance=60):
+    """q . k for one query and one key that stands 0, 1, 2... tokens before it."""
+    places = torch.arange(query_position, query_position - max_distance, -1)
+    keys = apply_rotary(k_normed[:1, :1].expand(max_distance, 1, D), *rotary_cos_sin(places, D, config.rope_theta))
+    query = apply_rotary(q_normed[:1, :1], *rotary_cos_sin(places[:1], D, config.rope_theta))
+    return (keys[:, 0] * query[0, 0]).sum(dim=1)
+
+
+plots.rope_scores({f"query at {p}": score_by_distance(p) for p in (60, 600)})
+
+# %% [markdown]
+# ### Grouped-query attention
+#
+# There are Hq query heads but only Hkv key/value heads: a group of query heads shares one. That halves what must be kept
+# of each token here, and in larger models it keeps an eighth.
+
+# %%
+plots.gqa_heads(Hq, Hkv)
+
+# %% [markdown]
+# Now the attention itself. Each query may see the tokens up to its own (the causal mask):
+
+# %%
+cos, sin = rotary_cos_sin(positions, D, config.rope_theta)
+queries = apply_rotary(q_normed, cos, sin)
+keys = apply_rotary(k_normed, cos, sin).repeat_interleave(Hq // Hkv, dim=1)
+values = v.repeat_interleave(Hq // Hkv, dim=1)
+
+# %%
+scores = torch.einsum("qhd,khd->hqk", queries, keys) / D**0.5
+causal = positions[:, None] >= positions
+weights = scores.masked_fill(~causal, -torch.inf).softmax(dim=-1)
+weights.shape, weights[0, 2]  # [Hq, T, T]; head 0, third token: it sees three tokens
+
+# %%
+attended = torch.einsum("hqk,khd->qhd", weights, values)  # [T, Hq, D]
+after_attention = x + attention.o_proj(attended.flatten(1))
+by_hand = after_attention + layer.mlp(layer.post_attention_layernorm(after_attention))
+
+# %% [markdown]
+# The model's own layer does the same, up to rounding:
+
+# %%
+from tinyllm.model.attention import causal_attend
+
+(by_hand - layer(x, cos, sin, causal_attend())).abs().max()
+
+# %% [markdown]
+# After L layers the last token's vector is compared with every row of the embedding: one logit for each of the V tokens.
+
+# %%
+hidden = model(ids, positions, causal_attend())
+logits = model.compute_logits(hidden[-1:])[0]
+[(tokenizer.decode([token]), round(float(logits[token]), 1)) for token in logits.topk(3).indices.tolist()]
+
+# %% [markdown]
+# ## Why there is a KV cache
+#
+# To generate, we append the new token and ask again. Done naively, every step runs the whole sequence through the model.
+# But the keys and values of the earlier tokens are what they were a step ago: a token looks only backwards, so nothing
+# that comes later can change them. Keep them, and a step has to compute **one** token.
+#
+# `DenseKVCache` keeps them in a row of `max_len` places for each sequence, `[L, B, Hkv, max_len, D]`:
+
+# %%
+from tinyllm.kv_cache.dense import DenseKVCache
+
+cache = DenseKVCache(config, batch_size=1, max_len=2048)
+cache.keys.shape, f"{cache.num_bytes:,} bytes"
+
+
+# %%
+@torch.inference_mode()
+def next_logits(token_ids, cache):
+    """Run new tokens of one sequence over its cache; the logits after the last of them, [V]."""
+    step = cache.step([len(token_ids)])
+    return model.compute_logits(model(torch.tensor(token_ids), step.positions, step)[-1:])[0]
+
+
+@torch.inference_mode()
+def next_logits_uncached(token_ids):
+    """Run a whole sequence; the logits after its last token, [V]."""
+    everything = torch.tensor(token_ids)
+    return model.compute_logits(model(everything, torch.arange(len(everything)), causal_attend())[-1:])[0]
+
+
+# %% [markdown]
+# The two agree. First all tokens but the last go in, then the last one alone:
+
+# %%
+next_logits(token_ids[:-1], cache)
+(next_logits(token_ids[-1:], cache) - next_logits_uncached(token_ids)).abs().max()
+
+# %% [markdown]
+# **Before you run it:** how does the time for the next token grow with the tokens before it, without a cache and with one?
+#
+# <details><summary>Answer</summary>
+#
+# Without: every earlier token is computed again, so the time grows at least in proportion to their number (attention even
+# with its square). With: one token's work, plus reading the cached keys and values, which grows slowly.
+#
+# </details>
+
+# %%
+import time
+from statistics import median
+
+
+def seconds(function, repeats=5):
+    """The median time of a few calls, in seconds."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return median(times)
+
+
+def decode_once(length):
+    """One decode step over a cache that holds `length` tokens."""
+    cache.lengths = [length]
+    next_logits([1], cache)
+
+
+# %%
+context_lens = [16, 128, 256, 512, 1024, 1536]
+times = {
+    "without a cache": [seconds(lambda n=n: next_logits_uncached([1] * (n + 1))) for n in context_lens],
+    "dense KV cache": [seconds(lambda n=n: decode_once(n)) for n in context_lens],
+}
+plots.cost_per_token(context_lens, times)
+
+# %% [markdown]
+# ## Prefill and decode
+#
+# A request has two kinds of work. **Prefill** runs the whole prompt in one step. **Decode** makes one token a step.
+#
+# **Before you run it:** 512 tokens as a prompt, and 512 tokens one by one. Both are 512 tokens of the same model. Which
+# gets more tokens through per second, and why?
+#
+# <details><summary>Answer</summary>
+#
+# Prefill, by far. Each step has to read all weights from memory (and start every operation) once, whether for one token
+# or for 512. Decode pays that for each single token: it is bound by memory, prefill by arithmetic. That is why engines
+# decode many requests together in a step.
+#
+# </details>
+
+
+# %%
+def prefill(num_tokens):
+    """A prompt in one step."""
+    cache.lengths = [0]
+    next_logits([1] * num_tokens, cache)
+
+
+def decode(num_tokens):
+    """The same number of tokens, one step each."""
+    cache.lengths = [0]
+    for _ in range(num_tokens):
+        next_logits([1], cache)
+
+
+rates = {
+    "prefill, 512 in one step": 512 / seconds(lambda: prefill(512)),
+    "decode, one a step": 512 / seconds(lambda: decode(512), repeats=1),
+}
+plots.phases(rates)
+
+# %% [markdown]
+# ## What users feel
+#
+# Three numbers describe a service, and they are defined exactly:
+#
+# - **TTFT**, time to first token: from the request's arrival to its first output token. It holds waiting and prefill.
+# - **ITL**, inter-token latency: each gap between two neighbouring tokens of a request.
+# - **Throughput**: output tokens per second, over all requests.
+#
+# We serve one request ourselves, greedily, and look at the clock after each token. Its prompt is a talk of several
+# hundred tokens:
+
+# %%
+from tinyllm.engine.metrics import RequestMetrics
+
+
+def serve_one(prompt_ids, num_tokens, arrival=None, max_len=2048):
+    """Greedy decoding of one request over a dense cache of its own. Returns its tokens and its times."""
+    metrics = RequestMetrics(arrival=time.perf_counter() if arrival is None else arrival)
+    cache = DenseKVCache(config, batch_size=1, max_len=max_len)
+    output, new_tokens = [], list(prompt_ids)
+    while len(output) < num_tokens:
+        new_tokens = [int(next_logits(new_tokens, cache).argmax())]
+        output += new_tokens
+        metrics.token_times.append(time.perf_counter())
+    return output, metrics
+
+
+# %%
+prompt = tokenizer.apply_chat_template([{"role": "user", "content": "Tell me a story about a fox."}])
+output, metrics = serve_one(prompt * 20, num_tokens=40)
+plots.token_timeline(metrics.arrival, metrics.token_times)
+
+# %%
+throughput = len(output) / metrics.latency
+print(f"TTFT {1000 * metrics.ttft:.1f} ms, mean ITL {1000 * metrics.tpot:.1f} ms, {throughput:.0f} tokens/s")
+
+# %% [markdown]
+# The engine can decode many requests in one step. **Before you run it:** eight requests together instead of one. What
+# happens to throughput, and what to ITL?
+#
+# <details><summary>Answer</summary>
+#
+# Throughput rises, since the cost of a step is shared; ITL rises too, since a step with eight tokens takes a little
+# longer. Serving is a trade between the two.
+#
+# </details>
+
+
+# %%
+def engine_rate(num_requests):
+    """Throughput (tokens/s) and mean ITL (ms) of equal requests that come together."""
+    params = SamplingParams(max_tokens=40, ignore_eos=True)
+    outputs = LLM(enable_prefix_caching=False).generate([prompt] * num_requests, params)
+    times = [output.outputs[0].metrics for output in outputs]
+    total = max(t.token_times[-1] for t in times) - min(t.arrival for t in times)
+    return round(40 * num_requests / total), round(1000 * sum(t.tpot for t in times) / len(times), 1)
+
+
+{n: engine_rate(n) for n in (1, 8)}
+
+# %% [markdown]
+# ## What a request reserves
+#
+# Nobody knows how long an answer will be, so `serve_one` reserved a row for the longest: 2,048 tokens.
+#
+# **Before you run it:** our model keeps K and V of Hkv heads of D numbers in L layers, in float32. How many bytes is
+# that for one token? (Day 1 begins with writing this as a function.)
+#
+# <details><summary>Answer</summary>
+#
+# 2 x L x Hkv x D x 4 bytes = 2 x 4 x 2 x 32 x 4 = 2,048 bytes.
+#
+# </details>
+
+# %%
+bytes_per_token = cache.num_bytes // 2048
+used = len(prompt) + 40
+print(f"{bytes_per_token:,} bytes a token, {cache.num_bytes:,} bytes a request")
+print(f"a request of {used} tokens uses {used / 2048:.1%} of its row")
+
+# %% [markdown]
+# With these rows, how many requests at once fit in the memory of a GPU is decided by the longest request that *might*
+# come. That is tomorrow's subject.
+
+# %% [markdown]
+# ## The scoreboard
+#
+# Every day ends with the same 24 requests, all there from the start, and one row on a scoreboard. Today's is the
+# baseline: one request after another, each with a dense row of 2,048 tokens. A request's TTFT contains its wait.
+
+# %%
+from tqdm.auto import tqdm
+
+from tinyllm import scoreboard
+
+arrival = time.perf_counter()
+all_metrics = [
+    serve_one(request.prompt_token_ids, request.output_len, arrival)[1] for request in tqdm(scoreboard.workload(V))
+]
+scoreboard.record(scoreboard.measure(0, "dense, one request at a time", all_metrics, cache.num_bytes))
+
+# %% [markdown]
+# ## Check yourself
+#
+# Answer in a sentence or two before you open the criteria.
+#
+# **1.** Why may the keys and values of earlier tokens be kept, although later tokens come?
+#
+# <details><summary>A good answer says</summary>
+#
+# attention is causal: a token's vectors depend on itself and on what is before it, so nothing that comes later can
+# change them.
+#
+# </details>
+#
+# **2.** Why are queries not cached?
+#
+# <details><summary>A good answer says</summary>
+#
+# a query is used once, by its own token's step; later tokens ask with their own queries and need only the keys and
+# values of the earlier ones.
+#
+# </details>
+#
+# **3.** A model has Hq = 32 and Hkv = 8. By what factor is its cache smaller than with as many key/value heads as query
+# heads? What happens to the number of query heads?
+#
+# <details><summary>A good answer says</summary>
+#
+# by 4; the query heads stay 32, each group of four reads the same keys and values.
+#
+# </details>
+#
+# **4.** A user complains that the answer is long in coming, but then runs quickly. Which number is bad, and what are its
+# two parts?
+#
+# <details><summary>A good answer says</summary>
+#
+# TTFT; it is made of waiting in the queue and of the prefill of the prompt. ITL is fine.
+#
+# </details>
+#
+# **5.** Which of prefill and decode gains more from batching requests, and why?
+#
+# <details><summary>A good answer says</summary>
+#
+# decode: its steps have one token per request and are bound by reading the weights, which a batch shares; a long
+# prefill fills the arithmetic units by itself.
+#
+# </details>
+
+# %% [markdown]
+# ## Next
+#
+# Day 1 takes the reserved rows apart: `day1_paged_kv_cache.ipynb`. Its exercises are graded; your score so far is kept
+# in the scoreboard.

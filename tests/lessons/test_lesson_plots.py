@@ -1,0 +1,136 @@
+"""The pictures: each draws what it was given, says it without colour too, and leaves no figure open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from tinyllm import plots
+from tinyllm.kv_cache.sizing import Waste
+from tinyllm.model.rope import rotary_cos_sin
+from tinyllm.plots import TableView
+from tinyllm.plots.style import SERIES, VERMILION, ink_on
+
+TEN = TableView([12, 5, 3], 10)
+FORK = {"A": TableView([12, 5, 8], 11), "B": TableView([12, 5, 3], 11)}
+
+PICTURES: dict[str, Callable[[], Figure]] = {
+    "pool": lambda: plots.pool(FORK, 16, 4, {"A": "Ten tokens!", "B": "Ten tokens?"}),
+    "block_table": lambda: plots.block_table(TEN, "Ten tokens", 16, 4),
+    "sharing_graph": lambda: plots.sharing_graph(FORK),
+    "pool_over_time": lambda: plots.pool_over_time([[("a",), (), ("a", "b")]] * 5),
+    "reservation": lambda: plots.reservation(40, 16, [(10, 13), (6, 9), (3, 11)], 4),
+    "waste_stack": lambda: plots.waste_stack({"contiguous": Waste(16, 6, 10, 8), "nothing": Waste(0, 0, 0, 0)}),
+    "waste_bars": lambda: plots.waste_bars({"ShareGPT": {"P = 16": 0.015}, "Alpaca": {"P = 16": 0.068}}),
+    "requests_at_once": lambda: plots.requests_at_once({"contiguous": [8, 8], "paged": [86, 40, 3]}),
+    "bytes_per_token": lambda: plots.bytes_per_token({"Qwen3-0.6B": 114_688}),
+    "kv_rows": lambda: plots.kv_rows({"pool": torch.zeros(8, 4), "gathered": torch.ones(3, 4)}, 4),
+    "rope_angles": lambda: plots.rope_angles(*rotary_cos_sin(torch.arange(12), 32, 1e4), pairs=[0, 4]),
+    "rope_scores": lambda: plots.rope_scores({"query at 60": torch.arange(9.0)}),
+    "gqa_heads": lambda: plots.gqa_heads(4, 2),
+    "query_norms": lambda: plots.query_norms(torch.rand(5, 4, 8), torch.ones(5, 4, 8)),
+    "cost_per_token": lambda: plots.cost_per_token([16, 128], {"dense": [0.001, 0.001]}),
+    "phases": lambda: plots.phases({"prefill": 4000.0, "decode": 300.0}),
+    "token_timeline": lambda: plots.token_timeline(1.0, [1.05, 1.06]),
+}
+
+
+@pytest.fixture(autouse=True)
+def off_screen() -> Iterator[None]:
+    before = matplotlib.get_backend()
+    matplotlib.use("Agg")
+    yield
+    matplotlib.use(before)
+
+
+def texts(figure: Figure) -> list[str]:
+    shown = [t.get_text() for ax in figure.axes for t in ax.texts]
+    titles = [ax.get_title() for ax in figure.axes]
+    legends = [ax.get_legend() for ax in figure.axes]
+    return shown + titles + [t.get_text() for legend in legends if legend for t in legend.get_texts()]
+
+
+def test_every_picture_is_tried_here() -> None:
+    assert set(PICTURES) == set(plots.__all__) - {"TableView"}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_is_a_closed_figure_that_can_be_drawn(name: str) -> None:
+    figure = PICTURES[name]()
+    assert isinstance(figure, Figure)
+    assert not pyplot.get_fignums()  # else a notebook would show it twice
+    figure.canvas.draw()
+    assert any(texts(figure)) or figure.get_suptitle()
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_no_text_is_cut_off(name: str) -> None:
+    figure = PICTURES[name]()
+    figure.canvas.draw()
+    frame = figure.bbox
+    for ax in figure.axes:
+        for text in [*ax.texts, ax.title]:
+            box = text.get_window_extent()
+            assert not text.get_text() or (box.x0 >= -1 and box.x1 <= frame.x1 + 1), text.get_text()
+            assert not text.get_text() or (box.y0 >= -1 and box.y1 <= frame.y1 + 1), text.get_text()
+
+
+def test_the_pool_names_the_owners_of_shared_blocks_and_frames_them() -> None:
+    figure = PICTURES["pool"]()
+    shown = texts(figure)
+    assert {"12: A, B", "5: A, B", "3: B", "8: A", "0"} <= set(shown)
+    assert [shown.count(mark) for mark in "!?"] == [1, 1]
+    frames = [p for p in figure.axes[0].patches if isinstance(p, Rectangle) and p.get_linewidth() > 2]
+    assert len(frames) == 2
+    assert all(tuple(p.get_edgecolor())[:3] == to_rgb(VERMILION) for p in frames)
+
+
+def test_the_block_table_draws_each_token_in_the_sequence_and_in_the_pool() -> None:
+    shown = texts(PICTURES["block_table"]())
+    assert shown.count("k") == 2
+    assert {"0: 12", "1: 5", "2: 3"} <= set(shown)
+
+
+def test_the_sharing_graph_counts_references() -> None:
+    shown = texts(PICTURES["sharing_graph"]())
+    assert {"12\nx2", "5\nx2", "8", "3"} <= set(shown)
+    assert any("4 blocks; without sharing 6" in text for text in shown)
+
+
+def test_the_pool_over_time_draws_the_chosen_blocks() -> None:
+    owners = [[(f"r{block}",) for block in range(10)]] * 4
+    figure = plots.pool_over_time(owners, steps=range(0, 40, 10), blocks=range(6, 9))
+    (image,) = figure.axes[0].images
+    assert np.asarray(image.get_array()).shape == (3, 4)
+    assert image.get_extent() == [0, 30, 9, 6]
+
+
+def test_waste_is_told_by_hatch_as_well_as_colour() -> None:
+    figure = PICTURES["waste_stack"]()
+    hatches = {p.get_hatch() or "" for p in figure.axes[0].patches}
+    assert len(hatches) == 4
+    assert "60.0 % waste" in texts(figure)
+
+
+def test_the_peak_is_written_out() -> None:
+    assert {"contiguous: at most 8", "paged: at most 86"} <= set(texts(PICTURES["requests_at_once"]()))
+
+
+def luminance(color: str) -> float:
+    channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
+    return float(np.dot([0.2126, 0.7152, 0.0722], channels))
+
+
+@pytest.mark.parametrize("color", SERIES)
+def test_text_on_a_colour_can_be_read(color: str) -> None:
+    """Contrast of at least 3 to 1, what WCAG 2.2 asks of large text and graphics."""
+    light, dark = sorted((luminance(color), luminance(ink_on(color))), reverse=True)
+    assert (light + 0.05) / (dark + 0.05) >= 3

@@ -1,0 +1,111 @@
+"""Both lessons run from top to bottom: as solved notebooks in a kernel, and as the plain Python that they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell
+
+from grader.build.course import days, find_day
+from grader.build.notebook import instructor_notebook
+from tinyllm.paths import project_root
+
+pytestmark = pytest.mark.needs("checkpoint")
+
+#: Appended to Day 1's notebook: what its finale has found.
+REPORT_DAY_1 = """
+import json
+print(json.dumps({
+    "mine": my_parts.mine, "most": most, "steady": steady, "waste": measured, "preempted": sum(r.num_preempted for r in paged),
+    "same_tokens": answer.outputs[0].token_ids == reference.chat(question)[0].outputs[0].token_ids,
+    "same_pool": [r.num_free_blocks for r in with_model] == [r.num_free_blocks for r in without],
+    "blocks_saved": saved, "tokens_hit": hits, "rows": len(scoreboard.load().rows),
+}))
+"""
+
+
+@cache
+def run_solved(name: str, work: str, report: str = "") -> Any:
+    """The solved notebook of a day after a kernel has run it."""
+    notebook = instructor_notebook(find_day(name))
+    if report:
+        notebook.cells.append(new_code_cell(report, id="report"))
+    environment = {**os.environ, "TINYLLM_WORK": work, "PYTHONPATH": str(project_root())}
+    client = NotebookClient(notebook, timeout=280, kernel_name="python3", resources={"metadata": {"path": work}})
+    client.execute(env=environment)
+    return notebook
+
+
+@pytest.fixture(scope="module")
+def solved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Both solved notebooks, run one after the other in one work folder."""
+    work = str(tmp_path_factory.mktemp("work"))
+    return {"day0": run_solved("day0", work), "day1": run_solved("day1", work, REPORT_DAY_1)}
+
+
+@pytest.fixture(scope="module")
+def finale(solved: dict[str, Any]) -> dict[str, Any]:
+    """What Day 1's finale has found."""
+    found: dict[str, Any] = json.loads(solved["day1"].cells[-1].outputs[-1].text)
+    return found
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", ["day0", "day1"])
+def test_every_cell_of_a_solved_notebook_runs_and_draws_what_it_promises(solved: dict[str, Any], name: str) -> None:
+    for cell in solved[name].cells:
+        if cell.cell_type == "code" and ("plots." in cell.source.splitlines()[-1] or cell.source.startswith("plots.")):
+            kinds = [kind for output in cell.outputs for kind in output.get("data", {})]
+            assert kinds.count("image/png") == 1, cell.source  # once, not twice
+
+
+@pytest.mark.timeout(600)
+def test_the_engine_ran_on_the_parts_of_the_notebook(finale: dict[str, Any]) -> None:
+    assert finale["mine"] == list(find_day("day1").exercises)
+    assert finale["same_tokens"]
+    assert finale["same_pool"]
+
+
+@pytest.mark.timeout(600)
+def test_at_least_four_times_more_requests_fit_in_the_same_pool(finale: dict[str, Any]) -> None:
+    assert finale["most"] >= 4
+    assert finale["steady"] >= 4
+
+
+@pytest.mark.timeout(600)
+def test_little_is_wasted(finale: dict[str, Any]) -> None:
+    waste = finale["waste"]
+    assert waste["ShareGPT"]["P = 16"] < 0.02
+    assert waste["Alpaca"]["P = 16"] < 0.10
+    for trace in waste.values():
+        assert trace["P = 8"] < trace["P = 16"] < trace["P = 32"] < trace["contiguous"]
+        assert trace["contiguous"] > 0.6
+
+
+@pytest.mark.timeout(600)
+def test_sharing_saves_blocks_and_tokens(finale: dict[str, Any]) -> None:
+    assert finale["blocks_saved"] > 0
+    assert len(finale["tokens_hit"]) == 7
+    assert min(finale["tokens_hit"]) >= 16  # the system prompt's full blocks, for every user after the first
+
+
+@pytest.mark.timeout(600)
+def test_the_scoreboard_has_a_row_for_each_day(finale: dict[str, Any]) -> None:
+    assert finale["rows"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("day", days(), ids=lambda day: day.name)
+def test_a_lesson_runs_as_plain_python(day: Any, tmp_path: Path) -> None:
+    environment = {**os.environ, "MPLBACKEND": "Agg", "TINYLLM_WORK": str(tmp_path), "PYTHONPATH": str(project_root())}
+    done = subprocess.run([sys.executable, str(day.lesson)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
