@@ -8,6 +8,7 @@ from pathlib import Path
 from tinyllm import notebook as nb
 from tinyllm import workspace
 from tinyllm.errors import WorkspaceError
+from tinyllm.files import write_text
 from tinyllm.paths import work_dir
 
 MAX_SUBMISSION_BYTES = 5 * 1024 * 1024  # what the grader accepts
@@ -66,9 +67,9 @@ def reset(day: str, exercise: str) -> Reset:
     kept = []
     for source in old:  # first the old answer, then the notebook: nothing can be lost in between
         aside = workspace.unused_path(work_dir() / "answers_aside" / release.stem, exercise, ".py")
-        workspace.write_text(aside, source + "\n")
+        write_text(aside, source + "\n")
         kept.append(aside)
-    workspace.write_text(path, nb.write(result))
+    write_text(path, nb.write(result))
     return Reset(path, tuple(kept))
 
 
@@ -90,9 +91,9 @@ def update(day: str) -> Updated:
         base = None
     merge = nb.merge(nb.read(path), base, nb.read(release))
     backup = workspace.unused_path(work_dir() / "backups", release.stem, ".ipynb")
-    workspace.write_text(backup, path.read_text(encoding="utf-8"))
-    workspace.write_text(path, nb.write(merge.notebook))
-    workspace.write_text(pristine, release.read_text(encoding="utf-8"))
+    write_text(backup, path.read_text(encoding="utf-8"))
+    write_text(path, nb.write(merge.notebook))
+    write_text(pristine, release.read_text(encoding="utf-8"))
     return Updated(path, merge, backup)
 
 
@@ -118,7 +119,7 @@ def submit(day: str) -> Submission:
             f"{MAX_SUBMISSION_BYTES // 2**20}: remove pasted pictures or long text from your own cells"
         )
     target = work_dir() / "submit" / release.name
-    workspace.write_text(target, text)
+    write_text(target, text)
     unanswered = tuple(name for name, stub in stubs.items() if nb.same(given.get(name, stub), stub))
     return Submission(target, tuple(stubs), unanswered)
 

@@ -1,4 +1,4 @@
-"""The release notebooks and the learner's copies of them: which there are, and how files are written."""
+"""The release notebooks and the learner's copies of them: which there are, and where."""
 
 from __future__ import annotations
 
@@ -7,28 +7,8 @@ from datetime import datetime
 from pathlib import Path
 
 from tinyllm.errors import WorkspaceError
+from tinyllm.files import write_text
 from tinyllm.paths import project_root, work_dir
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: a temporary file beside it takes its place by rename.
-
-    Raises:
-        WorkspaceError: the folder cannot be made or written to.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise WorkspaceError(
-            f"cannot write {path}: {error.strerror or error}. Check the folder's rights and the free space, "
-            "or set TINYLLM_WORK to a folder of your own."
-        ) from None
 
 
 def unused_path(folder: Path, stem: str, suffix: str) -> Path:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from tinyllm import workspace
 from tinyllm.errors import WorkspaceError
+from tinyllm.files import write_text
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -67,21 +67,21 @@ def test_without_a_clone_the_error_says_how_to_get_one(clone: Path) -> None:
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "answer.ipynb"
-    workspace.write_text(path, "old")
+    write_text(path, "old")
 
     def no_space(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "replace", no_space)
+    monkeypatch.setattr(Path, "replace", no_space)
     with pytest.raises(WorkspaceError, match="No space left"):
-        workspace.write_text(path, "new")
+        write_text(path, "new")
     assert files(tmp_path) == {"answer.ipynb": b"old"}
 
 
 def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(WorkspaceError, match="TINYLLM_WORK"):
-        workspace.write_text(tmp_path / "file" / "under" / "x.ipynb", "text")
+        write_text(tmp_path / "file" / "under" / "x.ipynb", "text")
 
 
 def test_a_name_that_is_taken_gets_a_number(tmp_path: Path) -> None:
