@@ -149,6 +149,26 @@ def saved_blocks(records: Sequence[StepRecord]) -> dict[str, Any]:
     }
 
 
+def settings() -> dict[str, Any]:
+    """What is chosen before the run."""
+    return {
+        "num_requests": NUM_REQUESTS,
+        "max_model_len": MAX_MODEL_LEN,
+        "pool_slots": POOL_SLOTS,
+        "num_samples": NUM_SAMPLES,
+        "system_prompt_len": SYSTEM_PROMPT_LEN,
+    }
+
+
+def measure(seed: int) -> dict[str, Any]:
+    """Run the whole study. The same seed gives the same values on any machine."""
+    return {
+        "traces": fit_and_waste(seed),
+        "parallel_sampling": parallel_sampling(seed),
+        "system_prompt": system_prompt(seed),
+    }
+
+
 def main() -> None:
     """Run the study and write its result."""
     parser = argparse.ArgumentParser(
@@ -159,19 +179,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the traces (default 0)")
     seed: int = parser.parse_args().seed
     torch.set_num_threads(1)
-    settings = {
-        "num_requests": NUM_REQUESTS,
-        "max_model_len": MAX_MODEL_LEN,
-        "pool_slots": POOL_SLOTS,
-        "num_samples": NUM_SAMPLES,
-        "system_prompt_len": SYSTEM_PROMPT_LEN,
-    }
-    values = {
-        "traces": fit_and_waste(seed),
-        "parallel_sampling": parallel_sampling(seed),
-        "system_prompt": system_prompt(seed),
-    }
-    print(write_result("kv_memory", seed, settings, values))
+    print(write_result("kv_memory", seed, settings(), measure(seed)))
 
 
 if __name__ == "__main__":
