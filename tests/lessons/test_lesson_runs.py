@@ -24,7 +24,7 @@ pytestmark = pytest.mark.needs("checkpoint")
 REPORT_DAY_1 = """
 import json
 print(json.dumps({
-    "mine": my_parts.mine, "most": most, "steady": steady, "waste": measured, "preempted": sum(r.num_preempted for r in paged),
+    "mine": my_parts.mine, "most": most, "steady": steady, "waste": measured,
     "same_tokens": answer.outputs[0].token_ids == reference.chat(question)[0].outputs[0].token_ids,
     "same_pool": [r.num_free_blocks for r in with_model] == [r.num_free_blocks for r in without],
     "blocks_saved": saved, "tokens_hit": hits, "rows": len(scoreboard.load().rows),
