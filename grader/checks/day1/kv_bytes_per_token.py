@@ -63,8 +63,8 @@ class KeyAndValuePerLayer(BytesProperty):
         yield shape(3, 1, 1, 4, 2)
         yield shape(2, 3, 3, 5, 2)
         for _ in range(5):
-            heads = rng.randint(1, 16)
-            yield shape(rng.randint(2, 40), heads, heads, rng.randint(1, 128), 2)
+            heads = rng.randint(1, 8)
+            yield shape(rng.randint(2, 12), heads, heads, rng.randint(1, 64), 2)
 
 
 class SharedHeads(BytesProperty):
@@ -79,7 +79,7 @@ class SharedHeads(BytesProperty):
         yield shape(2, 6, 2, 8, 2)
         for _ in range(5):
             kv_heads = rng.randint(1, 8)
-            yield shape(rng.randint(1, 40), kv_heads * rng.randint(2, 8), kv_heads, rng.randint(1, 128), 2)
+            yield shape(rng.randint(1, 12), kv_heads * rng.randint(2, 8), kv_heads, rng.randint(1, 64), 2)
 
 
 class HeadDimOfTheConfig(BytesProperty):
@@ -93,9 +93,9 @@ class HeadDimOfTheConfig(BytesProperty):
         yield shape(1, 2, 2, 8, 2, hidden=8)
         yield shape(2, 4, 4, 3, 2, hidden=32)
         for _ in range(5):
-            heads, head_dim = rng.randint(1, 8), rng.randint(2, 128)
+            heads, head_dim = rng.randint(1, 8), rng.randint(2, 64)
             other = head_dim + rng.choice([-1, 1, head_dim])
-            yield shape(rng.randint(1, 40), heads, heads, head_dim, 2, hidden=heads * other)
+            yield shape(rng.randint(1, 12), heads, heads, head_dim, 2, hidden=heads * other)
 
 
 class BytesPerElement(BytesProperty):

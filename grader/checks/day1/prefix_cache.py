@@ -44,7 +44,7 @@ class StepsProperty(Property):
                 if not is_int_list(hit):
                     steps.append(seen)
                     break
-                missing = 0 if kind == "look up" else max(0, -(-len(tokens) // size) - len(hit))
+                missing = blocks_to_allocate(kind, len(tokens), len(hit), size)
                 seen["outcome"] = outcome_of(partial(pool.allocate, missing), *ANY_ERROR)
                 if "value" in seen["outcome"]:
                     held[name] = hit + seen["outcome"]["value"]
@@ -74,6 +74,11 @@ class StepsProperty(Property):
         """The steps in words."""
         pool = f"{count_of(len(case['order']), 'block')} of {count_of(case['block_size'], 'slot')}"
         return cut(f"{pool}; " + "; ".join(map(in_words, case["steps"])))
+
+
+def blocks_to_allocate(kind: str, num_tokens: int, num_hit: int, block_size: int) -> int:
+    """Blocks that a step takes from the pool, beside those that were found."""
+    return 0 if kind == "look up" else max(0, -(-num_tokens // block_size) - num_hit)
 
 
 def free_all(pool: BlockAllocator, block_ids: list[int]) -> None:
@@ -106,6 +111,8 @@ def judge_step(books: PrefixBooks, step: Step, seen: Any) -> str | None:
         if "raised" in outcome:
             return "the pool has too few free blocks for this request; the cache must have kept some"
         fresh = outcome["value"]
+        if not is_int_list(fresh) or len(fresh) != blocks_to_allocate(kind, len(tokens), len(hit), books.block_size):
+            return "the pool did not hand out the blocks that this request needs"
         books.held[name] = hit + fresh
         books.names |= {block_id: f"block {len(hit) + i} of {name}" for i, block_id in enumerate(fresh)}
         if kind != "look up":
