@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from grader.build.sources import ExerciseSources, exercise_sources
@@ -25,17 +26,7 @@ MAX_BODY_LINES = 25
 NUM_MUTANTS = range(3, 9)
 
 #: What is counted, in the order in which it is shown.
-COLUMNS = (
-    "reference",
-    "solution cell",
-    "stub",
-    "mutants",
-    "variants",
-    "unknown bugs",
-    "alternates",
-    "as cells",
-    "form",
-)
+COLUMNS = ("reference", "stub", "mutants", "variants", "unknown", "alternates", "cells", "form")
 
 
 @dataclass(slots=True)
@@ -77,16 +68,16 @@ class GateReport:
         return self.num_checked > 0 and not self.problems
 
     def table(self) -> Table:
-        """Passed of tried, by exercise and column."""
-        table = Table(title="The gate: what the checks accept and refuse (passed/tried)", title_justify="left")
-        table.add_column("exercise")
+        """How many proofs held, by exercise and column; "held/tried" where some did not. Fits 80 columns."""
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
+        table.add_column("exercise", no_wrap=True)
         for column in COLUMNS:
-            table.add_column(column, justify="right")
+            table.add_column(column, justify="right", no_wrap=True)
         for row in self.rows:
             cells = []
             for column in COLUMNS:
                 passed, tried = row.passed.get(column, 0), row.tried.get(column, 0)
-                cells.append(f"{passed}/{tried}" if passed == tried and tried else f"[bold red]{passed}/{tried}[/]")
+                cells.append(str(passed) if passed == tried > 0 else f"[bold red]{passed}/{tried}[/]")
             table.add_row(row.exercise, *cells)
         return table
 
@@ -137,18 +128,18 @@ class Prover:
         stub = as_cell(self.exercise, self.sources.stub, "stub cell")
         for seed in self.seeds:
             self.row.count("reference", self.not_right(self.reference, seed, "the reference"))
-            self.row.count("solution cell", self.not_right(solution, seed, "the solution as a cell"))
+            self.row.count("reference", self.not_right(solution, seed, "the solution as a cell"))
             self.row.count("stub", self.attempted(stub, seed))
             for item in self.known.mutants:
                 self.row.count("mutants", self.misdiagnosed(item, seed, (item.name,)))
             for item in self.known.variants:
                 self.row.count("variants", self.misdiagnosed(item, seed, (item.mistake,)))
             for item in self.known.unknown_bugs:
-                self.row.count("unknown bugs", self.misdiagnosed(item, seed, ()))
+                self.row.count("unknown", self.misdiagnosed(item, seed, ()))
             for item in self.known.alternates:
                 self.row.count("alternates", self.not_right(item.obj, seed, f"alternate {item.name}"))
         for item in (*self.known.mutants, *self.known.variants, *self.known.unknown_bugs, *self.known.alternates):
-            self.row.count("as cells", self.differs_as_cell(item))
+            self.row.count("cells", self.differs_as_cell(item))
         return self.row
 
     # ------------------------------------------------------------ right, wrong, not attempted
