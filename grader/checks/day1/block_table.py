@@ -8,7 +8,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from grader.checks.support import ANY_ERROR, count_of, is_int_list, owner_counts, pool_of, shuffled
+from grader.checks.support import ANY_ERROR, count_of, cut, is_int_list, owner_counts, pool_of, shuffled
 from grader.framework import Case, Exercise, Observations, Property, outcome_of, plain, short
 
 
@@ -85,7 +85,20 @@ class SlotOfAPosition(Property):
         return f"expected the slots {short(expected)}, got {short(observations)}"
 
 
-class TakesWhatIsMissing(Property):
+class OneTable(Property):
+    """Appends to a single table (see `table_case`)."""
+
+    def describe(self, case: Case) -> str:
+        """The table and its appends in words."""
+        pool = f"{count_of(case['num_blocks'], 'block')} of {count_of(case['block_size'], 'slot')}"
+        start = f"{count_of(case['num_tokens'], 'token')} in {count_of(case['num_owned'], 'block')} to begin with, "
+        appends = ", ".join(map(str, case["appends"]))
+        return cut(
+            f"{pool}, handed out in the order {case['order']}; {start if case['num_owned'] else ''}append {appends}"
+        )
+
+
+class TakesWhatIsMissing(OneTable):
     """Appends to one table, looking at it and at the pool each time."""
 
     sentence = "append takes only the blocks that are missing, and counts the new tokens"
@@ -133,7 +146,7 @@ class TakesWhatIsMissing(Property):
         return None
 
 
-class FailsWithoutATrace(Property):
+class FailsWithoutATrace(OneTable):
     """Appends more than the pool can hold."""
 
     sentence = "when the pool has too few blocks, append raises OutOfBlocksError and the table stays as it was"
@@ -174,10 +187,11 @@ class FailsWithoutATrace(Property):
                 problem = f"they fit, but it raised {raised}" if raised else None
             elif "OutOfBlocksError" not in outcome.get("kinds", []):
                 problem = f"they do not fit; it must raise OutOfBlocksError, but raised {raised or 'nothing'}"
-            problem = problem or table_problem(state, num_tokens, blocks, case)
+            if not problem:
+                problem = table_problem(state, num_tokens, blocks, case)
+                problem = f"after the OutOfBlocksError {problem}" if problem and not fits else problem
             if problem:
-                after = "" if fits else "after the failure "
-                return f"append number {number + 1}, of {count_of(new_tokens, 'token')}: {after}{problem}"
+                return f"append number {number + 1}, of {count_of(new_tokens, 'token')}: {problem}"
         return None
 
 
