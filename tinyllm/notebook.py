@@ -26,17 +26,21 @@ def read(path: Path) -> Notebook:
         WorkspaceError: the file is missing, or is no valid notebook; the message names the file.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # missing and doubled cell ids, mended by normalize
-            notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
-            _, notebook = nbformat.validator.normalize(notebook)
-            nbformat.validate(notebook)
+        notebook = with_unique_ids(nbformat.reads(path.read_text(encoding="utf-8"), as_version=4))
+        nbformat.validate(notebook)
     except FileNotFoundError:
         raise WorkspaceError(f"{path} is missing") from None
     except Exception as error:  # nbformat lets KeyError, AttributeError and more out on damaged files
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise WorkspaceError(f"{path} is not a readable notebook: {reason}") from None
     return notebook
+
+
+def with_unique_ids(notebook: Notebook) -> Notebook:
+    """A copy of the notebook in which no cell id is missing or doubled."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about what is mended here
+        return nbformat.validator.normalize(notebook)[1]
 
 
 def write(notebook: Notebook) -> str:
@@ -178,8 +182,7 @@ def merge(mine: Notebook, base: Notebook | None, release: Notebook) -> Merge:
         cells.extend([cell, *own[name]])
     result = deepcopy(release)
     result.cells = cells
-    _, result = nbformat.validator.normalize(result)
-    return Merge(result, tuple(carried), sum(map(len, own.values())), tuple(replaced))
+    return Merge(with_unique_ids(result), tuple(carried), sum(map(len, own.values())), tuple(replaced))
 
 
 def to_hand_in(mine: Notebook) -> Notebook:
