@@ -26,8 +26,9 @@ def read(path: Path) -> Notebook:
         WorkspaceError: the file is missing, or is no valid notebook; the message names the file.
     """
     try:
-        notebook = with_unique_ids(nbformat.reads(path.read_text(encoding="utf-8"), as_version=4))
-        nbformat.validate(notebook)
+        with warnings.catch_warnings(action="ignore"):  # about cell ids, which are mended here
+            notebook = with_unique_ids(nbformat.reads(path.read_text(encoding="utf-8"), as_version=4))
+            nbformat.validate(notebook)
     except FileNotFoundError:
         raise WorkspaceError(f"{path} is missing") from None
     except Exception as error:  # nbformat lets KeyError, AttributeError and more out on damaged files
@@ -38,8 +39,7 @@ def read(path: Path) -> Notebook:
 
 def with_unique_ids(notebook: Notebook) -> Notebook:
     """A copy of the notebook in which no cell id is missing or doubled."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about what is mended here
+    with warnings.catch_warnings(action="ignore"):  # about what is mended here
         return nbformat.validator.normalize(notebook)[1]
 
 
