@@ -84,7 +84,7 @@ def gate(
 
     with progress_bar() as bar:
         task = bar.add_task("", total=len(names or exercises()))
-        report = run_gate(names, progress=lambda name: bar.update(task, advance=1, description=name))
+        report = run_gate(names or None, progress=lambda name: bar.update(task, advance=1, description=name))
     console.print(report.table())
     for problem in report.problems:
         console.print(f"[red]{escape(problem)}[/]", soft_wrap=True)

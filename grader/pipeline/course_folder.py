@@ -26,11 +26,10 @@ from grader.pipeline.judged_run import JudgedRun, SaveJudgedScores
 
 COURSE_ID = "tinyllm"
 
-#: First thing in the head of every feedback page: whatever a student's output holds, it loads and runs nothing.
-CONTENT_POLICY = (
-    '<meta http-equiv="Content-Security-Policy" '
-    "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
-)
+#: First thing in the head of every feedback page: whatever a student's output holds, the page loads and runs nothing.
+PAGE_HEAD = """<head>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<style>div.output_area pre { white-space: pre-wrap; }</style>"""
 
 #: Written to the folder, so that nbgrader's own commands and formgrader agree with what is done here.
 CONFIG_TEXT = f"""\
@@ -119,7 +118,7 @@ class CourseFolder:
         self._converter(GenerateFeedback, day, student).start()
         path = self.root / "feedback" / student / day / f"{day}.html"
         page = path.read_text(encoding="utf-8")
-        path.write_text(page.replace("<head>", f"<head>\n{CONTENT_POLICY}", 1), encoding="utf-8")
+        path.write_text(page.replace("<head>", PAGE_HEAD, 1), encoding="utf-8")
         return path
 
     def export(self, path: Path) -> None:

@@ -14,14 +14,15 @@ from nbformat.v4 import new_output
 from nbgrader.preprocessors import Execute, SaveAutoGrades
 from nbgrader.utils import is_grade
 
+from grader.build.notebook import SETUP_TAG
 from grader.checks import find_exercise
 from grader.judge import JudgeProcess
 from grader.rendering import to_text
 from grader.results import CheckResult, Outcome, PropertyResult
 from tinyllm.paths import project_root
 
-CELL_SECONDS = 30.0  # for a cell of the student's
-CHECK_SECONDS = 180.0  # for a check; the judge's own limits for each case come long before
+CELL_SECONDS = 30.0  # for a cell that holds the student's code
+CHECK_SECONDS = 180.0  # for a check (the judge's own limits for each case come long before) and the course's setup
 NOTEBOOK_SECONDS = 600.0
 MAX_PRINTED = 100_000  # characters kept of what one cell prints
 
@@ -117,7 +118,8 @@ class JudgedRun(Execute):
         return super().process_message(msg, cell, cell_index)
 
     def _seconds_for(self, cell: Any) -> float:
-        limit = CHECK_SECONDS if is_grade(cell) else CELL_SECONDS
+        ours = is_grade(cell) or SETUP_TAG in cell.metadata.get("tags", [])
+        limit = CHECK_SECONDS if ours else CELL_SECONDS
         return max(1.0, min(limit, self._deadline - monotonic()))
 
 

@@ -22,7 +22,7 @@ from grader.build.notebook import (
 )
 from grader.build.release import FORBIDDEN, hand_out
 from grader.build.sources import BEGIN, END, STUB, cell_from_module, exercise_sources
-from grader.cli import app
+from grader.cli import app, main
 from tinyllm.errors import TinyLLMError
 from tinyllm.kv_cache.allocator import BlockAllocator, OutOfBlocksError
 from tinyllm.paths import project_root
@@ -334,9 +334,20 @@ def test_every_exercise_of_the_course_has_short_bodies_and_a_release_without_sec
 
 def test_the_command_line_helps_and_checks():
     runner = CliRunner()
-    for command in ("build", "release", "hint", "solution"):
+    for command in ("build", "gate", "grade", "release", "hint", "solution"):
         result = runner.invoke(app, [command, "--help"])
         assert result.exit_code == 0
         assert "Examples" in result.output
     assert runner.invoke(app, ["build", "--check"]).exit_code == (1 if drift() else 0)
     assert project_root().joinpath("notebooks").is_dir()
+
+
+def test_an_error_is_one_message_and_exit_status_1(monkeypatch, capsys, tmp_path):
+    for command in (["hint", "Nothing"], ["grade", str(tmp_path / "none")], ["grade", str(tmp_path)]):
+        monkeypatch.setattr("sys.argv", ["grader", *command])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert stop.value.code == 1
+        captured = capsys.readouterr()
+        assert captured.err.strip().startswith("Error: ")
+        assert "Traceback" not in captured.err
