@@ -11,7 +11,7 @@ from grader.framework import MAX_CASE_TEXT, short
 from tinyllm.kv_cache.allocator import BlockAllocator
 
 #: Errors that a wrong answer may raise where the right one raises a certain error, or none.
-ANY_ERROR = (MemoryError, ValueError, LookupError, RuntimeError, AssertionError, TypeError)
+ANY_ERROR = (MemoryError, ValueError, RuntimeError, AssertionError)
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:

@@ -1,0 +1,15 @@
+"""The gate holds for every exercise of the course; `make gate` runs it on more seeds."""
+
+from __future__ import annotations
+
+import pytest
+
+from grader.checks import exercises
+from grader.gate import run_gate
+
+
+@pytest.mark.parametrize("name", exercises())
+def test_the_gate_holds(name: str) -> None:
+    report = run_gate([name], seeds=(1, 2))
+    assert not report.problems
+    assert sum(sum(row.tried.values()) for row in report.rows) >= 20, "the gate has hardly checked anything"
