@@ -465,7 +465,8 @@ cache.write(0, k, v, torch.tensor(table.append(10)))
 
 # %%
 k_read, v_read = cache.gather(0, torch.tensor(table.slots(0, 10)))
-plots.kv_rows({"pool: K of head 0, by slot": cache.k[0, :, 0], "gathered, by position": k_read[:, 0]}, P)
+k_pool, _ = cache.gather(0, torch.arange(N * P))
+plots.kv_rows({"pool: K of head 0, by slot": k_pool[:, 0], "gathered, by position": k_read[:, 0]}, P)
 
 # %% [markdown]
 # In the pool the sequence is in pieces, at the right it is whole again. Attention over the gathered rows is attention
@@ -702,9 +703,9 @@ serve("Six tokens")
 # %%
 for finished in tables.values():
     finished.release()
-held = len(prefix_cache.blocks)
+free_before = allocator.num_free
 freed = prefix_cache.evict(2)
-held, freed, allocator.num_free
+free_before, freed, allocator.num_free
 
 # %% [markdown]
 # ## Finale: the engine on your parts
@@ -812,6 +813,7 @@ most = fitted(paged)[0] / fitted(contiguous)[0]
 steady = fitted(paged)[1] / fitted(contiguous)[1]
 print(f"most at once: {most:.1f} times more, while the pool is full: {steady:.1f} times more")
 print(f"the whole trace: {len(contiguous):,} steps contiguous, {len(paged):,} paged")
+print(f"preempted and computed again: {sum(r.num_preempted for r in paged)} times")
 
 # %% [markdown]
 # Below are 96 of the 1,024 blocks over time. At first each request's blocks lie side by side. As requests come and go they
