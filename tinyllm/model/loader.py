@@ -116,8 +116,8 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         CheckpointError: there is no such file, the index names a missing one, or a file is damaged.
     """
     if (folder / INDEX).is_file():
-        weight_map = read_json(folder / INDEX).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
+        weight_map = read_json(folder / INDEX).get("weight_map") or None
+        if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
             raise CheckpointError(f"{folder / INDEX} has no weight_map; copy the checkpoint folder again")
         paths = [folder / shard for shard in sorted(set(weight_map.values()))]
     else:

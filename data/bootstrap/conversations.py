@@ -1,0 +1,145 @@
+"""Conversations of the generated world: what a user may ask an assistant, and a fitting short answer."""
+
+from __future__ import annotations
+
+import documents
+from world import TABLES, WORDS, WORLD, Pen, Row, join, numbered, read
+
+PHRASES = read("conversations.toml")
+TASKS = PHRASES["tasks"]
+
+Message = dict[str, str]
+Turn = tuple[str, str]  # what the user says, what the assistant answers
+
+SHARE_WITH_SYSTEM_PROMPT = 0.3
+
+
+def ask(pen: Pen, phrases: list[str], facts: Row | None = None) -> str:
+    """A question or request as people type it: its mark may be missing, its letters may be small."""
+    text = pen.write(phrases, facts)
+    if text.endswith("?"):
+        text = text[:-1] + pen.rng.choice(["?", "?", "?", ""])
+    else:
+        text += pen.rng.choice([".", ".", "", "!"])
+    return text.lower() if pen.rng.random() < 0.1 else text
+
+
+def small_talk(pen: Pen) -> Turn:
+    """Greetings, moods, thanks, and who it is."""
+    phrases = pen.rng.choice(PHRASES["small_talk"])
+    return ask(pen, phrases["ask"]), pen.write(phrases["answer"])
+
+
+def unknown(pen: Pen) -> Turn:
+    """A question that it cannot answer, and says so."""
+    return ask(pen, PHRASES["unknown"]["ask"]), pen.write(PHRASES["unknown"]["answer"])
+
+
+def about(pen: Pen) -> Turn:
+    """A question about a fact that is always the same."""
+    phrases = pen.pick([(phrases, phrases["weight"]) for phrases in PHRASES["about"]])
+    row = pen.row(phrases["table"])
+    return ask(pen, phrases["ask"], row), pen.write(phrases["answer"], row)
+
+
+def two_words(pen: Pen) -> Turn:
+    """Two words of the course at once."""
+    first, second = pen.rng.sample(TABLES["glossary"], 2)
+    asked = ask(pen, TASKS["two_words"]["ask"], {"term": first["term"], "other": second["term"]})
+    return asked, f"{first['meaning']} {second['meaning']}"
+
+
+def describe(pen: Pen) -> Turn:
+    """A town or an animal, in several sentences."""
+    if pen.rng.random() < 0.5:
+        town = pen.row("towns")
+        return ask(pen, TASKS["town"]["ask"], town), documents.town(pen, town)
+    animal = pen.row("animals")
+    return ask(pen, TASKS["animal"]["ask"], animal), documents.animal(pen, animal)
+
+
+def story(pen: Pen) -> Turn:
+    """A story, mostly about the animal that was asked for."""
+    if pen.rng.random() < 0.3:
+        return ask(pen, TASKS["story"]["ask"]), documents.story(pen)
+    animal = pen.row("animals")
+    return ask(pen, TASKS["animal_story"]["ask"], animal), documents.story(pen, animal["animal"])
+
+
+def recipe(pen: Pen) -> Turn:
+    """A recipe for the dish that was asked for."""
+    dish = documents.dish(pen)
+    return ask(pen, TASKS["recipe"]["ask"], dish), documents.recipe(pen, dish)
+
+
+def how_to(pen: Pen) -> Turn:
+    """The steps of a task."""
+    task = pen.rng.choice(list(WORLD["how_to"]))
+    return ask(pen, TASKS["how_to"]["ask"], {"task": task}), documents.how_to(pen, task)
+
+
+def packing(pen: Pen) -> Turn:
+    """What to take along, in a sentence."""
+    trip, items = pen.rng.choice(list(WORLD["packing"].items()))
+    return ask(pen, TASKS["packing"]["ask"], {"trip": trip}), f"For {trip} you need {join(items)}."
+
+
+def name_some(pen: Pen) -> Turn:
+    """As many things of a kind as were asked for, in a sentence or as a list."""
+    kind, all_items = pen.rng.choice(list(WORLD["kinds"].items()))
+    number, count = pen.rng.choice([("two", 2), ("three", 3), ("three", 3), ("four", 4), ("five", 5)])
+    items = pen.some(all_items, count, count)
+    facts = {"number": number, "kind": kind}
+    if pen.rng.random() < 0.3:
+        return ask(pen, TASKS["list_some"]["ask"], facts), "\n".join(numbered(items))
+    sentence = join(items) + "."
+    return ask(pen, TASKS["name_some"]["ask"], facts), sentence[0].upper() + sentence[1:]
+
+
+def stated(pen: Pen) -> Turn:
+    """A question whose answer stands in what the user wrote. All is drawn anew, so it must be read, not known."""
+    facts: Row = {}
+    for name, values in (
+        ("", WORDS["first"]),
+        ("town_", [row["town"] for row in TABLES["towns"]]),
+        ("job_", list(WORLD["jobs"])),
+        ("thing_", WORDS["thing"]),
+        ("adjective_", WORDS["adjective"]),
+    ):
+        facts[f"{name}a"], facts[f"{name}b"] = pen.rng.sample(values, 2)
+    phrases = PHRASES["stated"]
+    topic = pen.rng.choice(["lives", "has"])
+    question, answer = pen.rng.choice(phrases[f"{topic}_ask"])
+    return f"{pen.write([phrases[topic]], facts)} {pen.write([question], facts)}", pen.write([answer], facts)
+
+
+def greeting(pen: Pen, person: Row) -> Turn:
+    """A user who gives a name."""
+    return ask(pen, TASKS["greeting"]["ask"], person), pen.write(TASKS["greeting"]["answer"], person)
+
+
+def own_name(pen: Pen, person: Row) -> Turn:
+    """The name that was given earlier."""
+    return ask(pen, TASKS["own_name"]["ask"]), pen.write(TASKS["own_name"]["answer"], person)
+
+
+KINDS = (
+    (small_talk, 4), (about, 14), (two_words, 1), (describe, 2), (story, 5), (recipe, 2), (how_to, 1), (packing, 1),
+    (name_some, 3), (stated, 4), (unknown, 2),
+)  # fmt: skip
+
+
+def conversation(pen: Pen) -> list[Message]:
+    """One to three turns on random subjects, some under a system prompt, some framed by the user's name."""
+    turns = [pen.pick(KINDS)(pen) for _ in range(pen.rng.choice([1, 1, 1, 2, 3]))]
+    if pen.rng.random() < 0.1:
+        person = pen.person()
+        turns.insert(0, greeting(pen, person))
+        if pen.rng.random() < 0.6:
+            turns.append(own_name(pen, person))
+    messages: list[Message] = []
+    if pen.rng.random() < SHARE_WITH_SYSTEM_PROMPT:
+        messages.append({"role": "system", "content": pen.rng.choice(PHRASES["system_prompts"])})
+    for asked, answer in turns:
+        messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+    return messages

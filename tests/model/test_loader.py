@@ -1,0 +1,118 @@
+"""Checkpoints written and read back, and everything that can be wrong with one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.checkpoints import random_model, small_config
+
+from tinyllm.errors import CheckpointError
+from tinyllm.model.loader import INDEX, WEIGHTS, checkpoint_shapes, load_model, save_model
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A folder with a small random checkpoint, to be spoilt."""
+    folder = tmp_path / "checkpoint"
+    save_model(random_model(small_config()), folder)
+    return folder
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_what_is_saved_is_what_is_loaded(tmp_path: Path, tied: bool) -> None:
+    model = random_model(small_config(tie_word_embeddings=tied))
+    save_model(model, tmp_path)
+    loaded = load_model(tmp_path)
+    assert loaded.config == model.config
+    assert not loaded.training
+    assert not any(weight.requires_grad for weight in loaded.parameters())
+    state, expected = loaded.state_dict(), model.state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+
+def test_a_file_holds_the_tensors_that_its_config_promises(checkpoint: Path) -> None:
+    shapes = {name: tuple(tensor.shape) for name, tensor in load_file(checkpoint / WEIGHTS).items()}
+    assert shapes == checkpoint_shapes(small_config())
+
+
+def test_a_tied_file_may_repeat_the_head(checkpoint: Path) -> None:
+    tensors = load_file(checkpoint / WEIGHTS)
+    save_file({**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"].clone()}, checkpoint / WEIGHTS)
+    assert load_model(checkpoint).config.tie_word_embeddings
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no checkpoint folder at .*nowhere"):
+        load_model(tmp_path / "nowhere")
+
+
+def test_no_weights(checkpoint: Path) -> None:
+    (checkpoint / WEIGHTS).unlink()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is missing.*copy the checkpoint folder again"):
+        load_model(checkpoint)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 2000, -100], ids=["empty", "in the length", "in the header", "in the data"])
+def test_weights_cut_short(checkpoint: Path, keep: int) -> None:
+    whole = (checkpoint / WEIGHTS).read_bytes()
+    (checkpoint / WEIGHTS).write_bytes(whole[:keep])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged or was cut short.*copy it again"):
+        load_model(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda t: t.pop("model.layers.1.self_attn.k_norm.weight"), r"1 missing: model\.layers\.1\.self_attn\.k_norm"),
+        (lambda t: t.update({"model.layers.9.extra": torch.zeros(2)}), r"1 unknown: model\.layers\.9\.extra"),
+        (
+            lambda t: t.update({"model.norm.weight": torch.zeros(41)}),
+            r"1 of the wrong shape: model\.norm\.weight is \[41\] and should be \[40\]",
+        ),
+        (lambda t: t.clear(), r"35 missing: model\.embed_tokens.*, \.\.\."),
+    ],
+    ids=["missing", "unknown", "misshaped", "none"],
+)
+def test_weights_that_do_not_fit_the_config(checkpoint: Path, change: object, complaint: str) -> None:
+    tensors = load_file(checkpoint / WEIGHTS)
+    change(tensors)  # type: ignore[operator]
+    save_file(tensors, checkpoint / WEIGHTS)
+    with pytest.raises(CheckpointError, match=complaint):
+        load_model(checkpoint)
+
+
+def test_an_untied_config_needs_a_head(checkpoint: Path) -> None:
+    raw = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps({**raw, "tie_word_embeddings": False}))
+    with pytest.raises(CheckpointError, match=r"1 missing: lm_head\.weight"):
+        load_model(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("index", "complaint"),
+    [
+        (
+            {"weight_map": {"model.norm.weight": "model-00002-of-00002.safetensors"}},
+            "model-00002-of-00002.safetensors is missing",
+        ),
+        ({}, "has no weight_map"),
+        ({"weight_map": {"model.norm.weight": 3}}, "has no weight_map"),
+    ],
+    ids=["missing shard", "empty", "nonsense"],
+)
+def test_an_index_that_leads_nowhere(checkpoint: Path, index: object, complaint: str) -> None:
+    (checkpoint / INDEX).write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=complaint):
+        load_model(checkpoint)
+
+
+def test_another_architecture(checkpoint: Path) -> None:
+    raw = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps({**raw, "architectures": ["GPT2LMHeadModel"]}))
+    with pytest.raises(CheckpointError, match="architecture GPT2LMHeadModel is not supported"):
+        load_model(checkpoint)

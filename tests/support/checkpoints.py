@@ -1,0 +1,36 @@
+"""Small random checkpoints, for the tests that read them from files."""
+
+from __future__ import annotations
+
+import torch
+
+from tinyllm.config import ModelConfig
+from tinyllm.model.qwen3 import Qwen3ForCausalLM
+
+
+def small_config(**changes: object) -> ModelConfig:
+    """A config of odd sizes; head_dim is not hidden_size / num_heads."""
+    sizes = {
+        "vocab_size": 131,
+        "hidden_size": 40,
+        "intermediate_size": 56,
+        "num_layers": 3,
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "head_dim": 12,
+        "rope_theta": 10_000.0,
+        "eos_token_ids": (3, 5),
+    }
+    return ModelConfig(**{**sizes, **changes})  # type: ignore[arg-type]
+
+
+def random_model(config: ModelConfig, seed: int = 0) -> Qwen3ForCausalLM:
+    """Random weights, large enough that attention is peaked and a wrong key or value shows."""
+    torch.manual_seed(seed)
+    model = Qwen3ForCausalLM(config)
+    for name, weight in model.named_parameters():
+        if "norm" in name:
+            torch.nn.init.uniform_(weight, 0.5, 1.5)
+        else:
+            torch.nn.init.normal_(weight, std=0.3)
+    return model.requires_grad_(False).eval()
