@@ -21,6 +21,7 @@ from types import CodeType, TracebackType
 from typing import Any, TypeVar
 
 from tinyllm.errors import PartError, WorkspaceError
+from tinyllm.files import write_text
 from tinyllm.paths import work_dir
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -124,14 +125,14 @@ def use(obj: Any) -> None:
         print(f"{name}: this is the reference itself; nothing to record.")
         return
     source = source_of(obj)
-    write_atomically(source_file(name), source)
+    write_text(source_file(name), source)
     print(f"{name}: recorded. {own_reason(name)[1].capitalize()}.")
 
 
 def stamp(name: str, source: str, right: bool) -> None:
     """Record what a check said about this very source."""
     text = json.dumps({"source_hash": source_hash(source), "right": right}, indent=1)
-    write_atomically(stamp_file(name), text + "\n")
+    write_text(stamp_file(name), text + "\n")
 
 
 def source_file(name: str) -> Path:
@@ -142,14 +143,6 @@ def source_file(name: str) -> Path:
 def stamp_file(name: str) -> Path:
     """Where the result of the last check of a part is kept."""
     return work_dir() / "parts" / f"{name}.stamp.json"
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old text or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def own_reason(name: str) -> tuple[bool, str]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from tinyllm.engine.metrics import RequestMetrics
 from tinyllm.errors import WorkspaceError
-from tinyllm.parts import write_atomically
+from tinyllm.files import write_text
 from tinyllm.paths import work_dir
 from tinyllm.traces import TraceRequest, make_trace
 
@@ -121,5 +121,5 @@ def record(row: Row) -> Scoreboard:
     """Keep a row, in place of an older one of the same day, and return the scoreboard."""
     others = [other for other in load().rows if other.day != row.day]
     board = Scoreboard(tuple(sorted([*others, row], key=lambda other: other.day)))
-    write_atomically(path(), json.dumps([asdict(item) for item in board.rows], indent=1) + "\n")
+    write_text(path(), json.dumps([asdict(item) for item in board.rows], indent=1) + "\n")
     return board
