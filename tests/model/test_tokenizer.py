@@ -198,6 +198,12 @@ def test_content_that_the_template_cannot_write(tokenizer: Tokenizer) -> None:
         tokenizer.apply_chat_template([{"role": "user", "content": 3}])
 
 
+@pytest.mark.parametrize("text", [b"bytes", None, 3, "half a \ud800 character"])
+def test_what_is_no_text(tokenizer: Tokenizer, text: object) -> None:
+    with pytest.raises(RequestError, match=r"cannot encode .* give a str"):
+        tokenizer.encode(text)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
 def test_a_missing_file(folder: Path, name: str) -> None:
     (folder / name).unlink()

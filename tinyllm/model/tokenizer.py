@@ -58,9 +58,18 @@ class Tokenizer:
         Args:
             text: any string.
             allow_special: let `<|im_end|>` and its like in `text` become control tokens. For trusted text only.
+
+        Raises:
+            RequestError: `text` is no string, or holds half a character (a lone surrogate).
         """
         tokenizer = self._with_control if allow_special else self._plain
-        return tokenizer.encode(text, add_special_tokens=False).ids
+        try:
+            return tokenizer.encode(text, add_special_tokens=False).ids
+        except TypeError:
+            raise RequestError(
+                f"cannot encode {text!r:.100}: give a str. One with a lone surrogate, as "
+                'errors="surrogateescape" leaves behind, has no UTF-8 form; decode its bytes with errors="replace"'
+            ) from None
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """The text of `ids`, with or without its control tokens.
