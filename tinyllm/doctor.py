@@ -247,9 +247,12 @@ def compiler() -> Finding:
 
 
 def node() -> Finding:
-    """Whether Node is there."""
-    fix = "Debian, Ubuntu: `sudo apt install nodejs`; macOS: `brew install node`"
-    return _program("Node", find_program("node", "nodejs"), "tests of the site", fix)
+    """Whether Node is there, and npm with it."""
+    fix = "Debian, Ubuntu: `sudo apt install nodejs npm`; macOS: `brew install node`"
+    found = _program("Node", find_program("node", "nodejs"), "building the site", fix)
+    if found.state == "ok" and find_program("npm") is None:
+        return Finding("Node", "limited", "found, but without npm", "building the site", fix)
+    return found
 
 
 def mdbook() -> Finding:
