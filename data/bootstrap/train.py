@@ -119,7 +119,7 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n  python data/bootstrap/train.py --out data/bootstrap/checkpoint\n"
-        "  python data/bootstrap/train.py --out /tmp/try --steps 100   # a bad model, in half a minute",
+        "  python data/bootstrap/train.py --out /tmp/try --steps 100   # a bad model, in a few minutes",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint, made if missing")
     parser.add_argument("--steps", type=int, default=1500, help="training steps of 2,048 tokens (default %(default)s)")
