@@ -12,8 +12,9 @@ from grader.framework import Exercise
 from grader.learner import exercise_of
 from grader.results import CheckResult
 from grader.running import Ending, LocalDriver, Report, run
-from grader.usage import ShortError
+from grader.usage import ShortError, UsageError
 from grader.wire import WireError, decode, encode_report, receive, send
+from tinyllm.parts import all_parts
 
 SECONDS = 120.0  # the judge may be busy with another exercise, or starting
 
@@ -29,10 +30,13 @@ def check_hidden(obj: Any) -> float:
     in $GRADER_SECRET_SEED or a fresh one.
 
     Raises:
-        UsageError: this is no answer to an exercise.
+        UsageError: this is no answer to an exercise, or the course's own one.
         JudgeUnreachable: there should be a judge, and it does not answer.
     """
     exercise = exercise_of(obj)
+    part = all_parts().get(exercise.name)  # an exercise without a part has its solution in the lesson alone
+    if part is not None and obj is part.reference:
+        raise UsageError(f"this {exercise.name} is the course's own, imported after your answer; it earns nothing")
     address = os.environ.get("GRADER_JUDGE")
     if address:
         result = judged_elsewhere(address, exercise, obj)

@@ -39,6 +39,8 @@
 # %% setup=true
 import torch
 
+torch.set_num_threads(1)  # the model is so small that a second thread mostly waits; with one, times can be compared
+
 # %%
 from tinyllm.doctor import doctor
 

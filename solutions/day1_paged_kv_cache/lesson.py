@@ -716,6 +716,7 @@ free_before, freed, allocator.num_free
 # %%
 from tinyllm import LLM, SamplingParams
 
+torch.set_num_threads(1)  # as on Day 0
 mine = LLM(parts="mine", num_blocks=256)
 
 # %% [markdown]

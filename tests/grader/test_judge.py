@@ -22,6 +22,7 @@ from grader.hidden import JudgeUnreachable, check_hidden, converse, judged_elsew
 from grader.judge import JudgeError, JudgeProcess
 from grader.results import CheckResult, Outcome
 from grader.sitting import Judge
+from grader.usage import UsageError
 from grader.wire import decode, encode, receive, send
 
 SEED = 7
@@ -179,7 +180,10 @@ def test_fault_of_the_course_is_no_mark(judge: Judge, monkeypatch: pytest.Monkey
 SUBMISSION = """
 import os
 from grader.hidden import check_hidden
-from tinyllm.kv_cache.sizing import kv_bytes_per_token as reference, reservation_waste
+from tinyllm.kv_cache.sizing import kv_bytes_per_token as reference, reservation_waste as other_reference
+
+def reservation_waste(requests, num_slots, region, paged):
+    return other_reference(requests, num_slots, region, paged)
 
 def kv_bytes_per_token(config, bytes_per_element):
     {body}
@@ -238,7 +242,10 @@ def test_judge_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_hidden_check_without_a_judge(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from tinyllm.kv_cache.sizing import kv_bytes_per_token
+    from tinyllm.kv_cache.sizing import kv_bytes_per_token as reference
+
+    def kv_bytes_per_token(config: Any, bytes_per_element: int) -> int:
+        return reference(config, bytes_per_element)
 
     monkeypatch.delenv("GRADER_JUDGE", raising=False)
     monkeypatch.setenv("GRADER_SECRET_SEED", "4711")
@@ -249,6 +256,13 @@ def test_hidden_check_without_a_judge(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "kv_bytes_per_token: right, 2 of 2 points" in shown.out
     assert "4711" not in shown.out
     assert shown.err == ""
+
+
+def test_the_courses_own_object_is_not_an_answer() -> None:
+    from tinyllm.kv_cache.allocator import BlockAllocator
+
+    with pytest.raises(UsageError, match="course's own"):
+        check_hidden(BlockAllocator)
 
 
 def test_judge_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
