@@ -113,13 +113,14 @@ q.shape, k.shape, v.shape  # [T, Hq, D], [T, Hkv, D], [T, Hkv, D]
 # ### QK-norm
 #
 # Qwen3 brings every query and every key to the same root mean square before they meet, then scales each channel by a
-# learned weight. So no score explodes because one vector happens to be long:
+# learned weight. So no score explodes because one vector happens to be long. Below, the weight is divided out again, to
+# see what the norm alone does: every vector gets the length of the square root of D.
 
 # %%
 from tinyllm import plots
 
 q_normed, k_normed = attention.q_norm(q), attention.k_norm(k)
-plots.query_norms(q, q_normed)
+plots.query_norms(q, q_normed / attention.q_norm.weight)
 
 # %% [markdown]
 # ### RoPE
