@@ -17,9 +17,7 @@ from hypothesis import settings
 from tinyllm.doctor import CHECKS, Finding, cuda_device
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing in the tests may load from a network
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # for tiny tensors threads cost more than they bring
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for tiny tensors threads cost more than they bring
 
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
 
