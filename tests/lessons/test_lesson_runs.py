@@ -25,9 +25,9 @@ from tinyllm.paths import project_root
 REPORT_DAY_1 = """
 import json
 print(json.dumps({
-    "mine": my_parts.mine, "most": most, "steady": steady, "waste": measured,
+    "mine": my_parts.mine, "most": most, "steady": [steady, steady_all], "waste": measured,
     "same_tokens": answer.outputs[0].token_ids == reference.chat(question)[0].outputs[0].token_ids,
-    "same_pool": [r.num_free_blocks for r in with_model] == [r.num_free_blocks for r in without],
+    "same_pool": [r.num_free_blocks for r in paged] == [r.num_free_blocks for r in all_paged[:300]],
     "blocks_saved": saved, "tokens_hit": hits, "rows": len(scoreboard.load().rows),
 }))
 """
@@ -102,7 +102,7 @@ def test_the_engine_ran_on_the_parts_of_the_notebook(finale: dict[str, Any]) -> 
 @pytest.mark.timeout(600)
 def test_at_least_four_times_more_requests_fit_in_the_same_pool(finale: dict[str, Any]) -> None:
     assert finale["most"] >= 4
-    assert finale["steady"] >= 4
+    assert min(finale["steady"]) >= 4, "in the first steps with the model, and over the whole trace"
 
 
 @pytest.mark.needs("checkpoint")
