@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,15 +60,21 @@ class CourseFolder:
 
     @contextmanager
     def logging_to(self, path: Path) -> Iterator[None]:
-        """Send what nbgrader has to say to a file, and SQLAlchemy's advice to nbgrader's authors nowhere."""
+        """Send what nbgrader has to say to a file, and SQLAlchemy's advice to nbgrader's authors nowhere.
+
+        nbgrader starts `alembic` by its name, so this Python's programs are on the path meanwhile.
+        """
         handler = logging.FileHandler(path, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
         self.log.addHandler(handler)
+        path_before = os.environ.get("PATH", "")
+        os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), path_before])
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", SAWarning)
                 yield
         finally:
+            os.environ["PATH"] = path_before
             self.log.removeHandler(handler)
             handler.close()
 
