@@ -77,7 +77,7 @@ def html_row(item: PropertyResult, below: list[tuple[str, str]], column: int) ->
         body = f"<pre style='margin:0;white-space:pre-wrap'>{escape(text)}</pre>" if label == PRINTED else prose(text)
         extra += f"<div style='grid-column:2/-1;overflow-wrap:anywhere'>{name}{body}</div>"
     colour = f"color:{COLOURS[item.outcome]}"
-    columns = f"1.6em {0.5 * column + 0.7:g}em 1fr"
+    columns = f"1.6em {column + 1}ch 1fr"
     return (
         f"<li style='display:grid;grid-template-columns:{columns};margin:2px 0'>"
         f"<span style='{colour}'>{MARKS[item.outcome]}</span> <span style='{colour}'>{item.outcome}</span> "
