@@ -134,5 +134,5 @@ class KVCacheMachine(RuleBasedStateMachine):
         assert self.allocator.num_free == self.allocator.num_blocks, "a block was lost"
 
 
-KVCacheMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+KVCacheMachine.TestCase.settings = settings(max_examples=400, stateful_step_count=40, deadline=None)
 TestKVCache = pytest.mark.timeout(600)(KVCacheMachine.TestCase)
