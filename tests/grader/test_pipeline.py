@@ -83,8 +83,7 @@ def graded(tmp_path_factory) -> Graded:
     answers = dict(answers_of_class(DAY, mistakes=False))
     right = answers["perfect"]
     texts = {name: submission(DAY, one) for name, one in answers.items()}
-    texts["mutant-function"] = submission(DAY, one_mutant("kv_bytes_per_token", right))
-    texts["mutant-class"] = submission(DAY, one_mutant("BlockAllocator", right))
+    texts |= {f"mutant-{name}": submission(DAY, one_mutant(name, right)) for name in DAY.exercises}
     texts["ends-python"] = with_own_cell(texts["perfect"], "BlockTable", ENDS_PYTHON)
     texts["never-ends"] = with_own_cell(texts["perfect"], "BlockTable", NEVER_ENDS)
     texts["broken"] = submission(
@@ -105,9 +104,9 @@ def graded(tmp_path_factory) -> Graded:
     return Graded(out, marks)
 
 
-def test_the_seed_separates_the_two_mutants_used_here():
-    assert not expected("kv_bytes_per_token", mutants_of("kv_bytes_per_token")[0])
-    assert not expected("BlockAllocator", mutants_of("BlockAllocator")[0])
+@pytest.mark.parametrize("exercise", DAY.exercises)
+def test_the_seed_separates_the_mutants_used_here(exercise):
+    assert not expected(exercise, mutants_of(exercise)[0])
 
 
 @pytest.mark.parametrize(("student", "points"), [("perfect", 20), ("untouched", 0), ("noisy", 20)])
@@ -124,10 +123,9 @@ def test_half_done_earns_the_exercises_that_are_done(graded):
     assert {outcomes[name] for name in DAY.exercises if name not in done} == {"not attempted"}
 
 
-@pytest.mark.parametrize(
-    ("student", "exercise"), [("mutant-function", "kv_bytes_per_token"), ("mutant-class", "BlockAllocator")]
-)
-def test_a_mutant_loses_exactly_what_it_breaks_and_is_named_in_words(graded, student, exercise):
+@pytest.mark.parametrize("exercise", DAY.exercises)
+def test_a_mutant_loses_exactly_what_it_breaks_and_is_named_in_words(graded, exercise):
+    student = f"mutant-{exercise}"
     mutant = specimens(find_exercise(exercise)).mutants[0]
     right = expected(exercise, mutant.name)
     marks = {name: spec.points for name, spec in DAY.exercises.items()}
@@ -173,11 +171,11 @@ def test_noise_on_stderr_is_no_failure_and_no_part_of_the_tick_list(graded):
 
 
 def test_feedback_runs_nothing_and_hides_the_cases(graded):
-    path = graded.out / "feedback" / "mutant-class" / DAY.name / f"{DAY.name}.html"
+    path = graded.out / "feedback" / "mutant-BlockAllocator" / DAY.name / f"{DAY.name}.html"
     page = path.read_text()
     assert '<head>\n<meta http-equiv="Content-Security-Policy" content="default-src \'none\';' in page
-    assert "seed" not in graded.feedback("mutant-class")
-    assert "smallest failing input" not in graded.feedback("mutant-class")
+    assert "seed" not in graded.feedback("mutant-BlockAllocator")
+    assert "smallest failing input" not in graded.feedback("mutant-BlockAllocator")
 
 
 def test_the_output_is_an_nbgrader_course_whose_release_is_ours(graded):
