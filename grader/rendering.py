@@ -88,7 +88,8 @@ def html_row(item: PropertyResult, below: list[tuple[str, str]], column: int) ->
 class _Screen:
     """What was shown last, and in which run of a cell: a result is shown once there, by `check` or as its value."""
 
-    last: tuple[int, int] | None = None
+    result: CheckResult | None = None  # the object, not its id: that of a result that is gone may be given to the next
+    run = 0
 
 
 def show(result: CheckResult) -> None:
@@ -97,9 +98,8 @@ def show(result: CheckResult) -> None:
     if shell is None:
         print(to_text(result))
         return
-    now = (id(result), shell.execution_count)
-    if _Screen.last != now:
-        _Screen.last = now
+    if _Screen.result is not result or _Screen.run != shell.execution_count:
+        _Screen.result, _Screen.run = result, shell.execution_count
         data = {"text/plain": to_text(result), "text/html": to_html(result)}
         sys.modules["IPython"].display.display(data, raw=True)
 
