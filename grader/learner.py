@@ -64,8 +64,7 @@ def exercise_of(obj: Any) -> Exercise:
 
 def keep_stamp(obj: Any, result: CheckResult) -> None:
     """Record the result beside the source that it belongs to, for `LLM(parts="mine")`."""
-    part = parts.all_parts().get(result.exercise)
-    if part is None or obj is part.reference:
+    if result.exercise not in parts.all_parts() or parts.is_reference(obj):
         return
     try:
         parts.stamp(result.exercise, parts.source_of(obj), bool(result))

@@ -88,6 +88,11 @@ def find_part(name: str) -> Part:
     return parts[name]
 
 
+def is_reference(obj: Any) -> bool:
+    """Whether an object is the course's own part, and not one that a learner wrote."""
+    return any(obj is item.reference for item in all_parts().values())
+
+
 # ---------------------------------------------------------------- recording
 
 
@@ -120,8 +125,8 @@ def use(obj: Any) -> None:
     Raises:
         WorkspaceError: no part has that name.
     """
-    name = getattr(obj, "__name__", repr(obj))
-    if obj is find_part(name).reference:
+    name = find_part(getattr(obj, "__name__", repr(obj))).name
+    if is_reference(obj):
         print(f"{name}: this is the reference itself; nothing to record.")
         return
     source = source_of(obj)

@@ -150,7 +150,10 @@ class LLMEngine:
             if not ready:
                 continue
             row = rows[-1] + 1 if rows else 0
-            group = [item.request, *self._fork_siblings(item.request)]
+            group = [item.request]
+            if item.request.num_output_tokens == 0:
+                self.kv.remember(item.request.request_id, item.request.token_ids)
+                group += self._fork_siblings(item.request)
             sampling += group
             rows += [row] * len(group)
         draws = [draw(r.params.seed or 0, r.index, r.num_output_tokens) for r in sampling]
@@ -164,9 +167,7 @@ class LLMEngine:
         return finished
 
     def _fork_siblings(self, request: Request) -> list[Request]:
-        """When a prompt has just been computed, keep its blocks for later ones and start its other continuations."""
-        if request.num_output_tokens == 0:
-            self.kv.remember(request.request_id, request.token_ids)
+        """Start the other continuations of a prompt that has just been computed; they share its blocks."""
         siblings = [
             replace(
                 request,

@@ -41,8 +41,6 @@ class KVCacheManager:
         if config.enable_prefix_caching:
             self.prefix_cache = parts["PrefixCache"](self.allocator, config.block_size)
         self.tables: dict[str, Any] = {}
-        self.num_prefix_tokens_hit = 0
-        self.num_prefix_tokens_asked = 0
 
     # ------------------------------------------------------------ a request's life
 
@@ -61,8 +59,6 @@ class KVCacheManager:
             table.release()
             return None
         self.tables[request_id] = table
-        self.num_prefix_tokens_hit += num_cached
-        self.num_prefix_tokens_asked += len(token_ids)
         return num_cached
 
     def append(self, request_id: str, num_tokens: int) -> list[int] | None:
