@@ -1,0 +1,1 @@
+"""What the shipped models are made of: an imaginary country, tasks over it, training and evaluation."""

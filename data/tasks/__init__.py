@@ -1,0 +1,1 @@
+"""What the models are trained and measured on: one kind of task a module."""
