@@ -1,9 +1,12 @@
-"""Conversations of the generated world: what a user may ask an assistant, and a fitting short answer."""
+"""Conversations: what a user may ask an assistant, and a fitting short answer."""
 
 from __future__ import annotations
 
-import documents
-from world import TABLES, WORDS, WORLD, Pen, Row, join, numbered, read
+from collections.abc import Sequence
+
+from data.tasks.talk import documents
+from data.tasks.talk.pen import FACTS, TABLES, WORDS, Pen, Row, join, numbered, read
+from data.tasks.talk.split import is_held_out, redraw
 
 PHRASES = read("conversations.toml")
 TASKS = PHRASES["tasks"]
@@ -14,9 +17,31 @@ Turn = tuple[str, str]  # what the user says, what the assistant answers
 SHARE_WITH_SYSTEM_PROMPT = 0.3
 
 
-def ask(pen: Pen, phrases: list[str], facts: Row | None = None) -> str:
+class NothingHeldOut(LookupError):
+    """All the phrases for this subject are trained; draw another subject."""
+
+
+def ask(pen: Pen, phrases: Sequence[str], facts: Row | None = None) -> str:
+    """A question or request about `facts`, from the pen's side of the split, as people type it.
+
+    Raises:
+        NothingHeldOut: every way to ask this is trained, and the pen writes what is held out.
+    """
+    ours = phrases
+    if facts is not None:
+        ours = [phrase for phrase in phrases if is_trained(phrase, phrases, facts) != pen.held_out]
+        if not ours:
+            raise NothingHeldOut
+    return typed(pen, pen.write(ours, facts))
+
+
+def is_trained(phrase: str, phrases: Sequence[str], facts: Row) -> bool:
+    """Whether training may ask this: the first of the phrases always, the others unless the pair is held out."""
+    return phrase == phrases[0] or not is_held_out(phrase.format_map(facts))
+
+
+def typed(pen: Pen, text: str) -> str:
     """A question or request as people type it: its mark may be missing, its letters may be small."""
-    text = pen.write(phrases, facts)
     if text.endswith("?"):
         text = text[:-1] + pen.rng.choice(["?", "?", "?", ""])
     else:
@@ -61,9 +86,10 @@ def describe(pen: Pen) -> Turn:
 def story(pen: Pen) -> Turn:
     """A story, mostly about the animal that was asked for."""
     if pen.rng.random() < 0.3:
-        return ask(pen, TASKS["story"]["ask"]), documents.story(pen)
+        return ask(pen, TASKS["story"]["ask"]), redraw(lambda: documents.story(pen), pen.held_out)
     animal = pen.row("animals")
-    return ask(pen, TASKS["animal_story"]["ask"], animal), documents.story(pen, animal["animal"])
+    asked = ask(pen, TASKS["animal_story"]["ask"], animal)
+    return asked, redraw(lambda: documents.story(pen, animal["animal"]), pen.held_out)
 
 
 def recipe(pen: Pen) -> Turn:
@@ -74,19 +100,19 @@ def recipe(pen: Pen) -> Turn:
 
 def how_to(pen: Pen) -> Turn:
     """The steps of a task."""
-    task = pen.rng.choice(list(WORLD["how_to"]))
+    task = pen.rng.choice(list(FACTS["how_to"]))
     return ask(pen, TASKS["how_to"]["ask"], {"task": task}), documents.how_to(pen, task)
 
 
 def packing(pen: Pen) -> Turn:
     """What to take along, in a sentence."""
-    trip, items = pen.rng.choice(list(WORLD["packing"].items()))
+    trip, items = pen.rng.choice(list(FACTS["packing"].items()))
     return ask(pen, TASKS["packing"]["ask"], {"trip": trip}), f"For {trip} you need {join(items)}."
 
 
 def name_some(pen: Pen) -> Turn:
     """As many things of a kind as were asked for, in a sentence or as a list."""
-    kind, all_items = pen.rng.choice(list(WORLD["kinds"].items()))
+    kind, all_items = pen.rng.choice(list(FACTS["kinds"].items()))
     number, count = pen.rng.choice([("two", 2), ("three", 3), ("three", 3), ("four", 4), ("five", 5)])
     items = pen.some(all_items, count, count)
     facts = {"number": number, "kind": kind}
@@ -102,7 +128,7 @@ def stated(pen: Pen) -> Turn:
     for name, values in (
         ("", WORDS["first"]),
         ("town_", [row["town"] for row in TABLES["towns"]]),
-        ("job_", list(WORLD["jobs"])),
+        ("job_", list(FACTS["jobs"])),
         ("thing_", WORDS["thing"]),
         ("adjective_", WORDS["adjective"]),
     ):
@@ -115,23 +141,36 @@ def stated(pen: Pen) -> Turn:
 
 def greeting(pen: Pen, person: Row) -> Turn:
     """A user who gives a name."""
-    return ask(pen, TASKS["greeting"]["ask"], person), pen.write(TASKS["greeting"]["answer"], person)
+    return typed(pen, pen.write(TASKS["greeting"]["ask"], person)), pen.write(TASKS["greeting"]["answer"], person)
 
 
 def own_name(pen: Pen, person: Row) -> Turn:
     """The name that was given earlier."""
-    return ask(pen, TASKS["own_name"]["ask"]), pen.write(TASKS["own_name"]["answer"], person)
+    return typed(pen, pen.write(TASKS["own_name"]["ask"])), pen.write(TASKS["own_name"]["answer"], person)
 
 
-KINDS = (
-    (small_talk, 4), (about, 14), (two_words, 1), (describe, 2), (story, 5), (recipe, 2), (how_to, 1), (packing, 1),
-    (name_some, 3), (stated, 4), (unknown, 2),
+# Kinds of turns that can be asked about many things, so that part of the questions can be held out.
+OPEN = (
+    (about, 14), (two_words, 1), (describe, 2), (story, 5), (recipe, 2), (how_to, 1), (packing, 1), (name_some, 3),
+    (stated, 4),
 )  # fmt: skip
+# Fixed questions, all of them trained.
+FIXED = ((small_talk, 4), (unknown, 2))
+
+
+def turn(pen: Pen) -> Turn:
+    """A turn of a random kind, from the pen's side of the split."""
+    while True:
+        try:
+            drawn: Turn = pen.pick(OPEN if pen.held_out else OPEN + FIXED)(pen)
+        except NothingHeldOut:
+            continue
+        return drawn
 
 
 def conversation(pen: Pen) -> list[Message]:
     """One to three turns on random subjects, some under a system prompt, some framed by the user's name."""
-    turns = [pen.pick(KINDS)(pen) for _ in range(pen.rng.choice([1, 1, 1, 2, 3]))]
+    turns = [turn(pen) for _ in range(pen.rng.choice([1, 1, 1, 2, 3]))]
     if pen.rng.random() < 0.1:
         person = pen.person()
         turns.insert(0, greeting(pen, person))

@@ -1,4 +1,4 @@
-"""What the text is about (`world.toml`), and the pen that writes phrases about it."""
+"""The words and fixed facts of the talk (`words.toml`), and the pen that writes phrases about them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def read(name: str) -> dict[str, Any]:
     return tomllib.loads((Path(__file__).parent / name).read_text(encoding="utf-8"))
 
 
-WORLD = read("world.toml")
-WORDS: dict[str, list[str]] = WORLD["words"]
-WOMEN = set(WORLD["people"]["women"])
+FACTS = read("words.toml")
+WORDS: dict[str, list[str]] = FACTS["words"]
+WOMEN = set(FACTS["people"]["women"])
 
 
 def bare(term: str) -> str:
@@ -28,22 +28,27 @@ def bare(term: str) -> str:
 
 
 TABLES: dict[str, list[Row]] = {
-    "animals": WORLD["animals"],
-    "towns": WORLD["towns"],
-    "capitals": [{"country": country, "city": city} for country, city in WORLD["capitals"].items()],
-    "colours": [{"item": item, "colour": colour} for item, colour in WORLD["colours"].items()],
+    "animals": FACTS["animals"],
+    "towns": FACTS["towns"],
+    "capitals": [{"country": country, "city": city} for country, city in FACTS["capitals"].items()],
+    "colours": [{"item": item, "colour": colour} for item, colour in FACTS["colours"].items()],
     "opposites": [
-        {"left": a, "right": b} for pair in WORLD["opposites"].items() for a, b in (pair, tuple(reversed(pair)))
+        {"left": a, "right": b} for pair in FACTS["opposites"].items() for a, b in (pair, tuple(reversed(pair)))
     ],
-    "glossary": [{"term": term, "word": bare(term), "meaning": meaning} for term, meaning in WORLD["glossary"].items()],
+    "glossary": [{"term": term, "word": bare(term), "meaning": meaning} for term, meaning in FACTS["glossary"].items()],
 }
 
 
 class Pen:
-    """Writes phrases. What it draws follows from its seed alone."""
+    """Writes phrases. What it draws follows from its random generator alone.
 
-    def __init__(self, seed: int) -> None:
-        self.rng = Random(seed)
+    Attributes:
+        held_out: write what is held out from training (see `split.py`), not what is trained.
+    """
+
+    def __init__(self, rng: Random, held_out: bool = False) -> None:
+        self.rng = rng
+        self.held_out = held_out
 
     def write(self, phrases: Sequence[str], facts: Mapping[str, str] | None = None) -> str:
         """Draw one of the phrases, fill its braces from `facts`, else from the word lists, and tidy it."""
