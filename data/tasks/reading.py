@@ -1,0 +1,224 @@
+"""Questions over labelled passages: the answer restates what was asked and cites its passage, or says that it is missing.
+
+A prompt is the passages, a line each with the label after the sentences, then an empty line and the question:
+
+    Velmora is a town on the Lind. Some 4210 people live there. [1]
+    Mira Tolvan works as a baker. [2]
+
+    What is the population of Velmora?
+
+The answer is `The population of Velmora is 4210 [1].`, or `The population of Velmora is not given.`
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from random import Random
+
+from data.tasks.ranking import rank
+from data.tasks.sample import Conversation
+from data.world.facts import Entity, draw_entity, draw_value
+from data.world.names import new_name, similar_name
+from data.world.passages import passage
+from data.world.phrases import answer, no_answer, question
+from data.world.schema import KINDS, RELATIONS, Relation
+
+MAX_PASSAGES, MAX_FACTS = 8, 4
+#: Share of questions that no passage answers, and share of contexts that the retriever chose.
+UNANSWERABLE_SHARE = 0.2
+RETRIEVED_SHARE = 0.5
+#: How much likelier each number of passages is at full difficulty, from 1.
+PASSAGE_WEIGHTS = (2, 3, 4, 5, 3, 2, 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A passage, whom it is about, and the relations that it states."""
+
+    text: str
+    entity: Entity
+    relations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingTask:
+    """One question over passages, and what is expected.
+
+    Attributes:
+        passages: what the prompt shows, unlabelled; the first gets label 1.
+        relation: what is asked for.
+        name: the entity that is asked about.
+        question: the question in words.
+        value: the right value, or None where no passage gives it.
+        label: the label of the passage that gives it, or 0.
+    """
+
+    passages: tuple[str, ...]
+    relation: Relation
+    name: str
+    question: str
+    value: int | str | None
+    label: int
+
+    @property
+    def answer(self) -> str:
+        """The expected answer, word for word."""
+        if self.value is None:
+            return no_answer(self.relation, self.name)
+        return f"{answer(self.relation, self.name, self.value)[:-1]} [{self.label}]."
+
+    def swapped(self, rng: Random, held_out: bool = False) -> ReadingTask:
+        """The same task with another value in the passage: who reads answers with the new one.
+
+        Raises:
+            ValueError: no passage answers the question.
+        """
+        if self.value is None:
+            raise ValueError("nothing to swap: no passage answers this question")
+        value = self.value
+        while value == self.value:
+            value = draw_value(rng, self.relation, lambda kind: new_name(rng, kind, held_out), held_out)
+        passages = list(self.passages)
+        old, new = re.escape(str(self.value)), str(value)
+        flags = re.IGNORECASE if str(self.value).islower() else re.NOFLAG  # a word may start a sentence; May is not may
+        text = re.sub(rf"\b{old}\b", new, passages[self.label - 1], flags=flags)
+        text = re.sub(rf"\ban? {re.escape(new)}\b", f"{'an' if new[0] in 'aeiou' else 'a'} {new}", text)
+        passages[self.label - 1] = text[0].upper() + text[1:]
+        return replace(self, passages=tuple(passages), value=value)
+
+
+def prompt(task: ReadingTask, with_passages: bool = True) -> str:
+    """What the user says: the labelled passages and the question, or the question alone."""
+    return f"{labelled(task.passages)}\n\n{task.question}" if with_passages else task.question
+
+
+def labelled(passages: Sequence[str]) -> str:
+    """A line for each passage, with its label at the end."""
+    return "\n".join(f"{text} [{label}]" for label, text in enumerate(passages, 1))
+
+
+def draw_told(
+    rng: Random, count: int, max_facts: int = MAX_FACTS, held_out_names: bool = False, held_out_phrases: bool = False
+) -> list[Told]:
+    """Passages that are easy to mix up, no fact of an entity in two of them.
+
+    A new one is about the entity of an earlier one with other facts, about one of the same kind with the same facts,
+    often of a similar name, or about anything else.
+    """
+    told: list[Told] = []
+    while len(told) < count:
+        num_facts = rng.randint(1, max_facts)
+        choice = rng.random() if told else 1.0
+        seed = rng.choice(told) if told else None
+        if seed and choice < 0.25:
+            entity = seed.entity
+            used = {name for other in told if other.entity is entity for name in other.relations}
+            free = [name for name in RELATIONS[entity.kind] if name not in used]
+            relations = rng.sample(free, min(num_facts, len(free)))
+        elif seed and choice < 0.7:
+            kind, known = seed.entity.kind, seed.entity.name
+            name = similar_name(rng, kind, known) if rng.random() < 0.5 else new_name(rng, kind, held_out_names)
+            entity = draw_entity(rng, kind, name, held_out_names)
+            relations = list(seed.relations)[:max_facts]
+            rng.shuffle(relations)
+        else:
+            kind = rng.choice(KINDS)
+            entity = draw_entity(rng, kind, new_name(rng, kind, held_out_names), held_out_names)
+            relations = rng.sample(list(RELATIONS[kind]), num_facts)
+        if relations and all(other.entity is entity or other.entity.name != entity.name for other in told):
+            told.append(Told(passage(rng, entity, relations, held_out_phrases), entity, tuple(relations)))
+    rng.shuffle(told)
+    return told
+
+
+def ask(
+    rng: Random, told: Sequence[Told], answerable: bool, held_out_names: bool = False, held_out_phrases: bool = False
+) -> ReadingTask:
+    """A question over the passages that one of them answers, or that none does.
+
+    Half of the latter ask about an entity of which nothing is told (its name is often like one that is), half for what
+    is not told of one that is.
+    """
+    label = rng.randrange(len(told)) + 1
+    seed = told[label - 1]
+    entity, value = seed.entity, None
+    if answerable:
+        relation = RELATIONS[entity.kind][rng.choice(seed.relations)]
+        name, value = entity.name, entity.facts[relation.name]
+    else:
+        known = {name for other in told if other.entity is entity for name in other.relations}
+        missing = [name for name in RELATIONS[entity.kind] if name not in known]
+        name = entity.name
+        if not missing or rng.random() < 0.5:
+            missing = list(seed.relations)
+            names = {other.entity.name for other in told}
+            while name in names:
+                name = (
+                    similar_name(rng, entity.kind, name)
+                    if rng.random() < 0.5
+                    else new_name(rng, entity.kind, held_out_names)
+                )
+        relation, label = RELATIONS[entity.kind][rng.choice(missing)], 0
+    asked = question(rng, relation, name, held_out_phrases)
+    return ReadingTask(tuple(other.text for other in told), relation, name, asked, value, label)
+
+
+def draw_reading(
+    rng: Random,
+    *,
+    num_passages: int = 4,
+    held_out_names: bool = False,
+    held_out_phrases: bool = False,
+    answerable: bool | None = None,
+) -> ReadingTask:
+    """A task with that many passages; `answerable=None` draws it with the share of training."""
+    told = draw_told(rng, num_passages, held_out_names=held_out_names, held_out_phrases=held_out_phrases)
+    if answerable is None:
+        answerable = rng.random() >= UNANSWERABLE_SHARE
+    return ask(rng, told, answerable, held_out_names, held_out_phrases)
+
+
+def retrieved(rng: Random, count: int, max_facts: int) -> list[Told]:
+    """The best passages of a larger pool for a question, as BM25 ranks them: in its order, with its misses."""
+    pool = draw_told(rng, count + rng.randint(2, 6), max_facts)
+    order = rank(ask(rng, pool, answerable=True).question, [told.text for told in pool])
+    return [pool[index] for index in order[:count]]
+
+
+def reading(
+    rng: Random,
+    held_out: bool = False,
+    num_passages: int | None = None,
+    num_questions: int | None = None,
+    level: float = 1.0,
+) -> Conversation:
+    """A conversation of several questions over the same passages.
+
+    Args:
+        rng: what is drawn follows from it alone.
+        held_out: names and phrases of the held-out split.
+        num_passages: how many; drawn from 1 to 8 if None.
+        num_questions: how many at most; drawn from 3 to 6 if None. No question comes twice.
+        level: 0 has one passage of one fact, 1 the full task.
+    """
+    most = 1 + round((MAX_PASSAGES - 1) * level)
+    count = num_passages or rng.choices(range(1, most + 1), PASSAGE_WEIGHTS[:most])[0]
+    max_facts = 1 + round((MAX_FACTS - 1) * level)
+    if not held_out and rng.random() < RETRIEVED_SHARE:
+        told = retrieved(rng, count, max_facts)
+    else:
+        told = draw_told(rng, count, max_facts, held_out, held_out)
+    messages: list[dict[str, str]] = []
+    seen: set[tuple[str, str]] = set()
+    for _ in range(num_questions or rng.randint(3, 6)):
+        task = ask(rng, told, rng.random() >= UNANSWERABLE_SHARE, held_out, held_out)
+        if (task.name, task.relation.name) in seen:
+            continue
+        seen.add((task.name, task.relation.name))
+        messages += [
+            {"role": "user", "content": task.question if messages else prompt(task)},
+            {"role": "assistant", "content": task.answer},
+        ]
+    return Conversation(messages)
