@@ -1,0 +1,114 @@
+"""Copying, the warm-up: say something again, or find a line of a list by its key.
+
+It starts the circuit (induction) that reading and tool use are built on, so its conversations have the shape of
+theirs: keys restated, labels after the line. Nothing is to be known here: every name and number is drawn anew.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from data.tasks.sample import Conversation
+from data.world.names import new_name, similar_name, syllables
+
+LEVELS = (1, 2, 3)
+NOT_GIVEN = "not given"
+
+REPEAT = ("Say after me: {text}", "Repeat this: {text}", "Copy this: {text}", "Please write this again: {text}")
+# Ways to write a line, with the ways to ask for it; the answer is the line without what stands before the key.
+LINES = (
+    ("{key}: {value}", ("{key}?", "{key}", "What is {key}?"), "{key}: {value}"),
+    ("{key} is {value}.", ("What is {key}?", "{key}?", "Tell me {key}."), "{key} is {value}."),
+    ("The number of {key} is {value}.", ("What is the number of {key}?",), "The number of {key} is {value}."),
+    ("{key} has {value}.", ("What does {key} have?", "What has {key}?"), "{key} has {value}."),
+)
+
+
+def copying(rng: Random, level: int) -> Conversation:
+    """A conversation of 1 to 8 answers, each copied from what the user wrote.
+
+    Args:
+        level: 1 to 3; up to 6, 12 or 24 items a list, and from level 2 on some keys differ by a letter only.
+    """
+    kind = rng.choice((repeat, lookup, lookup, numbered))
+    return Conversation(kind(rng, level))
+
+
+def repeat(rng: Random, level: int) -> list[dict[str, str]]:
+    """Random items said again, in one to four turns; the longer the fewer."""
+    messages = []
+    for _ in range(rng.randint(1, 5 - level)):
+        text = " ".join(item(rng) for _ in range(rng.randint(3, most_items(level))))
+        messages += turn(rng.choice(REPEAT).format(text=text), text)
+    return messages
+
+
+def lookup(rng: Random, level: int) -> list[dict[str, str]]:
+    """A list of keys and values, then several of its keys, some of which it does not have.
+
+    In half of the lists each line ends with its label, as a passage does, and the answer cites it.
+    """
+    line, questions, answer = rng.choice(LINES)
+    names = keys(rng, rng.randint(2, most_items(level)), near=level > 1)
+    missing, listed = names[0], names[1:]
+    labelled = rng.random() < 0.5
+    values = {key: item(rng) for key in listed}
+    labels = {key: f" [{number}]" if labelled else "" for number, key in enumerate(listed, 1)}
+    text = "\n".join(line.format(key=key, value=values[key]) + labels[key] for key in listed)
+    messages: list[dict[str, str]] = []
+    for number in range(rng.randint(3, 8)):
+        key = missing if rng.random() < 0.15 else rng.choice(listed)
+        question = rng.choice(questions).format(key=key)
+        if key in values:
+            reply = answer.format(key=key, value=values[key])
+            # The label stands before a full stop and after anything else, as in the answers to reading questions.
+            reply = f"{reply[:-1]}{labels[key]}." if reply.endswith(".") else reply + labels[key]
+        else:
+            reply = answer.format(key=key, value=NOT_GIVEN)
+        messages += turn(f"{text}\n\n{question}" if number == 0 else question, reply)
+    return messages
+
+
+def numbered(rng: Random, level: int) -> list[dict[str, str]]:
+    """A numbered list, then some of its lines by their number, or the one that follows another."""
+    lines = keys(rng, rng.randint(3, most_items(level)), near=False)
+    text = "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
+    messages: list[dict[str, str]] = []
+    for asked in range(rng.randint(3, 8)):
+        place = rng.randrange(len(lines) - 1)
+        if rng.random() < 0.5:
+            question, reply = f"Line {place + 1}?", f"{place + 1}. {lines[place]}"
+        else:
+            question, reply = f"What follows {lines[place]}?", f"{lines[place]}, then {lines[place + 1]}."
+        messages += turn(f"{text}\n\n{question}" if asked == 0 else question, reply)
+    return messages
+
+
+def most_items(level: int) -> int:
+    """The longest list of a level: 6, 12, 24."""
+    return 6 * 2 ** (level - 1)
+
+
+def item(rng: Random) -> str:
+    """A word, a name of two words, or a number of up to five digits."""
+    kind = rng.randrange(4)
+    if kind == 0:
+        return str(rng.randrange(10 ** rng.randint(1, 5)))
+    return new_name(rng, "person") if kind == 1 else syllables(rng, 1, 3)
+
+
+def keys(rng: Random, count: int, near: bool) -> list[str]:
+    """Different names in any order; with `near`, about a third of them differ from another by a letter or a word."""
+    kind = rng.choice(("town", "person", "company", "bridge"))
+    names = [new_name(rng, kind)]
+    while len(names) < count:
+        name = similar_name(rng, kind, rng.choice(names)) if near and rng.random() < 0.3 else new_name(rng, kind)
+        if name not in names:
+            names.append(name)
+    rng.shuffle(names)
+    return names
+
+
+def turn(asked: str, reply: str) -> list[dict[str, str]]:
+    """A question and its answer, as messages."""
+    return [{"role": "user", "content": asked}, {"role": "assistant", "content": reply}]
