@@ -7,14 +7,17 @@ from collections.abc import Sequence
 from data.tasks.talk import documents
 from data.tasks.talk.pen import FACTS, TABLES, WORDS, Pen, Row, join, numbered, read
 from data.tasks.talk.split import is_held_out, redraw
+from data.tasks.talk.stated import Turn, stated
+from data.world.names import new_name
 
 PHRASES = read("conversations.toml")
 TASKS = PHRASES["tasks"]
 
 Message = dict[str, str]
-Turn = tuple[str, str]  # what the user says, what the assistant answers
+
 
 SHARE_WITH_SYSTEM_PROMPT = 0.3
+SHARE_STATED = 0.2  # questions whose answer stands in what the user wrote
 
 
 class NothingHeldOut(LookupError):
@@ -122,23 +125,6 @@ def name_some(pen: Pen) -> Turn:
     return ask(pen, TASKS["name_some"]["ask"], facts), sentence[0].upper() + sentence[1:]
 
 
-def stated(pen: Pen) -> Turn:
-    """A question whose answer stands in what the user wrote. All is drawn anew, so it must be read, not known."""
-    facts: Row = {}
-    for name, values in (
-        ("", WORDS["first"]),
-        ("town_", [row["town"] for row in TABLES["towns"]]),
-        ("job_", list(FACTS["jobs"])),
-        ("thing_", WORDS["thing"]),
-        ("adjective_", WORDS["adjective"]),
-    ):
-        facts[f"{name}a"], facts[f"{name}b"] = pen.rng.sample(values, 2)
-    phrases = PHRASES["stated"]
-    topic = pen.rng.choice(["lives", "has"])
-    question, answer = pen.rng.choice(phrases[f"{topic}_ask"])
-    return f"{pen.write([phrases[topic]], facts)} {pen.write([question], facts)}", pen.write([answer], facts)
-
-
 def greeting(pen: Pen, person: Row) -> Turn:
     """A user who gives a name."""
     return typed(pen, pen.write(TASKS["greeting"]["ask"], person)), pen.write(TASKS["greeting"]["answer"], person)
@@ -152,7 +138,6 @@ def own_name(pen: Pen, person: Row) -> Turn:
 # Kinds of turns that can be asked about many things, so that part of the questions can be held out.
 OPEN = (
     (about, 14), (two_words, 1), (describe, 2), (story, 5), (recipe, 2), (how_to, 1), (packing, 1), (name_some, 3),
-    (stated, 4),
 )  # fmt: skip
 # Fixed questions, all of them trained.
 FIXED = ((small_talk, 4), (unknown, 2))
@@ -169,10 +154,13 @@ def turn(pen: Pen) -> Turn:
 
 
 def conversation(pen: Pen) -> list[Message]:
-    """One to three turns on random subjects, some under a system prompt, some framed by the user's name."""
-    turns = [turn(pen) for _ in range(pen.rng.choice([1, 1, 1, 2, 3]))]
+    """One to three subjects, some under a system prompt, some framed by the user's name."""
+    turns: list[Turn] = []
+    for _ in range(pen.rng.choice([1, 1, 1, 2, 3])):
+        turns += stated(pen) if pen.rng.random() < SHARE_STATED else [turn(pen)]
     if pen.rng.random() < 0.1:
-        person = pen.person()
+        name = new_name(pen.rng, "person", pen.held_out) if pen.rng.random() < 0.5 else pen.rng.choice(WORDS["first"])
+        person = {"first": name}
         turns.insert(0, greeting(pen, person))
         if pen.rng.random() < 0.6:
             turns.append(own_name(pen, person))

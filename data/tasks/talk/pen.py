@@ -7,9 +7,10 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 Row = dict[str, str]
+Item = TypeVar("Item")
 
 
 def read(name: str) -> dict[str, Any]:
@@ -78,7 +79,7 @@ class Pen:
         """A row of one of the tables."""
         return self.rng.choice(TABLES[table])
 
-    def some(self, items: Sequence[str], least: int, most: int) -> list[str]:
+    def some(self, items: Sequence[Item], least: int, most: int) -> list[Item]:
         """Between `least` and `most` of the items, in any order."""
         return self.rng.sample(items, self.rng.randint(least, most))
 
