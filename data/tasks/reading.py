@@ -1,4 +1,4 @@
-"""Questions over labelled passages: the answer restates what was asked and cites its passage, or says that it is missing.
+"""Questions over labelled passages: the answer restates what was asked and cites its passage, or says it is missing.
 
 A prompt is the passages, a line each with the label after the sentences, then an empty line and the question:
 
@@ -29,7 +29,7 @@ MAX_PASSAGES, MAX_FACTS = 8, 4
 #: Share of questions that no passage answers, and share of contexts that the retriever chose.
 UNANSWERABLE_SHARE = 0.2
 RETRIEVED_SHARE = 0.5
-#: How much likelier each number of passages is at full difficulty, from 1.
+#: How likely each number of passages is, from 1, as far as the level lets it come up.
 PASSAGE_WEIGHTS = (2, 3, 4, 5, 3, 2, 1, 1)
 
 

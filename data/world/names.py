@@ -19,7 +19,7 @@ COMPANIES = (
 )  # fmt: skip
 BRIDGES = ("Bridge", "Viaduct", "Crossing", "Footbridge")
 DISHES = (
-    "stew", "soup", "pie", "bread", "cake", "salad", "dumplings", "pudding", "porridge", "roast", "noodles", "curry",
+    "stew", "soup", "pie", "bread", "cake", "salad", "omelette", "pudding", "porridge", "roast", "goulash", "curry",
 )  # fmt: skip
 EVENTS = ("Fair", "Festival", "Market", "Regatta", "Parade", "Race", "Games", "Carnival")
 
@@ -31,8 +31,8 @@ def is_held_out(name: str) -> bool:
 
 def syllables(rng: Random, least: int, most: int) -> str:
     """A capitalised word of `least` to `most` syllables."""
-    word = "".join(rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(rng.randint(least, most)))
-    return (word + rng.choice(CODAS)).capitalize()
+    parts = [rng.choice(ONSETS) + rng.choice(VOWELS) for _ in range(rng.randint(least, most))]
+    return "".join([*parts, rng.choice(CODAS)]).capitalize()
 
 
 def _person(rng: Random) -> str:

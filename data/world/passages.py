@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from random import Random
 
 from data.world.facts import Entity, World
-from data.world.phrases import PHRASES, clause, fill, later_subjects, pick, sentence, statement
+from data.world.phrases import PHRASES, clause, fill, later_subjects, pick, sentence, statement, with_aside
 from data.world.schema import RELATIONS
 
 #: How often a passage starts with a sentence that says nothing asked for, and how often another stands in it.
 INTRO_SHARE = 0.3
 FILLER_SHARE = 0.3
-#: How often two neighbouring facts share a sentence.
-JOIN_SHARE = 0.3
+#: How often two neighbouring facts share a sentence, and how often it is an aside that joins them.
+JOIN_SHARE = 0.35
+ASIDE_SHARE = 0.5
 
 
 def passage(rng: Random, entity: Entity, relations: Sequence[str], held_out: bool) -> str:
@@ -29,9 +30,12 @@ def passage(rng: Random, entity: Entity, relations: Sequence[str], held_out: boo
     while told:
         relation = told.pop(0)
         if told and rng.random() < JOIN_SHARE:
-            first = clause(rng, relation, entity, subject, held_out)
-            second = clause(rng, told.pop(0), entity, later[0], held_out)
-            sentences.append(sentence(f"{first}, and {second}"))
+            other = told.pop(0)
+            if rng.random() < ASIDE_SHARE:
+                sentences.append(sentence(with_aside(rng, relation, other, entity, held_out)))
+            else:
+                first = clause(rng, relation, entity, subject, held_out)
+                sentences.append(sentence(f"{first}, and {clause(rng, other, entity, later[0], held_out)}"))
         else:
             sentences.append(statement(rng, relation, entity, subject, held_out))
         subject = rng.choice((*later, later[0], entity.name))

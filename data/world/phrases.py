@@ -12,8 +12,9 @@ from data.world.facts import Entity
 from data.world.names import pronoun
 from data.world.schema import KINDS, Relation
 
-#: One statement in this many starts with an opener such as "According to the records".
-OPENER_ONE_IN = 5
+#: One statement in this many starts with an opener such as "According to the records", and one question in as many with
+#: one such as "Please tell me:".
+OPENER_ONE_IN = 6
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -55,7 +56,8 @@ def later_subjects(entity: Entity) -> tuple[str, ...]:
 
 def pick(rng: Random, table: dict[str, Any], name: str, held_out: bool) -> str:
     """One of the training phrases of that name, or of the held-out ones."""
-    return rng.choice(table[f"held_out_{name}" if held_out else name])
+    phrases: list[str] = table[f"held_out_{name}" if held_out else name]
+    return rng.choice(phrases)
 
 
 def fill(template: str, subject: str, value: str = "") -> str:
@@ -76,6 +78,21 @@ def clause(rng: Random, relation: Relation, entity: Entity, subject: str, held_o
     return fill(template, subject, relation.written(entity.facts[relation.name]))
 
 
+def with_aside(rng: Random, relation: Relation, other: Relation, entity: Entity, held_out: bool) -> str:
+    """Two facts as one clause, the first between commas: `Velmora, a town of 4210 inhabitants, lies on the Lind`.
+
+    The second is one of the statements that start with their subject; every relation has such a one.
+    """
+    between = fill(
+        pick(rng, PHRASES[relation.kind][relation.name], "asides", held_out),
+        entity.name,
+        relation.written(entity.facts[relation.name]),
+    )
+    while not (template := pick(rng, PHRASES[other.kind][other.name], "statements", held_out)).startswith("{s} "):
+        pass
+    return fill(template, f"{entity.name}, {between},", other.written(entity.facts[other.name]))
+
+
 def statement(rng: Random, relation: Relation, entity: Entity, subject: str, held_out: bool) -> str:
     """A sentence that states the fact: `According to the records, Velmora has 4210 inhabitants.`"""
     told = clause(rng, relation, entity, subject, held_out)
@@ -86,7 +103,10 @@ def statement(rng: Random, relation: Relation, entity: Entity, subject: str, hel
 
 def question(rng: Random, relation: Relation, subject: str, held_out: bool) -> str:
     """A question for the value; `subject` is a name or a noun phrase."""
-    return sentence(fill(pick(rng, PHRASES[relation.kind][relation.name], "questions", held_out), subject))
+    asked = fill(pick(rng, PHRASES[relation.kind][relation.name], "questions", held_out), subject)
+    if rng.randrange(OPENER_ONE_IN) == 0:
+        asked = pick(rng, OPENERS, "asking", held_out).format(question=asked[0].lower() + asked[1:])
+    return sentence(asked)
 
 
 def noun_phrase(rng: Random, relation: Relation, name: str, held_out: bool) -> str:
