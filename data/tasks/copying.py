@@ -15,12 +15,12 @@ LEVELS = (1, 2, 3)
 NOT_GIVEN = "not given"
 
 REPEAT = ("Say after me: {text}", "Repeat this: {text}", "Copy this: {text}", "Please write this again: {text}")
-# Ways to write a line, with the ways to ask for it; the answer is the line without what stands before the key.
+# Ways to write a line, which is also the answer, with the ways to ask for it.
 LINES = (
-    ("{key}: {value}", ("{key}?", "{key}", "What is {key}?"), "{key}: {value}"),
-    ("{key} is {value}.", ("What is {key}?", "{key}?", "Tell me {key}."), "{key} is {value}."),
-    ("The number of {key} is {value}.", ("What is the number of {key}?",), "The number of {key} is {value}."),
-    ("{key} has {value}.", ("What does {key} have?", "What has {key}?"), "{key} has {value}."),
+    ("{key}: {value}", ("{key}?", "{key}", "What is {key}?")),
+    ("{key} is {value}.", ("What is {key}?", "{key}?", "Tell me {key}.")),
+    ("The number of {key} is {value}.", ("What is the number of {key}?", "Tell me the number of {key}.")),
+    ("The code of {key} is {value}.", ("What is the code of {key}?", "{key}?")),
 )
 
 
@@ -44,43 +44,52 @@ def repeat(rng: Random, level: int) -> list[dict[str, str]]:
 
 
 def lookup(rng: Random, level: int) -> list[dict[str, str]]:
-    """A list of keys and values, then several of its keys, some of which it does not have.
+    """A list of keys and values, then several of its keys, and in every other conversation one that it does not have.
 
     In half of the lists each line ends with its label, as a passage does, and the answer cites it.
     """
-    line, questions, answer = rng.choice(LINES)
-    names = keys(rng, rng.randint(2, most_items(level)), near=level > 1)
-    missing, listed = names[0], names[1:]
+    line, questions = rng.choice(LINES)
+    missing, *listed = keys(rng, rng.randint(2, most_items(level)), near=level > 1)
+    values = {key: item(rng) for key in listed} | {missing: NOT_GIVEN}
+    labels = {missing: ""}
     labelled = rng.random() < 0.5
-    values = {key: item(rng) for key in listed}
-    labels = {key: f" [{number}]" if labelled else "" for number, key in enumerate(listed, 1)}
+    for number, key in enumerate(listed, 1):
+        labels[key] = f" [{number}]" if labelled else ""
     text = "\n".join(line.format(key=key, value=values[key]) + labels[key] for key in listed)
-    messages: list[dict[str, str]] = []
-    for number in range(rng.randint(3, 8)):
-        key = missing if rng.random() < 0.15 else rng.choice(listed)
-        question = rng.choice(questions).format(key=key)
-        if key in values:
-            reply = answer.format(key=key, value=values[key])
-            # The label stands before a full stop and after anything else, as in the answers to reading questions.
-            reply = f"{reply[:-1]}{labels[key]}." if reply.endswith(".") else reply + labels[key]
-        else:
-            reply = answer.format(key=key, value=NOT_GIVEN)
-        messages += turn(f"{text}\n\n{question}" if number == 0 else question, reply)
-    return messages
+    asked = rng.sample(listed, min(len(listed), rng.randint(3, 8)))
+    if rng.random() < 0.5:
+        asked[rng.randrange(len(asked))] = missing
+    questions_asked = [rng.choice(questions).format(key=key) for key in asked]
+    answers = [cited(line.format(key=key, value=values[key]), labels[key]) for key in asked]
+    return about(text, questions_asked, answers)
 
 
 def numbered(rng: Random, level: int) -> list[dict[str, str]]:
     """A numbered list, then some of its lines by their number, or the one that follows another."""
     lines = keys(rng, rng.randint(3, most_items(level)), near=False)
     text = "\n".join(f"{number}. {line}" for number, line in enumerate(lines, 1))
-    messages: list[dict[str, str]] = []
-    for asked in range(rng.randint(3, 8)):
-        place = rng.randrange(len(lines) - 1)
+    questions, answers = [], []
+    for place in rng.sample(range(len(lines) - 1), min(len(lines) - 1, rng.randint(3, 8))):
         if rng.random() < 0.5:
-            question, reply = f"Line {place + 1}?", f"{place + 1}. {lines[place]}"
+            questions.append(f"Line {place + 1}?")
+            answers.append(f"{place + 1}. {lines[place]}")
         else:
-            question, reply = f"What follows {lines[place]}?", f"{lines[place]}, then {lines[place + 1]}."
-        messages += turn(f"{text}\n\n{question}" if asked == 0 else question, reply)
+            questions.append(f"What follows {lines[place]}?")
+            answers.append(f"{lines[place]}, then {lines[place + 1]}.")
+    return about(text, questions, answers)
+
+
+def cited(line: str, label: str) -> str:
+    """A line with its label as an answer has it: before the full stop."""
+    return f"{line[:-1]}{label}." if line.endswith(".") else line + label
+
+
+def about(text: str, questions: list[str], answers: list[str]) -> list[dict[str, str]]:
+    """A turn for each question; the first comes with the text."""
+    first, *others = questions
+    messages: list[dict[str, str]] = []
+    for question, answer in zip([f"{text}\n\n{first}", *others], answers, strict=True):
+        messages += turn(question, answer)
     return messages
 
 

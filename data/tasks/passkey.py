@@ -1,4 +1,7 @@
-"""Passkey retrieval: one sentence to remember somewhere in a text of any length, asked for at its end."""
+"""Passkey retrieval: one sentence to remember somewhere in a text of any length, asked for at its end.
+
+The rest of the text is passages about entities drawn for it, with numbers of their own, and stories.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,15 @@ from collections.abc import Iterator
 from random import Random
 
 from data.tasks.sample import Conversation
-from data.tasks.talk import free_text
-from data.tasks.talk.split import is_held_out
+from data.tasks.talk.documents import story
+from data.tasks.talk.pen import Pen
+from data.tasks.talk.split import redraw
+from data.world.facts import draw_entity
+from data.world.names import is_held_out, new_name
+from data.world.passages import passage
+from data.world.schema import KINDS, RELATIONS
 
-#: Tokens of the course's tokenizer a word of filler, spaces and signs included.
-TOKENS_PER_WORD = 1.4
+TOKENS_PER_WORD = 1.8  # of the filler, in the course's tokenizer, spaces and signs included
 
 NEEDLE = "The pass key is {key}. Remember it."
 QUESTION = "What is the pass key?"
@@ -22,15 +29,15 @@ def passkey(rng: Random, num_tokens: int, held_out: bool = False) -> Conversatio
     """A text of about `num_tokens` tokens with a pass key of five digits at any depth, and the question for it.
 
     Args:
-        held_out: keys and filler that training never draws.
+        held_out: keys, names, phrases and stories that training never draws.
     """
-    sentences = []
+    sentences: list[str] = []
     words = 0
     for sentence in filler(rng, held_out):
-        sentences.append(sentence)
         words += len(sentence.split())
-        if words * TOKENS_PER_WORD >= num_tokens:
+        if words * TOKENS_PER_WORD > num_tokens:
             break
+        sentences.append(sentence)
     key = draw_key(rng, held_out)
     sentences.insert(rng.randint(0, len(sentences)), NEEDLE.format(key=key))
     return Conversation(
@@ -49,6 +56,16 @@ def draw_key(rng: Random, held_out: bool) -> str:
 
 
 def filler(rng: Random, held_out: bool) -> Iterator[str]:
-    """Sentences of free text without end."""
+    """Sentences without end, of a passage or of a story in turn."""
+    pen = Pen(rng, held_out)
     while True:
-        yield from re.split(r"(?<=[.!?])\s+|\n+", free_text(rng, held_out).text)
+        kind = rng.choice(KINDS)
+        entity = draw_entity(rng, kind, new_name(rng, kind, held_out), held_out)
+        relations = pen.some(list(RELATIONS[kind]), 1, 4)
+        yield from sentences_of(passage(rng, entity, relations, held_out))
+        yield from sentences_of(redraw(lambda: story(pen), held_out))
+
+
+def sentences_of(text: str) -> list[str]:
+    """The sentences of `text`, each with its full stop."""
+    return re.split(r"(?<=[.!?])\s+", text)

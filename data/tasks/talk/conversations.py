@@ -6,15 +6,14 @@ from collections.abc import Sequence
 
 from data.tasks.talk import documents
 from data.tasks.talk.pen import FACTS, TABLES, WORDS, Pen, Row, join, numbered, read
-from data.tasks.talk.split import is_held_out, redraw
+from data.tasks.talk.split import redraw
 from data.tasks.talk.stated import Turn, stated
-from data.world.names import new_name
+from data.world.names import is_held_out, new_name
 
 PHRASES = read("conversations.toml")
 TASKS = PHRASES["tasks"]
 
 Message = dict[str, str]
-
 
 SHARE_WITH_SYSTEM_PROMPT = 0.3
 SHARE_STATED = 0.2  # questions whose answer stands in what the user wrote
