@@ -165,6 +165,31 @@ def ask(
     return ReadingTask(tuple(other.text for other in told), relation, name, asked, value, label)
 
 
+def retrieve(
+    rng: Random,
+    count: int,
+    answerable: bool,
+    max_facts: int = MAX_FACTS,
+    held_out_names: bool = False,
+    held_out_phrases: bool = False,
+) -> tuple[list[Told], ReadingTask]:
+    """A question, and the passages that BM25 finds for it in a larger pool: in its order, and with its misses.
+
+    Where the passage that answers is not among those found, the right reply is that the answer is not given.
+    """
+    pool = draw_told(rng, count + rng.randint(2, 6), max_facts, held_out_names, held_out_phrases)
+    task = ask(rng, pool, answerable, held_out_names, held_out_phrases)
+    order = rank(task.question, task.passages)[:count]
+    found = task.label - 1 in order
+    task = replace(
+        task,
+        passages=tuple(task.passages[index] for index in order),
+        value=task.value if found else None,
+        label=order.index(task.label - 1) + 1 if found else 0,
+    )
+    return [pool[index] for index in order], task
+
+
 def draw_reading(
     rng: Random,
     *,
@@ -172,19 +197,18 @@ def draw_reading(
     held_out_names: bool = False,
     held_out_phrases: bool = False,
     answerable: bool | None = None,
+    from_retriever: bool = False,
 ) -> ReadingTask:
-    """A task with that many passages; `answerable=None` draws it with the share of training."""
-    told = draw_told(rng, num_passages, held_out_names=held_out_names, held_out_phrases=held_out_phrases)
+    """A task with that many passages; `answerable=None` draws it with the share of training.
+
+    From the retriever, a question that is answerable in its pool may still have lost its passage: `task.value` tells.
+    """
     if answerable is None:
         answerable = rng.random() >= UNANSWERABLE_SHARE
+    if from_retriever:
+        return retrieve(rng, num_passages, answerable, MAX_FACTS, held_out_names, held_out_phrases)[1]
+    told = draw_told(rng, num_passages, MAX_FACTS, held_out_names, held_out_phrases)
     return ask(rng, told, answerable, held_out_names, held_out_phrases)
-
-
-def retrieved(rng: Random, count: int, max_facts: int) -> list[Told]:
-    """The best passages of a larger pool for a question, as BM25 ranks them: in its order, with its misses."""
-    pool = draw_told(rng, count + rng.randint(2, 6), max_facts)
-    order = rank(ask(rng, pool, answerable=True).question, [told.text for told in pool])
-    return [pool[index] for index in order[:count]]
 
 
 def reading(
@@ -194,7 +218,7 @@ def reading(
     num_questions: int | None = None,
     level: float = 1.0,
 ) -> Conversation:
-    """A conversation of several questions over the same passages.
+    """A conversation of several questions over the same passages; half of the contexts are what a retriever found.
 
     Args:
         rng: what is drawn follows from it alone.
@@ -206,17 +230,21 @@ def reading(
     most = 1 + round((MAX_PASSAGES - 1) * level)
     count = num_passages or rng.choices(range(1, most + 1), PASSAGE_WEIGHTS[:most])[0]
     max_facts = 1 + round((MAX_FACTS - 1) * level)
-    if not held_out and rng.random() < RETRIEVED_SHARE:
-        told = retrieved(rng, count, max_facts)
+
+    def answerable() -> bool:
+        return rng.random() >= UNANSWERABLE_SHARE
+
+    if rng.random() < RETRIEVED_SHARE:
+        told, task = retrieve(rng, count, answerable(), max_facts, held_out, held_out)
     else:
         told = draw_told(rng, count, max_facts, held_out, held_out)
+        task = ask(rng, told, answerable(), held_out, held_out)
+    tasks = {(task.name, task.relation.name): task}
+    for _ in range((num_questions or rng.randint(3, 6)) - 1):
+        task = ask(rng, told, answerable(), held_out, held_out)
+        tasks.setdefault((task.name, task.relation.name), task)
     messages: list[dict[str, str]] = []
-    seen: set[tuple[str, str]] = set()
-    for _ in range(num_questions or rng.randint(3, 6)):
-        task = ask(rng, told, rng.random() >= UNANSWERABLE_SHARE, held_out, held_out)
-        if (task.name, task.relation.name) in seen:
-            continue
-        seen.add((task.name, task.relation.name))
+    for task in tasks.values():
         messages += [
             {"role": "user", "content": task.question if messages else prompt(task)},
             {"role": "assistant", "content": task.answer},
