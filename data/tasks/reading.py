@@ -29,6 +29,8 @@ MAX_PASSAGES, MAX_FACTS = 8, 4
 #: Share of questions that no passage answers, and share of contexts that the retriever chose.
 UNANSWERABLE_SHARE = 0.2
 RETRIEVED_SHARE = 0.5
+#: What being named as a mayor, founder or architect hints at; it is not asked of who is only mentioned.
+HINTED = ("job", "employer")
 #: How likely each number of passages is, from 1, as far as the level lets it come up.
 PASSAGE_WEIGHTS = (2, 3, 4, 5, 3, 2, 1, 1)
 
@@ -136,33 +138,42 @@ def draw_told(
 def ask(
     rng: Random, told: Sequence[Told], answerable: bool, held_out_names: bool = False, held_out_phrases: bool = False
 ) -> ReadingTask:
-    """A question over the passages that one of them answers, or that none does.
-
-    Half of the latter ask about an entity of which nothing is told (its name is often like one that is), half for what
-    is not told of one that is.
-    """
+    """A question over the passages that one of them answers, or that none does."""
     label = rng.randrange(len(told)) + 1
-    seed = told[label - 1]
-    entity, value = seed.entity, None
+    seed, value = told[label - 1], None
     if answerable:
-        relation = RELATIONS[entity.kind][rng.choice(seed.relations)]
-        name, value = entity.name, entity.facts[relation.name]
+        relation, name = RELATIONS[seed.entity.kind][rng.choice(seed.relations)], seed.entity.name
+        value = seed.entity.facts[relation.name]
     else:
-        known = {name for other in told if other.entity is entity for name in other.relations}
-        missing = [name for name in RELATIONS[entity.kind] if name not in known]
-        name = entity.name
-        if not missing or rng.random() < 0.5:
-            missing = list(seed.relations)
-            names = {other.entity.name for other in told}
-            while name in names:
-                name = (
-                    similar_name(rng, entity.kind, name)
-                    if rng.random() < 0.5
-                    else new_name(rng, entity.kind, held_out_names)
-                )
-        relation, label = RELATIONS[entity.kind][rng.choice(missing)], 0
+        label = 0
+        relation, name = _not_told(rng, told, seed, held_out_names)
     asked = question(rng, relation, name, held_out_phrases)
     return ReadingTask(tuple(other.text for other in told), relation, name, asked, value, label)
+
+
+def _not_told(rng: Random, told: Sequence[Told], seed: Told, held_out_names: bool) -> tuple[Relation, str]:
+    """What no passage tells: something else of an entity that is there, or a fact of one that is not.
+
+    The latter has a name like one that is there, any name, or one that is only mentioned as a value.
+    """
+    entity = seed.entity
+    known = {name for other in told if other.entity is entity for name in other.relations}
+    missing = [relation for name, relation in RELATIONS[entity.kind].items() if name not in known]
+    if missing and rng.random() < 0.5:
+        return rng.choice(missing), entity.name
+    names = {other.entity.name for other in told}
+    mentioned = [RELATIONS[entity.kind][name] for name in seed.relations if RELATIONS[entity.kind][name].is_entity]
+    if mentioned and rng.random() < 0.3:
+        link = rng.choice(mentioned)
+        name = str(entity.facts[link.name])
+        free = [relation for name, relation in RELATIONS[link.type].items() if name not in HINTED]
+        if name not in names:
+            return rng.choice(free), name
+    name = entity.name
+    while name in names:
+        similar = rng.random() < 0.5
+        name = similar_name(rng, entity.kind, name) if similar else new_name(rng, entity.kind, held_out_names)
+    return RELATIONS[entity.kind][rng.choice(seed.relations)], name
 
 
 def retrieve(
