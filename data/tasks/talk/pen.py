@@ -54,7 +54,7 @@ class Pen:
     def write(self, phrases: Sequence[str], facts: Mapping[str, str] | None = None) -> str:
         """Draw one of the phrases, fill its braces from `facts`, else from the word lists, and tidy it."""
         text = self.rng.choice(phrases).format_map(Filling(self.rng, facts or {}))
-        text = re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", text)
+        text = re.sub(r"\b([Aa]) (?=[aeio]|u(?!s|ni))", r"\1n ", text)  # an old key, but a user
         return text[0].upper() + text[1:]
 
     def lines(self, groups: Sequence[Sequence[str]], facts: Mapping[str, str]) -> str:
