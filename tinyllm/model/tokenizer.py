@@ -78,11 +78,18 @@ class Tokenizer:
         """
         return self._with_control.decode(list(ids), skip_special_tokens=skip_special)
 
-    def apply_chat_template(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> list[int]:
+    def apply_chat_template(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+    ) -> list[int]:
         """Token ids of a conversation, as the checkpoint's own template writes it.
 
         Args:
-            messages: `{"role": "user", "content": "..."}` and so on, oldest first.
+            messages: `{"role": "user", "content": "..."}` and so on, oldest first. An assistant's message may
+                carry `tool_calls`; what a tool gave back has the role `tool`.
+            tools: definitions of the functions that the model may call, as JSON schema.
             add_generation_prompt: end with the head of the assistant's turn, so that the model answers.
 
         Raises:
@@ -92,11 +99,12 @@ class Tokenizer:
         check_messages(messages)
         # A mark behind every character that could begin a control token hides what the messages spell from the
         # search below, which then finds the template's own control tokens only.
-        mark = unused_character(json.dumps(list(messages), ensure_ascii=False, default=str))
+        given = {"messages": list(messages), "tools": list(tools) if tools else None}
+        mark = unused_character(json.dumps(given, ensure_ascii=False, default=str))
         beginnings = str.maketrans({token[0]: token[0] + mark for token in self._control_ids})
-        hidden = map_strings(list(messages), lambda text: text.translate(beginnings))
+        hidden = map_strings(given, lambda text: text.translate(beginnings))
         try:
-            rendered = self._template.render(messages=hidden, add_generation_prompt=add_generation_prompt)
+            rendered = self._template.render(**hidden, add_generation_prompt=add_generation_prompt)
         except (TemplateError, TypeError) as error:
             raise RequestError(f"the chat template of {self.folder} refuses these messages: {error}") from None
         ids: list[int] = []
