@@ -10,7 +10,7 @@ import pytest
 from data.tasks.copying import LEVELS, NOT_GIVEN, copying
 from data.tasks.passkey import passkey
 from data.tasks.talk import free_text, talk
-from data.tasks.talk.conversations import OPEN, PHRASES, turn
+from data.tasks.talk.conversations import OPEN, PHRASES, about, turn
 from data.tasks.talk.documents import FREE
 from data.tasks.talk.pen import TABLES, Pen, numbered
 from data.tasks.talk.split import opening, redraw
@@ -65,9 +65,9 @@ def test_stories_on_request_are_held_out_too() -> None:
 def test_held_out_names_and_statements_are_never_trained() -> None:
     def words(held_out: bool) -> set[str]:
         pen = Pen(Random(0), held_out)
-        return {word for _ in range(3_000) for word in re.findall(r"[A-Z]\w+ [A-Z]\w+", stated(pen)[0][0])}
+        return {word for _ in range(1_000) for word in re.findall(r"[A-Z]\w+ [A-Z]\w+", stated(pen)[0][0])}
 
-    assert len(words(True)) > 1_000
+    assert len(words(True)) > 500
     assert not words(False) & words(True)
     for situation in SITUATIONS:
         assert not set(situation["say"]) & set(situation["say_held_out"])
@@ -81,7 +81,8 @@ def test_what_the_course_asks_is_trained() -> None:
 
 
 def test_every_fact_is_asked_for_in_training() -> None:
-    answers = {answer for _, answer in draw_turns(False, 12_000)}
+    pen = Pen(Random(0))
+    answers = {about(pen)[1] for _ in range(20_000)}
     for phrases in PHRASES["about"]:
         for row in TABLES[phrases["table"]]:
             expected = {Pen(Random(0)).write([answer], row) for answer in phrases["answer"]}
@@ -95,8 +96,8 @@ def test_what_is_asked_about_a_statement_stands_in_it(held_out: bool) -> None:
         turns = stated(pen)
         said = turns[0][0]
         for question, answer in turns:
-            given = re.findall(r"[A-Z]\w+ [A-Z]\w+|\d+", answer)
-            assert all(value in said for value in given), f"{answer!r} is no answer to {question!r} after {said!r}"
+            names_and_numbers = re.findall(r"[A-Z]\w+|\d+", answer.partition(" ")[2])
+            assert all(word in said for word in names_and_numbers), (said, question, answer)
 
 
 @pytest.mark.parametrize("held_out", [False, True])
