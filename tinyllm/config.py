@@ -10,14 +10,15 @@ from typing import Any
 
 from tinyllm.errors import CheckpointError, RequestError
 
-SUPPORTED_ARCHITECTURES = ("Qwen3ForCausalLM",)
+DENSE, SPARSE = SUPPORTED_ARCHITECTURES = ("Qwen3ForCausalLM", "Qwen3MoeForCausalLM")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """The shape of a Qwen3 dense decoder, read from a Hugging Face `config.json`.
+    """The shape of a Qwen3 decoder, dense or with experts, read from a Hugging Face `config.json`.
 
     Attributes:
+        intermediate_size: the width inside the MLP of a dense layer.
         num_layers: L, decoder layers.
         num_heads: Hq, query heads.
         num_kv_heads: Hkv, key/value heads; Hq / Hkv query heads share one of them (GQA).
@@ -25,6 +26,12 @@ class ModelConfig:
         max_position_embeddings: the longest sequence, in tokens, that the model was made for.
         eos_token_ids: tokens that end a sequence.
         dtype: the dtype the weights are stored in, as Hugging Face writes it.
+        num_experts: E, experts in a sparse layer; 0 for a dense model.
+        num_experts_per_tok: K, how many of them each token uses.
+        moe_intermediate_size: the width inside one expert.
+        norm_topk_prob: the weights of a token's K experts add up to 1.
+        decoder_sparse_step: with s, the last of every s layers is sparse; 1 for all layers.
+        mlp_only_layers: layers that are dense all the same.
     """
 
     vocab_size: int
@@ -40,6 +47,12 @@ class ModelConfig:
     tie_word_embeddings: bool = True
     eos_token_ids: tuple[int, ...] = ()
     dtype: str = "float32"
+    num_experts: int = 0
+    num_experts_per_tok: int = 0
+    moe_intermediate_size: int = 0
+    norm_topk_prob: bool = True
+    decoder_sparse_step: int = 1
+    mlp_only_layers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
@@ -47,11 +60,25 @@ class ModelConfig:
                 f"{self.num_heads} query heads cannot share {self.num_kv_heads} key/value heads evenly: "
                 "num_attention_heads must be a multiple of num_key_value_heads"
             )
+        if self.decoder_sparse_step < 1:
+            raise CheckpointError(f"decoder_sparse_step is {self.decoder_sparse_step}; it must be at least 1")
+        if self.num_experts and not 1 <= self.num_experts_per_tok <= self.num_experts:
+            raise CheckpointError(
+                f"a token cannot use {self.num_experts_per_tok} of {self.num_experts} experts: "
+                "num_experts_per_tok must be from 1 to num_experts"
+            )
 
     @property
     def gqa_ratio(self) -> int:
         """Query heads per key/value head, Hq / Hkv."""
         return self.num_heads // self.num_kv_heads
+
+    @property
+    def sparse_layers(self) -> tuple[int, ...]:
+        """The layers that have experts in place of one MLP."""
+        step = self.decoder_sparse_step
+        every = range(step - 1, self.num_layers, step) if self.num_experts else range(0)
+        return tuple(layer for layer in every if layer not in self.mlp_only_layers)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> ModelConfig:
@@ -106,15 +133,24 @@ class ModelConfig:
                 tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
                 eos_token_ids=() if eos is None else tuple(eos) if isinstance(eos, list) else (int(eos),),
                 dtype=str(raw.get("dtype") or raw.get("torch_dtype") or "float32"),
+                **(expert_settings(raw) if SPARSE in architectures else {}),
             )
         except KeyError as missing:
             raise CheckpointError(f"the config has no {missing}; is it a complete Hugging Face config.json?") from None
 
     def to_hf(self) -> dict[str, Any]:
         """The `config.json` that `transformers` reads for this model."""
+        experts = {
+            "num_experts": self.num_experts,
+            "num_experts_per_tok": self.num_experts_per_tok,
+            "moe_intermediate_size": self.moe_intermediate_size,
+            "norm_topk_prob": self.norm_topk_prob,
+            "decoder_sparse_step": self.decoder_sparse_step,
+            "mlp_only_layers": list(self.mlp_only_layers),
+        }
         return {
-            "architectures": ["Qwen3ForCausalLM"],
-            "model_type": "qwen3",
+            "architectures": [SPARSE if self.num_experts else DENSE],
+            "model_type": "qwen3_moe" if self.num_experts else "qwen3",
             "vocab_size": self.vocab_size,
             "hidden_size": self.hidden_size,
             "intermediate_size": self.intermediate_size,
@@ -130,7 +166,26 @@ class ModelConfig:
             "tie_word_embeddings": self.tie_word_embeddings,
             "eos_token_id": list(self.eos_token_ids) or None,
             "dtype": self.dtype,
+            **(experts if self.num_experts else {}),
         }
+
+
+def expert_settings(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `ModelConfig` that only a Qwen3-MoE config has.
+
+    Raises:
+        KeyError: one is missing that has no default.
+    """
+    # transformers 5 writes the number of experts under another name than the published Qwen3-MoE configs.
+    num_experts = raw["num_local_experts"] if "num_local_experts" in raw else raw["num_experts"]
+    return {
+        "num_experts": int(num_experts),
+        "num_experts_per_tok": int(raw["num_experts_per_tok"]),
+        "moe_intermediate_size": int(raw["moe_intermediate_size"]),
+        "norm_topk_prob": bool(raw.get("norm_topk_prob", False)),
+        "decoder_sparse_step": int(raw.get("decoder_sparse_step", 1)),
+        "mlp_only_layers": tuple(raw.get("mlp_only_layers") or ()),
+    }
 
 
 def rope_parameters(raw: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -35,5 +35,10 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[T, hidden_size] -> [T, hidden_size]."""
-        gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
-        return self.down_proj(F.silu(gate) * up)
+        return self.down_proj(swiglu(self.gate_up_proj(x)))
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """[..., 2I] -> [..., I]: `silu(gate) * up`, gate and up being the two halves."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate) * up

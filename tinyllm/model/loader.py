@@ -23,6 +23,11 @@ FUSED = {
     "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
 }
+# One stack of matrices here, one matrix an expert or two in the file, expert after expert.
+STACKED = {
+    "mlp.experts.gate_up_proj": ("mlp.experts.{}.gate_proj.weight", "mlp.experts.{}.up_proj.weight"),
+    "mlp.experts.down_proj": ("mlp.experts.{}.down_proj.weight",),
+}
 
 
 def load_model(
@@ -46,8 +51,10 @@ def load_model(
     with torch.device("meta"):  # shapes only: the weights below are the first memory that is taken
         model = Qwen3ForCausalLM(config)
     state = {
-        name: torch.cat([tensors[part] for part in checkpoint_names(name)]).to(device=device, dtype=dtype)
-        for name in model.state_dict()
+        name: torch.cat([tensors[part] for part in checkpoint_names(name, config)])
+        .view(weight.shape)
+        .to(device=device, dtype=dtype)
+        for name, weight in model.state_dict().items()
     }
     model.load_state_dict(state, assign=True)
     return model.requires_grad_(False).eval()
@@ -64,26 +71,30 @@ def save_model(model: Qwen3ForCausalLM, folder: str | Path) -> None:
     shapes = checkpoint_shapes(model.config)
     tensors: dict[str, Tensor] = {}
     for name, weight in model.state_dict().items():
-        parts = checkpoint_names(name)
+        parts = checkpoint_names(name, model.config)
         rows = [shapes[part][0] for part in parts]
+        weight = weight.flatten(0, -2) if weight.dim() == 3 else weight  # a stack of matrices: one below the other
         for part, piece in zip(parts, weight.to(device="cpu", dtype=dtype).split(rows), strict=True):
             tensors[part] = piece.contiguous()
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(model.config.to_hf(), indent=2) + "\n", encoding="utf-8")
 
 
-def checkpoint_names(name: str) -> list[str]:
+def checkpoint_names(name: str, config: ModelConfig) -> list[str]:
     """The file's names of the tensors that make up the parameter `name`, top rows first."""
     prefix = "" if name.startswith("lm_head.") else "model."
     for fused, parts in FUSED.items():
         if fused in name:
             return [prefix + name.replace(fused, part) for part in parts]
+    for stacked, parts in STACKED.items():
+        if stacked in name:
+            return [prefix + name.replace(stacked, part.format(e)) for e in range(config.num_experts) for part in parts]
     return [prefix + name]
 
 
 def checkpoint_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor that a checkpoint of this model holds. Matrices are [out, in]."""
-    hidden, inner, head_dim = config.hidden_size, config.intermediate_size, config.head_dim
+    hidden, head_dim = config.hidden_size, config.head_dim
     q_size, kv_size = config.num_heads * head_dim, config.num_kv_heads * head_dim
     layer_shapes: dict[str, tuple[int, ...]] = {
         "input_layernorm": (hidden,),
@@ -94,10 +105,11 @@ def checkpoint_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         "self_attn.k_norm": (head_dim,),
         "self_attn.o_proj": (hidden, q_size),
         "post_attention_layernorm": (hidden,),
-        "mlp.gate_proj": (inner, hidden),
-        "mlp.up_proj": (inner, hidden),
-        "mlp.down_proj": (hidden, inner),
     }
+    dense_shapes = mlp_shapes("mlp", hidden, config.intermediate_size)
+    sparse_shapes: dict[str, tuple[int, ...]] = {"mlp.gate": (config.num_experts, hidden)}
+    for e in range(config.num_experts):
+        sparse_shapes |= mlp_shapes(f"mlp.experts.{e}", hidden, config.moe_intermediate_size)
     shapes: dict[str, tuple[int, ...]] = {
         "model.embed_tokens.weight": (config.vocab_size, hidden),
         "model.norm.weight": (hidden,),
@@ -105,8 +117,18 @@ def checkpoint_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     if not config.tie_word_embeddings:
         shapes["lm_head.weight"] = (config.vocab_size, hidden)
     for layer in range(config.num_layers):
-        shapes |= {f"model.layers.{layer}.{name}.weight": shape for name, shape in layer_shapes.items()}
+        names = layer_shapes | (sparse_shapes if layer in config.sparse_layers else dense_shapes)
+        shapes |= {f"model.layers.{layer}.{name}.weight": shape for name, shape in names.items()}
     return shapes
+
+
+def mlp_shapes(name: str, hidden: int, inner: int) -> dict[str, tuple[int, ...]]:
+    """The matrices of one SwiGLU MLP, dense or an expert."""
+    return {
+        f"{name}.gate_proj": (inner, hidden),
+        f"{name}.up_proj": (inner, hidden),
+        f"{name}.down_proj": (hidden, inner),
+    }
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:

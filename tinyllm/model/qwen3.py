@@ -1,8 +1,9 @@
-"""The Qwen3 dense decoder (arXiv 2505.09388, section 2) over one flattened batch of T tokens.
+"""The Qwen3 decoder (arXiv 2505.09388, section 2), dense or with experts, over one flattened batch of T tokens.
 
 The tokens of all sequences lie one after another, as in vLLM; `positions` says where each stands in its own
 sequence. Only attention looks across tokens, and it is handed in (`Attend`), so this file knows no cache.
-Module names are those of the checkpoint, but for q, k, v and gate, up, which are one matrix each (see loader.py).
+Module names are those of the checkpoint, but for q, k, v and gate, up, which are one matrix each, and the experts,
+which are stacked (see loader.py).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from tinyllm.config import ModelConfig
 from tinyllm.model.layers import MLP, RMSNorm
+from tinyllm.model.moe import SparseMLP
 from tinyllm.model.rope import apply_rotary, rotary_cos_sin
 
 
@@ -66,7 +68,17 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.self_attn = Attention(config, layer)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.mlp = MLP(config.hidden_size, config.intermediate_size)
+        self.mlp: MLP | SparseMLP
+        if layer in config.sparse_layers:
+            self.mlp = SparseMLP(
+                config.hidden_size,
+                config.moe_intermediate_size,
+                num_experts=config.num_experts,
+                num_experts_per_tok=config.num_experts_per_tok,
+                norm_topk_prob=config.norm_topk_prob,
+            )
+        else:
+            self.mlp = MLP(config.hidden_size, config.intermediate_size)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         """[T, hidden_size] -> [T, hidden_size]."""
@@ -75,7 +87,10 @@ class DecoderLayer(nn.Module):
 
 
 class Qwen3ForCausalLM(nn.Module):
-    """Token embedding, L decoder layers, a last norm, and the head that scores the next token."""
+    """Token embedding, L decoder layers, a last norm, and the head that scores the next token.
+
+    Where the config has experts, this is the model that `transformers` calls Qwen3MoeForCausalLM.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
