@@ -1,0 +1,96 @@
+"""The tools that a prompt lists: four meanings under many names, and others that no task needs."""
+
+from __future__ import annotations
+
+import random
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from data.world.schema import RELATIONS
+
+POOL: dict[str, Any] = tomllib.loads((Path(__file__).parent / "tools.toml").read_text(encoding="utf-8"))
+MEANINGS = tuple(POOL["meaning"])
+NUMBERS = ("value",)
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One tool as one prompt names it.
+
+    Attributes:
+        meaning: "search", "sql", "calculate", "convert", or "other".
+        name: what the prompt calls it.
+        description: one line for the model.
+        arguments: role ("query", "from") -> the name that the prompt gives it.
+        types: role -> JSON type, "string" or "number".
+    """
+
+    meaning: str
+    name: str
+    description: str
+    arguments: dict[str, str]
+    types: dict[str, str]
+
+    @cached_property
+    def definition(self) -> dict[str, Any]:
+        """The function definition (JSON schema) of the `tools` of a chat template."""
+        properties = {self.arguments[role]: {"type": self.types[role]} for role in self.arguments}
+        parameters = {"type": "object", "properties": properties, "required": list(properties)}
+        function = {"name": self.name, "description": self.description, "parameters": parameters}
+        return {"type": "function", "function": function}
+
+    def bind(self, **values: Any) -> dict[str, Any]:
+        """Arguments given by role, as this prompt names them."""
+        return {self.arguments[role]: value for role, value in values.items()}
+
+
+def tables(kinds: Sequence[str]) -> str:
+    """The SQL tables of these kinds with their columns, as an SQL tool's description lists them."""
+    return ", ".join(f"{kind}(name, {', '.join(RELATIONS[kind])})" for kind in kinds)
+
+
+def draw_tool(rng: random.Random, meaning: str, kinds: Sequence[str], held_out: bool, taken: set[str]) -> Tool:
+    """A tool of this meaning under a name not in `taken`; `held_out` draws only names that training never sees."""
+    entry = POOL["meaning"][meaning]
+    source = entry["held_out"] if held_out else entry
+    name = rng.choice([name for name in source["names"] if name not in taken])
+    arguments: dict[str, str] = {}
+    for role in entry["arguments"]:
+        free = [option for option in source["arguments"][role] if option not in arguments.values()]
+        arguments[role] = rng.choice(free)
+    description = rng.choice(source["descriptions"]).replace("{tables}", tables(kinds))
+    types = {role: "number" if role in NUMBERS else "string" for role in arguments}
+    return Tool(meaning, name, description, arguments, types)
+
+
+def draw_others(rng: random.Random, count: int, held_out: bool) -> list[Tool]:
+    """`count` tools that no task needs."""
+    entries = [entry for entry in POOL["other"] if entry.get("held_out", False) == held_out]
+    return [
+        Tool(
+            "other",
+            entry["name"],
+            entry["description"],
+            {name: name for name in entry["arguments"]},
+            entry["arguments"],
+        )
+        for entry in rng.sample(entries, count)
+    ]
+
+
+def draw_tools(
+    rng: random.Random, meanings: Sequence[str], others: int, kinds: Sequence[str], held_out: bool = False
+) -> list[Tool]:
+    """A prompt's tools in random order: one of each meaning, and `others` more; `kinds` are the tables of SQL."""
+    taken: set[str] = set()
+    tools: list[Tool] = []
+    for meaning in meanings:
+        tools.append(draw_tool(rng, meaning, kinds, held_out, taken))
+        taken.add(tools[-1].name)
+    tools += draw_others(rng, others, held_out)
+    rng.shuffle(tools)
+    return tools

@@ -1,0 +1,199 @@
+"""Real tools over a small world: search, SQL, a calculator and unit conversion."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+import sqlite3
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from data.tasks.tool_arithmetic import ToolError, calculate, convert
+from data.tasks.tool_pool import Tool
+from data.world.facts import World
+from data.world.passages import passage
+from data.world.schema import RELATIONS
+
+NO_RESULTS = "No results."
+NO_ROWS = "No rows."
+BUSY = "Error: busy, try again."
+TOP = 2
+MAX_ROWS = 5
+# A query of the tasks takes about a hundred steps of SQLite's machine.
+MAX_SQL_STEPS = 100_000
+MAX_SQL_LENGTH = 10_000
+SQL_ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+# BM25: how fast repetition saturates, how much length counts, and how much a hit in the title adds.
+BM25_K, BM25_B, TITLE_WEIGHT = 1.2, 0.75, 5.0
+STOP_WORDS = {"a", "an", "the", "of", "in", "and"}
+PYTHON_TYPES: dict[str, tuple[type, ...]] = {"string": (str,), "number": (int, float)}
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A text about one entity, and which of its relations it states."""
+
+    title: str
+    relations: tuple[str, ...]
+    text: str
+
+
+def write_passages(rng: random.Random, world: World, held_out: bool) -> list[Passage]:
+    """One passage of two or three facts about every entity, a second one about some; other facts are left out."""
+    passages = []
+    for entity in world.entities.values():
+        relations = list(entity.facts)
+        rng.shuffle(relations)
+        cut = rng.choice((2, 3))
+        parts = [relations[:cut]]
+        if rng.random() < 0.3:
+            parts.append(relations[cut : cut + 2])
+        passages += [Passage(entity.name, tuple(part), passage(rng, entity, part, held_out)) for part in parts]
+    rng.shuffle(passages)
+    return passages
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in re.findall(r"[a-z0-9]+", text.lower()) if word not in STOP_WORDS]
+
+
+class Index:
+    """Passages that hold all the words of a query, ordered by BM25; the title counts more than the text."""
+
+    def __init__(self, passages: Sequence[Passage]) -> None:
+        self.passages = passages
+        self.titles = [set(_words(passage.title)) for passage in passages]
+        self.counts = [Counter(_words(passage.text)) for passage in passages]
+        self.lengths = [sum(count.values()) for count in self.counts]
+        self.found_in = Counter(
+            word for count, title in zip(self.counts, self.titles, strict=True) for word in count.keys() | title
+        )
+
+    def search(self, query: str, top: int = TOP) -> list[Passage]:
+        """The best `top` passages, best first."""
+        words = set(_words(query))
+        if not words:
+            return []
+        mean = sum(self.lengths) / max(1, len(self.lengths))
+        scores: list[tuple[float, int]] = []
+        for number, (count, title) in enumerate(zip(self.counts, self.titles, strict=True)):
+            if all(word in count or word in title for word in words):
+                score = 0.0
+                for word in words:
+                    rare = math.log(1 + len(self.passages) / self.found_in[word])
+                    penalty = BM25_K * (1 - BM25_B + BM25_B * self.lengths[number] / mean)
+                    score += rare * (
+                        count[word] * (BM25_K + 1) / (count[word] + penalty) + TITLE_WEIGHT * (word in title)
+                    )
+                scores.append((-score, number))
+        return [self.passages[number] for _, number in sorted(scores)[:top]]
+
+
+class Toolbox:
+    """Runs the calls of one conversation.
+
+    Args:
+        world: what the SQL tables hold.
+        tools: the listed tools.
+        passages: what search finds.
+        kinds: the kinds of entity that have an SQL table.
+        busy: the calls, counted from 0, that are answered with `BUSY`.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        tools: Sequence[Tool],
+        passages: Sequence[Passage],
+        kinds: Sequence[str],
+        busy: Collection[int] = (),
+    ) -> None:
+        self.world = world
+        self.tools = {tool.name: tool for tool in tools}
+        self.passages = passages
+        self.kinds = kinds
+        self.busy = busy
+        self.num_calls = 0
+
+    @cached_property
+    def index(self) -> Index:
+        """The search index, made at the first search."""
+        return Index(self.passages)
+
+    @cached_property
+    def database(self) -> sqlite3.Connection:
+        """A table a kind, made at the first query; it can only be read, and for a bounded time."""
+        connection = sqlite3.connect(":memory:", isolation_level=None)
+        for kind in self.kinds:
+            columns = ["name", *RELATIONS[kind]]
+            connection.execute(f"CREATE TABLE {kind} ({', '.join(columns)})")
+            rows = [
+                [entity.name, *(entity.facts[name] for name in RELATIONS[kind])] for entity in self.world.by_kind(kind)
+            ]
+            connection.executemany(f"INSERT INTO {kind} VALUES ({', '.join('?' * len(columns))})", rows)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_SQL_LENGTH)
+        connection.set_authorizer(
+            lambda action, *_: sqlite3.SQLITE_OK if action in SQL_ALLOWED else sqlite3.SQLITE_DENY
+        )
+        return connection
+
+    def problem(self, name: str, arguments: dict[str, Any]) -> str:
+        """What is wrong with a call by the listed schemas, or nothing."""
+        if name not in self.tools:
+            return f"no tool {name}"
+        tool = self.tools[name]
+        for role, argument in tool.arguments.items():
+            if argument not in arguments:
+                return f"{argument} is missing"
+            value = arguments[argument]
+            if not isinstance(value, PYTHON_TYPES[tool.types[role]]) or isinstance(value, bool):
+                return f"{argument} must be a {tool.types[role]}"
+        unknown = [argument for argument in arguments if argument not in tool.arguments.values()]
+        return f"no argument {unknown[0]}" if unknown else ""
+
+    def call(self, name: str, arguments: dict[str, Any]) -> str:
+        """The tool's result as text; `Error: ...` when the call cannot be carried out."""
+        self.num_calls += 1
+        if self.num_calls - 1 in self.busy:
+            return BUSY
+        if problem := self.problem(name, arguments):
+            return f"Error: {problem}"
+        tool = self.tools[name]
+        values = {role: arguments[argument] for role, argument in tool.arguments.items()}
+        try:
+            return self._run(tool.meaning, values)
+        except ToolError as error:
+            return f"Error: {error}"
+
+    def _run(self, meaning: str, values: dict[str, Any]) -> str:
+        if meaning == "search":
+            return "\n".join(passage.text for passage in self.index.search(values["query"])) or NO_RESULTS
+        if meaning == "sql":
+            return self._select(values["statement"])
+        if meaning == "calculate":
+            return calculate(values["expression"])
+        if meaning == "convert":
+            return convert(values["value"], values["from"], values["to"])
+        return "Done."
+
+    def _select(self, statement: str) -> str:
+        steps = 0
+
+        def count() -> int:
+            nonlocal steps
+            steps += 1000
+            return int(steps > MAX_SQL_STEPS)
+
+        self.database.set_progress_handler(count, 1000)
+        try:
+            cursor = self.database.execute(statement)
+            rows = cursor.fetchmany(MAX_ROWS)
+            cursor.close()
+        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
+            raise ToolError(str(error)) from None
+        names = [column[0] for column in cursor.description or ()]
+        return "\n".join(", ".join(f"{n}: {v}" for n, v in zip(names, row, strict=True)) for row in rows) or NO_ROWS
