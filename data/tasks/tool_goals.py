@@ -11,6 +11,7 @@ from data.tasks.tool_arithmetic import number
 from data.tasks.tool_calls import ToolCall
 from data.tasks.tool_pool import POOL, Tool
 from data.tasks.toolbox import BUSY, NO_RESULTS, NO_ROWS, Toolbox
+from data.world.facts import World
 from data.world.phrases import answer, no_answer
 from data.world.schema import Relation
 
@@ -69,6 +70,17 @@ class ConvertValue:
 
 Goal = Say | Lookup | Convert | Combine | Compute | ConvertValue
 Calls = Generator[ToolCall, str, Any]
+
+
+def subject_of(world: World, lookup: Lookup) -> str:
+    """The name of the entity that a lookup is about."""
+    subject = lookup.subject
+    return subject if isinstance(subject, str) else str(value_of(world, subject))
+
+
+def value_of(world: World, lookup: Lookup) -> int | str:
+    """What a lookup finds."""
+    return world.entities[subject_of(world, lookup)].facts[lookup.relation.name]
 
 
 def lookups(goal: Goal) -> list[Lookup]:
@@ -183,7 +195,7 @@ class Oracle:
             result = yield from self._call("sql", statement=statement)
             if result == NO_ROWS:
                 raise Unanswered(SAY["not_found"].format(name=name))
-        return name, self.toolbox.world.entities[name].facts[goal.relation.name]
+        return name, value_of(self.toolbox.world, Lookup(goal.relation, name))
 
     def _search(self, relation: Relation, name: str) -> Generator[ToolCall, str, str]:
         query = name

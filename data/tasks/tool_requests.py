@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from data.tasks.tool_arithmetic import PAIRS
-from data.tasks.tool_goals import SAY, Combine, Compute, Convert, ConvertValue, Goal, Lookup, Say
+from data.tasks.tool_goals import SAY, Combine, Compute, Convert, ConvertValue, Goal, Lookup, Say, subject_of, value_of
 from data.tasks.tool_pool import POOL
 from data.world.facts import World
 from data.world.names import similar_name
 from data.world.phrases import answer, noun_phrase, question, statement
-from data.world.schema import RELATIONS, Relation
+from data.world.schema import KINDS, RELATIONS, Relation
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +93,6 @@ class Asker:
     def _question(self, lookup: Lookup) -> str:
         return question(self.rng, lookup.relation, self._subject(lookup.subject), self.held_out)
 
-    def _value(self, lookup: Lookup) -> int | str:
-        """What the lookup finds."""
-        name = lookup.subject if isinstance(lookup.subject, str) else str(self._value(lookup.subject))
-        return self.world.entities[name].facts[lookup.relation.name]
-
     def _words(self, sort: str, **parts: object) -> str:
         return self.rng.choice(self.ask[sort]).format(**parts)
 
@@ -122,7 +117,7 @@ class Asker:
         """The same relation of two entities, the first of which is `hops` entities away."""
         first = self._lookup(hops, fits)
         second = Lookup(first.relation, self._name(first.relation.kind))
-        if second.subject == (first.subject if isinstance(first.subject, str) else self._value(first.subject)):
+        if second.subject == subject_of(self.world, first):
             raise Impossible
         return first, second
 
@@ -130,7 +125,7 @@ class Asker:
         """The sum or the difference of two facts; the first is `hops` entities away."""
         first, second = self._pair(hops, lambda relation: relation.is_number)
         sorts = ["difference", "difference_swapped", *(["total"] * (first.relation.type == "count") * 2)]
-        if int(self._value(first)) > int(self._value(second)):
+        if int(value_of(self.world, first)) > int(value_of(self.world, second)):
             sorts.append("surplus")
         sort = self.rng.choice(sorts)
         text = self._words(sort, first=self._key(first), second=self._key(second))
@@ -218,7 +213,7 @@ class Asker:
         return Round(self._words("no_sum"), Say(SAY["no_sum"])), Round(formula, Compute(formula))
 
 
-#: Sort -> how a request of it is drawn; the number of calls it takes stands in `CALLS` where it is fixed.
+#: Sort -> how a request of it is drawn.
 SORTS: dict[str, Callable[[Asker], Request]] = {
     "fact": lambda asker: asker.fact(0),
     "arithmetic": Asker.arithmetic,
@@ -238,6 +233,29 @@ SORTS: dict[str, Callable[[Asker], Request]] = {
     "no_unit": Asker.no_unit,
     "no_sum": Asker.no_sum,
 }
+FACTS, SUM, UNITS = ("facts",), ("calculate",), ("convert",)
+#: Sort -> what its tools must do: look up facts, calculate, convert.
+NEEDS: dict[str, tuple[str, ...]] = {
+    "fact": FACTS,
+    "arithmetic": SUM,
+    "conversion": UNITS,
+    "hop": FACTS,
+    "fact_in_unit": FACTS + UNITS,
+    "two_hops": FACTS,
+    "two_facts": FACTS + SUM,
+    "hop_and_fact": FACTS + SUM,
+    "total_in_unit": FACTS + SUM + UNITS,
+    "misspelt": FACTS,
+    "misspelt_unit": UNITS,
+    "stated": (),
+    "small_talk": (),
+    "impossible": (),
+    "no_subject": FACTS,
+    "no_unit": UNITS,
+    "no_sum": SUM,
+}
+#: The kinds that have something measured in a unit.
+MEASURED = tuple(kind for kind in KINDS if any(relation.unit in PAIRS for relation in RELATIONS[kind].values()))
 #: Number of calls -> the sorts that take it when nothing goes wrong.
 BY_CALLS: dict[int, tuple[str, ...]] = {
     0: ("stated", "small_talk", "impossible"),

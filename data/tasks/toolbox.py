@@ -32,6 +32,9 @@ BM25_K, BM25_B, TITLE_WEIGHT = 1.2, 0.75, 5.0
 STOP_WORDS = {"a", "an", "the", "of", "in", "and"}
 PYTHON_TYPES: dict[str, tuple[type, ...]] = {"string": (str,), "number": (int, float)}
 
+# An entity's name and a relation's.
+Fact = tuple[str, str]
+
 
 @dataclass(frozen=True, slots=True)
 class Passage:
@@ -42,17 +45,20 @@ class Passage:
     text: str
 
 
-def write_passages(rng: random.Random, world: World, held_out: bool) -> list[Passage]:
-    """One passage of two or three facts about every entity, a second one about some; other facts are left out."""
+def write_passages(
+    rng: random.Random, world: World, stated: Collection[Fact], hidden: Collection[Fact], held_out: bool
+) -> list[Passage]:
+    """A passage or two about every entity: two facts or more, all the `stated` ones and none of the `hidden`."""
     passages = []
     for entity in world.entities.values():
-        relations = list(entity.facts)
+        relations = [name for name in entity.facts if (entity.name, name) in stated]
+        others = [name for name in entity.facts if name not in relations and (entity.name, name) not in hidden]
+        relations += rng.sample(others, min(len(others), max(0, rng.choice((2, 3, 3, 4)) - len(relations))))
         rng.shuffle(relations)
-        cut = rng.choice((2, 3))
-        parts = [relations[:cut]]
-        if rng.random() < 0.3:
-            parts.append(relations[cut : cut + 2])
-        passages += [Passage(entity.name, tuple(part), passage(rng, entity, part, held_out)) for part in parts]
+        cut = rng.choice((2, 3)) if len(relations) > 3 else len(relations)
+        for part in (relations[:cut], relations[cut:]):
+            if part:
+                passages.append(Passage(entity.name, tuple(part), passage(rng, entity, part, held_out)))
     rng.shuffle(passages)
     return passages
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from data.tasks.sample import Conversation
 from data.tasks.tool_calls import ToolCall
-from data.tasks.tool_goals import Goal, Lookup, Oracle, lookups, needs, source_of
-from data.tasks.tool_pool import MEANINGS, Tool, draw_tools
-from data.tasks.tool_requests import BY_CALLS, Asker, Impossible, Request, Round
-from data.tasks.toolbox import Passage, Toolbox, write_passages
-from data.world.facts import World, draw_world
-from data.world.schema import KINDS, RELATIONS
+from data.tasks.tool_goals import Oracle
+from data.tasks.tool_requests import BY_CALLS, Round
+from data.tasks.tool_scene import HeldOut, Scene, draw_scene
 
 #: Sort of request -> how often it is drawn at the end of the curriculum.
 WEIGHTS = {
@@ -25,129 +22,22 @@ WEIGHTS = {
     "misspelt": 4, "misspelt_unit": 2, "stated": 4, "small_talk": 2, "impossible": 2,
     "no_subject": 3, "no_unit": 2, "no_sum": 1,
 }  # fmt: skip
-EASY = BY_CALLS[1]
-# How often a request may be one that no listed tool serves, or ask for what no passage states, and a tool is busy.
-NO_TOOL, NOT_GIVEN, BUSY_RATE = 0.06, 0.06, 0.06
-MAX_DRAWS = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """One small world and the tools over it.
-
-    Attributes:
-        world: the entities.
-        kinds: those that are asked about, and have SQL tables.
-        passages: what search finds.
-        tools: what the prompt lists.
-    """
-
-    world: World
-    kinds: tuple[str, ...]
-    passages: tuple[Passage, ...]
-    tools: tuple[Tool, ...]
-
-    @property
-    def meanings(self) -> set[str]:
-        """What the listed tools can do."""
-        return {tool.meaning for tool in self.tools if tool.meaning != "other"}
-
-    @property
-    def definitions(self) -> list[dict[str, Any]]:
-        """The tools as a chat template takes them."""
-        return [tool.definition for tool in self.tools]
-
-    def toolbox(self, busy: Sequence[int] = ()) -> Toolbox:
-        """The tools, ready for one conversation."""
-        return Toolbox(self.world, self.tools, self.passages, self.kinds, busy)
-
-    def given(self, goal: Goal) -> bool:
-        """Whether the tools can tell everything that the goal looks up."""
-        for lookup in lookups(goal):
-            name = self.name(lookup.subject)
-            stated = any(p.title == name and lookup.relation.name in p.relations for p in self.passages)
-            if source_of(lookup.relation, self.meanings) == "search" and not stated:
-                return False
-        return True
-
-    def name(self, subject: str | Lookup) -> str:
-        """The entity that a lookup is about."""
-        if isinstance(subject, str):
-            return subject
-        return str(self.world.entities[self.name(subject.subject)].facts[subject.relation.name])
-
-
-def draw_kinds(rng: random.Random, wanted: int) -> tuple[str, ...]:
-    """Up to `wanted` kinds, each named by a relation of the one before."""
-    kinds = [rng.choice(KINDS)]
-    while len(kinds) < wanted:
-        types = [r.type for r in RELATIONS[kinds[-1]].values() if r.is_entity and r.type not in kinds]
-        if not types:
-            break
-        kinds.append(rng.choice(types))
-    return tuple(kinds)
-
-
-def draw_scene(
-    rng: random.Random,
-    meanings: Sequence[str],
-    num_tools: int,
-    kinds: tuple[str, ...],
-    held_out_names: bool = False,
-    held_out_phrases: bool = False,
-    held_out_tools: bool = False,
-) -> Scene:
-    """A world in which tools of these meanings, and others up to `num_tools`, are listed."""
-    world = draw_world(rng, dict.fromkeys(kinds, 2), held_out_names)
-    passages = write_passages(rng, world, held_out_phrases) if "search" in meanings else []
-    tools = draw_tools(rng, meanings, max(0, num_tools - len(meanings)), kinds, held_out_tools)
-    return Scene(world, kinds, tuple(passages), tuple(tools))
-
-
-def draw_meanings(rng: random.Random, most: int) -> list[str]:
-    """What the tools of a training prompt can do: a source of facts, mostly, and the two that reckon."""
-    source = rng.choices((["search"], ["sql"], ["search", "sql"], []), (42, 32, 16, 10))[0]
-    reckon = rng.choices((["calculate"], ["convert"], ["calculate", "convert"], []), (30, 30, 20, 20))[0]
-    return (source + reckon)[:most]
+# How often nothing states what is asked for, and a tool is busy once.
+NOT_GIVEN, BUSY_RATE = 0.05, 0.06
 
 
 def tool_conversation(rng: random.Random, level: float, held_out: bool = False) -> Conversation:
     """A conversation of one to four requests; at `level` 0 each takes one call, at 1 there is everything."""
     hard = rng.random() < level
+    weights = WEIGHTS if hard else dict.fromkeys(BY_CALLS[1], 1)
+    sort = rng.choices(list(weights), list(weights.values()))[0]
+    later = {other: weight for other, weight in weights.items() if other != "no_subject"}
+    more = [later] * rng.choice((0, 1, 1, 2) if hard else (1, 2, 3))
     num_tools = rng.choices((2, 3, 4, 5), (35, 40, 20, 5))[0] if hard else 2
-    kinds = draw_kinds(rng, rng.choice((2, 2, 3)) if hard else 2)
-    scene = draw_scene(rng, draw_meanings(rng, num_tools), num_tools, kinds, held_out, held_out, held_out)
-    asker = Asker(rng, scene.world, kinds, held_out)
-    rounds: list[Round] = []
-    for number in range(rng.choice((1, 2, 2, 3)) if hard else rng.choice((2, 3, 4))):
-        # "The town" without a name is what was spoken of before, so only the first request can lack it.
-        sorts = {sort: weight for sort, weight in WEIGHTS.items() if sort != "no_subject" or not number}
-        rounds += draw_request(rng, scene, asker, sorts if hard else dict.fromkeys(EASY, 1))
+    split = HeldOut(held_out, held_out, held_out)
+    scene, rounds = draw_scene(rng, sort, more, num_tools, NOT_GIVEN * hard, split)
     busy = [rng.randrange(4)] if hard and rng.random() < BUSY_RATE else []
     return Conversation(oracle_messages(scene, rounds, busy), scene.definitions)
-
-
-def draw_request(rng: random.Random, scene: Scene, asker: Asker, weights: Mapping[str, int]) -> Request:
-    """A request that the tools serve, or now and then one that they do not; `weights` says how often each sort is."""
-    sort = ""
-    misfit = rng.random() < NO_TOOL and len(weights) > len(EASY)
-    any_fact = rng.random() < NOT_GIVEN
-    for _ in range(MAX_DRAWS):
-        sort = sort or rng.choices(list(weights), list(weights.values()))[0]
-        try:
-            request = asker.request(sort)
-        except Impossible:
-            sort = ""
-            continue
-        goal = request[-1].goal
-        if needs(goal, scene.meanings) <= scene.meanings:
-            if any_fact or sort == "misspelt" or scene.given(goal):
-                return request
-        elif misfit and len(request) == 1:
-            return request
-        else:
-            sort = ""
-    return asker.request("impossible")
 
 
 def oracle_messages(scene: Scene, rounds: Sequence[Round], busy: Sequence[int] = ()) -> list[dict[str, Any]]:
@@ -211,20 +101,10 @@ def draw_tool_task(
     Raises:
         KeyError: no request takes so many calls.
     """
-    sort = rng.choice(BY_CALLS[num_calls])
+    split = HeldOut(held_out_names, held_out_phrases, held_out_tools)
     while True:
-        kinds = draw_kinds(rng, rng.choice((2, 3)))
-        listed = num_tools or rng.choice((2, 3, 4))
-        meanings = draw_meanings(rng, min(listed, len(MEANINGS)))
-        scene = draw_scene(rng, meanings, listed, kinds, held_out_names, held_out_phrases, held_out_tools)
-        asker = Asker(rng, scene.world, kinds, held_out_phrases)
-        for _ in range(20):
-            try:
-                request = asker.request(sort)
-            except Impossible:
-                continue
-            goal = request[-1].goal
-            if needs(goal, scene.meanings) <= scene.meanings and scene.given(goal):
-                task = make_task(scene, request)
-                if task.num_calls == num_calls:
-                    return task
+        sort = rng.choice(BY_CALLS[num_calls])
+        scene, rounds = draw_scene(rng, sort, [], num_tools or rng.choice((2, 3, 4)), 0, split)
+        task = make_task(scene, rounds)
+        if task.num_calls == num_calls:
+            return task
