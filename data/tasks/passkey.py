@@ -18,10 +18,17 @@ from data.world.names import is_held_out, new_name
 from data.world.passages import passage
 from data.world.schema import KINDS, RELATIONS
 
-TOKENS_PER_WORD = 1.8  # of the filler, in the course's tokenizer, spaces and signs included
+TOKENS_PER_WORD = 1.6  # of the filler, in the course's tokenizer, spaces and signs included
 
-NEEDLE = "The pass key is {key}. Remember it."
-QUESTION = "What is the pass key?"
+# By whether they are held out from training.
+NEEDLES = {
+    False: ("The pass key is {key}. Remember it.", "Remember the pass key: {key}.", "{key} is the pass key."),
+    True: ("Do not forget that the pass key is {key}.", "Here is the pass key to remember: {key}."),
+}
+QUESTIONS = {
+    False: ("What is the pass key?", "Tell me the pass key.", "Which pass key should you remember?"),
+    True: ("What was the pass key again?", "Do you still know the pass key?"),
+}
 ANSWER = "The pass key is {key}."
 
 
@@ -39,10 +46,10 @@ def passkey(rng: Random, num_tokens: int, held_out: bool = False) -> Conversatio
             break
         sentences.append(sentence)
     key = draw_key(rng, held_out)
-    sentences.insert(rng.randint(0, len(sentences)), NEEDLE.format(key=key))
+    sentences.insert(rng.randint(0, len(sentences)), rng.choice(NEEDLES[held_out]).format(key=key))
     return Conversation(
         [
-            {"role": "user", "content": f"{' '.join(sentences)}\n\n{QUESTION}"},
+            {"role": "user", "content": f"{' '.join(sentences)}\n\n{rng.choice(QUESTIONS[held_out])}"},
             {"role": "assistant", "content": ANSWER.format(key=key)},
         ]
     )

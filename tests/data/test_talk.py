@@ -167,20 +167,26 @@ def test_a_level_bounds_the_lists() -> None:
 @pytest.mark.parametrize("held_out", [False, True])
 @pytest.mark.parametrize("num_tokens", [0, 50, 400, 5_000])
 def test_a_pass_key_stands_once_in_its_text(num_tokens: int, held_out: bool) -> None:
-    question, answer = passkey(Random(num_tokens), num_tokens, held_out).messages
-    (key,) = re.findall(r"\d+", answer["content"])
-    assert answer["content"] == f"The pass key is {key}."
-    assert question["content"].count(f"The pass key is {key}.") == 1
-    assert question["content"].endswith("\n\nWhat is the pass key?")
+    for seed in range(10):
+        asked, answer = passkey(Random(seed), num_tokens, held_out).messages
+        text, question = asked["content"].split("\n\n")
+        (key,) = re.findall(r"\d+", answer["content"])
+        assert answer["content"] == f"The pass key is {key}."
+        assert text.count(key) == 1
+        assert text.count("pass key") == 1
+        assert "pass key" in question
 
 
 def test_pass_keys_lie_at_any_depth_and_are_split() -> None:
-    depths, keys = [], {False: set[str](), True: set[str]()}
-    for seed in range(400):
+    depths, keys, phrases = [], {False: set[str](), True: set[str]()}, {False: set[str](), True: set[str]()}
+    for seed in range(200):
         held_out = seed % 2 == 0
-        text = passkey(Random(seed), 500, held_out).messages[0]["content"]
-        depths.append(text.index("The pass key is") / len(text))
-        keys[held_out].update(re.findall(r"The pass key is (\d+)", text))
+        asked, answer = passkey(Random(seed), 500, held_out).messages
+        text, question = asked["content"].split("\n\n")
+        depths.append(text.index("pass key") / len(text))
+        keys[held_out].update(re.findall(r"\d+", answer["content"]))
+        phrases[held_out].add(question)
     assert min(depths) < 0.05
     assert max(depths) > 0.85
     assert not keys[False] & keys[True]
+    assert not phrases[False] & phrases[True]

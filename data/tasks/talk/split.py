@@ -4,7 +4,9 @@
   The sentences after it are drawn freely, so they may occur in training one by one; the text as a whole does not.
 - Questions: one in ten pairs of a phrase and what it asks about ("Explain {term}" with "a token"). The first phrase of
   every list is always trained, so everything can be asked about in one way at least.
-- Names and statements in questions that answer themselves: see `stated.py`.
+- Requests that name nothing ("Tell me a story") are trained; the story that answers is held out as free text is.
+- Fixed texts and facts (recipes, lists, capitals, words of the course) are all trained.
+- Names and phrases in questions that answer themselves: see `stated.py`.
 """
 
 from __future__ import annotations
