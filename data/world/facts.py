@@ -36,7 +36,9 @@ class World:
 def draw_world(rng: Random, counts: Mapping[str, int], held_out: bool) -> World:
     """Draw a world with that many entities of each kind, all names of one split.
 
-    Kinds that are not counted but referred to get two entities, so that no fact leads nowhere.
+    Kinds that are not counted but referred to get two entities, so that no fact leads nowhere. References go round: an
+    entity is named again only when each of its kind has been, so that nobody governs a second town while others have
+    none.
     """
     needed = {kind: count for kind, count in counts.items() if count}
     queue = list(needed)
@@ -51,10 +53,17 @@ def draw_world(rng: Random, counts: Mapping[str, int], held_out: bool) -> World:
         while len(drawn) < needed[kind]:
             drawn[new_name(rng, kind, held_out)] = None
         names[kind] = list(drawn)
+    decks: dict[str, list[str]] = {kind: [] for kind in names}
+
+    def refer(kind: str) -> str:
+        if not decks[kind]:
+            decks[kind] = rng.sample(names[kind], len(names[kind]))
+        return decks[kind].pop()
+
     entities: dict[str, Entity] = {}
     for kind, of_kind in names.items():  # people come first: when a founder was born is known
         for name in of_kind:
-            facts = draw_facts(rng, kind, lambda other: rng.choice(names[other]), held_out)
+            facts = draw_facts(rng, kind, refer, held_out)
             for relation in RELATIONS[kind].values():
                 if relation.after:
                     born = int(entities[str(facts[relation.after])].facts["birth_year"])

@@ -100,6 +100,11 @@ def test_nobody_founds_or_designs_anything_as_a_child() -> None:
             assert 20 <= int(entity.facts[year]) - int(born) <= 35
 
 
+def test_no_two_towns_share_a_mayor_while_others_could_govern() -> None:
+    world = draw_world(Random(16), {"town": 30, "person": 30}, held_out=False)
+    assert len({town.facts["mayor"] for town in world.by_kind("town")}) == 30
+
+
 def test_a_seed_draws_the_same_world_again() -> None:
     assert draw_world(Random(7), {"dish": 3}, False) == draw_world(Random(7), {"dish": 3}, False)
 
