@@ -19,13 +19,16 @@ from data.tokenizer import CONTROL_TOKENS, MARKS, SPECIAL_TOKENS, VOCAB_SIZE, tr
 from tinyllm.model.tokenizer import Tokenizer
 
 SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
-ASKED = {"role": "user", "content": "How many people live in Velmora, and what is 3 * 7?"}
-SEARCH = {"type": "function", "function": {"name": "search", "arguments": {"query": 'Velmora "old town" é'}}}
+ASKED: dict[str, Any] = {"role": "user", "content": "How many people live in Velmora, and what is 3 * 7?"}
+SEARCH: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "search", "arguments": {"query": 'Velmora "old town" é'}},
+}
 CALCULATE = {"type": "function", "function": {"name": "calculate", "arguments": {"expression": "3 * 7"}}}
-CALLS = {"role": "assistant", "content": "", "tool_calls": [SEARCH, CALCULATE]}
+CALLS: dict[str, Any] = {"role": "assistant", "content": "", "tool_calls": [SEARCH, CALCULATE]}
 RESULTS = [{"role": "tool", "content": "Some 4210 people live there."}, {"role": "tool", "content": "21"}]
 ANSWER = {"role": "assistant", "content": "The population of Velmora is 4210, and 3 * 7 is 21."}
-TOOLS = [
+TOOLS: list[dict[str, Any]] = [
     {
         "type": "function",
         "function": {
@@ -36,7 +39,7 @@ TOOLS = [
     }
     for name, argument in (("search", "query"), ("calculate", "expression"))
 ]
-CONVERSATIONS = {
+CONVERSATIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]] | None]] = {
     "one question": ([ASKED], None),
     "with a system prompt": ([SYSTEM, ASKED, ANSWER, ASKED], None),
     "with tools": ([ASKED], TOOLS),
