@@ -1,0 +1,146 @@
+"""Trains the shipped models: the target, the draft distilled from it, the mixture of experts grown from it.
+
+Samples are drawn from the seed while training, so there is no data set to fetch. What was saved is not lost when a
+run is stopped: --resume goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs as a script, from anywhere
+
+from data.tokenizer import train_tokenizer
+from data.training.batches import Plan, batches
+from data.training.encode import Encoder
+from data.training.loop import Run, train
+from data.training.loss import Loss, distillation_loss, next_token_loss
+from data.training.mixture import draw
+from data.training.presets import MAX_LENGTH, PRESETS, Preset
+from data.training.progress import Probe
+from data.training.shapes import new_model
+from data.training.vocabulary import texts
+from tinyllm.model.loader import load_model, save_model
+from tinyllm.model.tokenizer import Tokenizer
+
+CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
+SAVES = 20  # times a run is measured and saved
+
+
+class Name(StrEnum):
+    """What can be trained; the other two need the target."""
+
+    target = "target"
+    draft = "draft"
+    moe = "moe"
+
+
+def main(
+    name: Annotated[Name, typer.Argument(help="Which model. Draft and moe are made from the target.")],
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda; auto takes the GPU where there is one.")] = "auto",
+    preset: Annotated[str, typer.Option(help="auto, cpu (two cores, under three hours) or gpu (minutes).")] = "auto",
+    out: Annotated[Path, typer.Option(help="Folder that holds a folder for each model.")] = CHECKPOINTS,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps; by default the preset's.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Of the samples and the first weights.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the state that was saved last.")] = False,
+) -> None:
+    """Train one of the shipped models and write its checkpoint in Hugging Face format.
+
+    Examples:
+
+        python data/train.py target --device auto
+
+        python data/train.py target --resume
+
+        python data/train.py draft && python data/train.py moe
+
+        python data/train.py target --steps 200 --out /tmp/try    # a poor model, in minutes
+    """
+    on = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    preset = ("gpu" if on.type == "cuda" else "cpu") if preset == "auto" else preset
+    if preset not in PRESETS:
+        raise typer.BadParameter(f"{preset!r} is none of auto, {', '.join(PRESETS)}", param_hint="--preset")
+    if on.type == "cpu":
+        torch.set_num_threads(1)  # each shard of a batch has its own thread
+    chosen = PRESETS[preset]
+    folder = out / name
+    state = folder / "state.pt"
+    folder.mkdir(parents=True, exist_ok=True)
+    if resume and not state.is_file():
+        raise typer.BadParameter(f"there is no {state} to go on from; leave --resume out", param_hint="--resume")
+    tokenizer = make_tokenizer(folder, seed) if name is Name.target else take_tokenizer(out, folder)
+    encoder = Encoder(tokenizer)
+    run, loss = start(name, chosen, steps or chosen.steps[name], out, seed, on)
+    if resume:
+        run.restore(state, on)
+    plan = Plan(run.steps, chosen.shards, chosen.tokens_per_shard, MAX_LENGTH, seed)
+    probe = Probe.draw(encoder)
+    train(
+        run,
+        batches(plan, draw, encoder, run.step, chosen.workers),
+        loss,
+        device=on,
+        state=state,
+        save_every=max(1, run.steps // SAVES),
+        probe=lambda model: probe.answers_right(model, on),
+        description=name,
+    )
+    save_model(run.model, folder)
+    record = {
+        "model": name,
+        "preset": preset,
+        "seed": seed,
+        "steps": run.steps,
+        "tokens_per_step_at_most": chosen.shards * chosen.tokens_per_shard,
+        "parameters": sum(weight.numel() for weight in run.model.parameters()),
+        "minutes": round(run.seconds / 60, 1),
+        "device": torch.cuda.get_device_name() if on.type == "cuda" else f"CPU, {chosen.shards} threads",
+        "torch": torch.__version__,
+        "finished": time.strftime("%Y-%m-%d"),
+        "log": run.log,
+    }
+    (folder / "training.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    state.unlink(missing_ok=True)
+    print(f"wrote {folder}; measure it with: python data/evaluate.py")
+
+
+def make_tokenizer(folder: Path, seed: int) -> Tokenizer:
+    """Learn the tokenizer and write it; the end tokens go beside it."""
+    train_tokenizer(texts(seed), folder, MAX_LENGTH)
+    eos = list(PRESETS["cpu"].target.eos_token_ids)
+    generation = json.dumps({"eos_token_id": eos, "do_sample": False}, indent=2)
+    (folder / "generation_config.json").write_text(generation + "\n", encoding="utf-8")
+    return Tokenizer(folder)
+
+
+def take_tokenizer(out: Path, folder: Path) -> Tokenizer:
+    """The target's tokenizer, copied: models that work together read the same ids."""
+    missing = [file for file in (*TOKENIZER_FILES, "model.safetensors") if not (out / Name.target / file).is_file()]
+    if missing:
+        raise typer.BadParameter(f"{out / Name.target} has no {missing[0]}: train the target first", param_hint="name")
+    for file in TOKENIZER_FILES:
+        shutil.copyfile(out / Name.target / file, folder / file)
+    return Tokenizer(folder)
+
+
+def start(name: Name, preset: Preset, steps: int, out: Path, seed: int, device: torch.device) -> tuple[Run, Loss]:
+    """The model before its first step, and what it learns from."""
+    if name is Name.target:
+        shallow = preset.half_target
+        return Run(new_model(shallow, seed).to(device), steps, grow_at=steps // 2), next_token_loss
+    teacher = load_model(out / Name.target, device=device)
+    return Run(new_model(preset.draft, seed).to(device), steps), distillation_loss(teacher)
+
+
+if __name__ == "__main__":
+    typer.run(main)

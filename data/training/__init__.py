@@ -1,0 +1,1 @@
+"""How the models learn: samples to batches, the optimizers, the loop, and how one model is made from another."""

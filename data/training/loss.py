@@ -1,0 +1,67 @@
+"""What a shard of a batch costs, plainly and against a teacher; and its gradient, shards side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data.training.attention import blocked_attend
+from data.training.batches import Shard
+from tinyllm.model.attention import causal_attend
+from tinyllm.model.qwen3 import Qwen3ForCausalLM
+
+Loss = Callable[[Qwen3ForCausalLM, Shard], Tensor]  # the weighted sum over a shard's predictions
+
+
+def logits_of(model: Qwen3ForCausalLM, shard: Shard) -> Tensor:
+    """[n, V]: the model's scores at the shard's predictions."""
+    num_rows, length = shard.input_ids.shape
+    positions = torch.arange(length, device=shard.input_ids.device).repeat(num_rows)
+    attend = blocked_attend if torch.is_autocast_enabled("cpu") else causal_attend
+    hidden = model(shard.input_ids.flatten(), positions, attend(num_rows))
+    return model.compute_logits(hidden[shard.at])
+
+
+def next_token_loss(model: Qwen3ForCausalLM, shard: Shard) -> Tensor:
+    """Weighted sum of the cross entropies, in nats."""
+    losses = F.cross_entropy(logits_of(model, shard), shard.labels, reduction="none")
+    return (losses * shard.weights).sum()
+
+
+def distillation_loss(teacher: Qwen3ForCausalLM) -> Loss:
+    """Cross entropy against the teacher's distribution instead of the one right token (arXiv 1503.02531)."""
+
+    def loss(model: Qwen3ForCausalLM, shard: Shard) -> Tensor:
+        with torch.no_grad():
+            wanted = logits_of(teacher, shard).softmax(dim=-1)
+        losses = F.cross_entropy(logits_of(model, shard), wanted, reduction="none")
+        return (losses * shard.weights).sum()
+
+    return loss
+
+
+def add_gradients(
+    model: Qwen3ForCausalLM, shards: Sequence[Shard], loss: Loss, pool: ThreadPoolExecutor, autocast: bool
+) -> float:
+    """Set the gradient of the mean loss over all shards; returns that mean.
+
+    Each shard has its own thread: on a CPU two threads that meet once a step do more than two that meet at every
+    operation, and the sum, taken in the order of the shards, is the same each time.
+    """
+    parameters = [weight for weight in model.parameters() if weight.requires_grad]
+    total = sum(shard.weights.sum() for shard in shards)
+
+    def work(shard: Shard) -> tuple[Tensor, tuple[Tensor, ...]]:
+        with torch.autocast(shard.input_ids.device.type, dtype=torch.bfloat16, enabled=autocast):
+            mean = loss(model, shard) / total
+        return mean.detach(), torch.autograd.grad(mean, parameters)
+
+    results = list(pool.map(work, shards))
+    for weight, *pieces in zip(parameters, *(gradients for _, gradients in results), strict=True):
+        weight.grad = torch.stack(pieces).sum(dim=0) if len(pieces) > 1 else pieces[0]
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+    return sum(mean.item() for mean, _ in results)

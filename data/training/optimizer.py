@@ -1,0 +1,52 @@
+"""Muon for the matrices, AdamW for the rest, and one learning rate over the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+MATRIX_RATE, OTHER_RATE = 0.008, 0.004
+
+
+class Optimizer:
+    """Two optimizers under one schedule: warm-up, a long plateau, a straight way down to zero.
+
+    Muon (Jordan et al. 2024) takes the matrices of the layers: it needs about half the tokens of AdamW here. The
+    plateau lets a run be cut short or go on: only the last part has to know where the end is (arXiv 2405.18392).
+    """
+
+    def __init__(self, model: nn.Module, peak: float = 1.0) -> None:
+        """Args: peak: factor on both learning rates, below 1 where a trained model is trained on."""
+        named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+        matrices = [weight for name, weight in named if weight.dim() == 2 and "embed" not in name]
+        others = [weight for name, weight in named if weight.dim() != 2 or "embed" in name]
+        self.parts: Sequence[torch.optim.Optimizer] = (
+            torch.optim.Muon(matrices, lr=MATRIX_RATE * peak, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, lr=OTHER_RATE * peak, betas=(0.9, 0.95), weight_decay=0.0),
+        )
+        self.peaks = (MATRIX_RATE * peak, OTHER_RATE * peak)
+
+    def step(self, share: float) -> None:
+        """One update at `share` of the peak rates."""
+        for part, peak in zip(self.parts, self.peaks, strict=True):
+            for group in part.param_groups:
+                group["lr"] = peak * share
+            part.step()
+            part.zero_grad()
+
+    def state_dict(self) -> list[dict[str, object]]:
+        """What `load_state_dict` takes."""
+        return [part.state_dict() for part in self.parts]
+
+    def load_state_dict(self, state: list[dict[str, object]]) -> None:
+        """Go on where another run stopped."""
+        for part, saved in zip(self.parts, state, strict=True):
+            part.load_state_dict(saved)
+
+
+def rate(step: int, steps: int, warm_up: int = 100, decay: float = 0.35) -> float:
+    """The share of the peak learning rate at a step: up over `warm_up` steps, flat, down over the last `decay`."""
+    down = (steps - step) / max(1.0, decay * steps)
+    return min(1.0, (step + 1) / warm_up, down)

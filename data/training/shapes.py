@@ -1,0 +1,44 @@
+"""The models and how each comes about: new, deeper by half-trained layers, or from another model's weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from tinyllm.config import ModelConfig
+from tinyllm.model.qwen3 import Qwen3ForCausalLM
+
+
+def new_model(config: ModelConfig, seed: int) -> Qwen3ForCausalLM:
+    """A model with small random weights; the two matrices that add to the residual stream start smaller."""
+    torch.manual_seed(seed)
+    model = Qwen3ForCausalLM(config)
+    for name, weight in model.named_parameters():
+        if weight.dim() == 2:
+            into_residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+            nn.init.normal_(weight, std=0.02 / math.sqrt(2 * config.num_layers) if into_residual else 0.02)
+    return model
+
+
+def with_layers_doubled(model: Qwen3ForCausalLM) -> Qwen3ForCausalLM:
+    """The same function with twice the layers: after each stands a copy that adds nothing yet (arXiv 2401.02415).
+
+    The copy's two output matrices are zero, so the model says what it said; they are learned from there. The first
+    half of a run is thus done at half the cost.
+    """
+    config = replace(model.config, num_layers=2 * model.config.num_layers)
+    deeper = Qwen3ForCausalLM(config)
+    for name, child in model.named_children():
+        if name != "layers":
+            getattr(deeper, name).load_state_dict(child.state_dict())
+    for i, layer in enumerate(model.layers):
+        for place in (2 * i, 2 * i + 1):
+            deeper.layers[place].load_state_dict(copy.deepcopy(layer.state_dict()))
+        added = deeper.layers[2 * i + 1]
+        nn.init.zeros_(added.self_attn.o_proj.weight)
+        nn.init.zeros_(added.mlp.down_proj.weight)
+    return deeper
