@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from support.checkpoints import random_model, small_config
+from support.checkpoints import random_model, small_config, small_sparse_config
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen3MoeForCausalLM
 
+from tinyllm.config import ModelConfig
 from tinyllm.model.attention import causal_attend
 from tinyllm.model.loader import load_model, save_model
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
@@ -49,8 +51,36 @@ def test_random_models(tmp_path: Path, gqa_ratio: int, tied: bool, head_dim: int
 
 
 @torch.inference_mode()
-def test_a_checkpoint_that_transformers_wrote_in_shards(tmp_path: Path) -> None:
-    save_model(random_model(small_config(tie_word_embeddings=False)), tmp_path / "whole")
+@pytest.mark.parametrize("num_experts", [4, 8])
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("norm_topk_prob", [True, False], ids=["normalised", "as they are"])
+@pytest.mark.parametrize(
+    ("layers", "sparse"),
+    [({}, (0, 1, 2)), ({"decoder_sparse_step": 2}, (1,)), ({"mlp_only_layers": (0,)}, (1, 2))],
+    ids=["all sparse", "every second", "the first dense"],
+)
+def test_random_mixtures_of_experts(
+    tmp_path: Path, num_experts: int, k: int, norm_topk_prob: bool, layers: dict[str, object], sparse: tuple[int, ...]
+) -> None:
+    config = small_sparse_config(
+        num_experts=num_experts, num_experts_per_tok=k, norm_topk_prob=norm_topk_prob, **layers
+    )
+    assert config.sparse_layers == sparse
+    save_model(random_model(config, seed=num_experts + k), tmp_path)
+    model = theirs(tmp_path)
+    assert isinstance(model, Qwen3MoeForCausalLM)
+    rows = torch.randint(config.vocab_size, (3, 37))
+    assert_same_logits(our_logits(load_model(tmp_path), rows), model(rows).logits)
+    one = rows[:1, :1]
+    assert_same_logits(our_logits(load_model(tmp_path), one), model(one).logits)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("make_config", [small_config, small_sparse_config], ids=["dense", "sparse"])
+def test_a_checkpoint_that_transformers_wrote_in_shards(
+    tmp_path: Path, make_config: Callable[..., ModelConfig]
+) -> None:
+    save_model(random_model(make_config(tie_word_embeddings=False)), tmp_path / "whole")
     model = theirs(tmp_path / "whole")
     model.save_pretrained(tmp_path / "shards", max_shard_size="40KB")
     assert len(list((tmp_path / "shards").glob("model-*.safetensors"))) > 2
@@ -69,8 +99,9 @@ def test_the_shipped_checkpoint(length: int) -> None:
 
 
 @torch.inference_mode()
-def test_bfloat16_weights_are_read_exactly(tmp_path: Path) -> None:
-    save_model(random_model(small_config(dtype="bfloat16")), tmp_path)
+@pytest.mark.parametrize("make_config", [small_config, small_sparse_config], ids=["dense", "sparse"])
+def test_bfloat16_weights_are_read_exactly(tmp_path: Path, make_config: Callable[..., ModelConfig]) -> None:
+    save_model(random_model(make_config(dtype="bfloat16")), tmp_path)
     ours = load_model(tmp_path)
     assert all(weight.dtype == torch.float32 for weight in ours.parameters())
     rows = torch.randint(131, (1, 20))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.checkpoints import random_model, small_config
+from support.checkpoints import random_model, small_config, small_sparse_config
 from torch import Tensor
 
 from tinyllm.errors import RequestError
@@ -50,6 +50,22 @@ def test_steps_of_any_size_give_the_logits_of_one_shot(steps: list[tuple[int, in
     for ids, parts in zip(sequences, logits, strict=True):
         if len(ids):
             assert_close(torch.cat(parts), one_shot(MODEL, ids))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    "query_lens", [[20] + [1] * 20, [1] * 40, [7, 1, 16, 16]], ids=["decode", "all alone", "chunks"]
+)
+def test_a_mixture_of_experts_in_steps(query_lens: list[int]) -> None:
+    """The groups of tokens that an expert sees differ from step to step; the logits do not."""
+    model = random_model(small_sparse_config(), seed=1)
+    ids = torch.randint(131, (40,), generator=torch.Generator().manual_seed(1))
+    cache = DenseKVCache(model.config, max_len=40)
+    logits = []
+    for new in ids.split(query_lens):
+        step = cache.step([len(new)])
+        logits.append(model.compute_logits(model(new, step.positions, step)))
+    assert_close(torch.cat(logits), one_shot(model, ids))
 
 
 @torch.inference_mode()

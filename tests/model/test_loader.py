@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.checkpoints import random_model, small_config
+from support.checkpoints import random_model, small_config, small_sparse_config
 
+from tinyllm.config import ModelConfig
 from tinyllm.errors import CheckpointError
 from tinyllm.model.loader import INDEX, WEIGHTS, checkpoint_shapes, load_model, save_model
 
@@ -22,9 +23,19 @@ def checkpoint(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_what_is_saved_is_what_is_loaded(tmp_path: Path, tied: bool) -> None:
-    model = random_model(small_config(tie_word_embeddings=tied))
+@pytest.mark.parametrize(
+    "config",
+    [
+        small_config(),
+        small_config(tie_word_embeddings=False),
+        small_sparse_config(),
+        small_sparse_config(num_experts_per_tok=1, norm_topk_prob=False, decoder_sparse_step=2),
+        small_sparse_config(mlp_only_layers=(0, 2)),
+    ],
+    ids=["tied", "untied", "sparse", "every second layer sparse", "one layer sparse"],
+)
+def test_what_is_saved_is_what_is_loaded(tmp_path: Path, config: ModelConfig) -> None:
+    model = random_model(config)
     save_model(model, tmp_path)
     loaded = load_model(tmp_path)
     assert loaded.config == model.config
@@ -35,9 +46,56 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path, tied: bool) -> None:
     assert all(torch.equal(state[name], expected[name]) for name in expected)
 
 
-def test_a_file_holds_the_tensors_that_its_config_promises(checkpoint: Path) -> None:
-    shapes = {name: tuple(tensor.shape) for name, tensor in load_file(checkpoint / WEIGHTS).items()}
-    assert shapes == checkpoint_shapes(small_config())
+@pytest.mark.parametrize("config", [small_config(), small_sparse_config(mlp_only_layers=(1,))], ids=["dense", "sparse"])
+def test_a_file_holds_the_tensors_that_its_config_promises(tmp_path: Path, config: ModelConfig) -> None:
+    save_model(random_model(config), tmp_path)
+    shapes = {name: tuple(tensor.shape) for name, tensor in load_file(tmp_path / WEIGHTS).items()}
+    assert shapes == checkpoint_shapes(config)
+
+
+def test_experts_are_stored_under_the_published_names(tmp_path: Path) -> None:
+    model = random_model(small_sparse_config())
+    save_model(model, tmp_path)
+    tensors = load_file(tmp_path / WEIGHTS)
+    mlp = model.layers[1].mlp
+    gate, up = mlp.experts.gate_up_proj[3].chunk(2)
+    assert torch.equal(tensors["model.layers.1.mlp.gate.weight"], mlp.gate.weight)
+    assert torch.equal(tensors["model.layers.1.mlp.experts.3.gate_proj.weight"], gate)
+    assert torch.equal(tensors["model.layers.1.mlp.experts.3.up_proj.weight"], up)
+    assert torch.equal(tensors["model.layers.1.mlp.experts.3.down_proj.weight"], mlp.experts.down_proj[3])
+
+
+def test_an_expert_that_is_missing_or_misshaped(tmp_path: Path) -> None:
+    save_model(random_model(small_sparse_config()), tmp_path)
+    tensors = load_file(tmp_path / WEIGHTS)
+    tensors.pop("model.layers.2.mlp.experts.1.up_proj.weight")
+    tensors["model.layers.0.mlp.gate.weight"] = torch.zeros(5, 40)
+    save_file(tensors, tmp_path / WEIGHTS)
+    with pytest.raises(
+        CheckpointError,
+        match=r"1 missing: model\.layers\.2\.mlp\.experts\.1\.up_proj\.weight; "
+        r"1 of the wrong shape: model\.layers\.0\.mlp\.gate\.weight is \[5, 40\] and should be \[4, 40\]",
+    ):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"num_experts": None}, "has no 'num_experts'"),
+        ({"moe_intermediate_size": None}, "has no 'moe_intermediate_size'"),
+        ({"num_experts_per_tok": 5}, "a token cannot use 5 of 4 experts"),
+        ({"num_experts_per_tok": 0}, "a token cannot use 0 of 4 experts"),
+        ({"decoder_sparse_step": 0}, "decoder_sparse_step is 0"),
+    ],
+    ids=["no number", "no size", "more than there are", "none a token", "no step"],
+)
+def test_a_config_whose_experts_make_no_sense(tmp_path: Path, changes: dict[str, object], complaint: str) -> None:
+    save_model(random_model(small_sparse_config()), tmp_path)
+    raw = {**json.loads((tmp_path / "config.json").read_text()), **changes}
+    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in raw.items() if v is not None}))
+    with pytest.raises(CheckpointError, match=complaint):
+        load_model(tmp_path)
 
 
 def test_a_tied_file_may_repeat_the_head(checkpoint: Path) -> None:

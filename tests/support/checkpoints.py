@@ -24,6 +24,12 @@ def small_config(**changes: object) -> ModelConfig:
     return ModelConfig(**{**sizes, **changes})  # type: ignore[arg-type]
 
 
+def small_sparse_config(**changes: object) -> ModelConfig:
+    """The same with 4 experts of which each token uses 2. transformers wants sizes that are multiples of 8 here."""
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    return small_config(**{**experts, **changes})
+
+
 def random_model(config: ModelConfig, seed: int = 0) -> Qwen3ForCausalLM:
     """Random weights, large enough that attention is peaked and a wrong key or value shows."""
     torch.manual_seed(seed)
