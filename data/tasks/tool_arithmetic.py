@@ -106,7 +106,10 @@ def convert(value: float, source: str, target: str) -> str:
         raise ToolError(f"cannot convert {source} to {target}")
     if source == "Fahrenheit":
         value -= FAHRENHEIT_ZERO
-    result = value * factor / divisor
+    try:
+        result = value * factor / divisor
+    except OverflowError:
+        raise ToolError("the number is too large") from None
     return number(result + FAHRENHEIT_ZERO if target == "Fahrenheit" else result)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import re
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,20 +12,23 @@ from typing import Any
 from data.tasks.tool_arithmetic import number
 from data.tasks.tool_calls import ToolCall
 from data.tasks.tool_pool import POOL, Tool
-from data.tasks.toolbox import BUSY, NO_RESULTS, NO_ROWS, Toolbox
+from data.tasks.toolbox import BUSY, NO_RESULTS, NO_ROWS, Passage, Toolbox
 from data.world.facts import World
 from data.world.phrases import answer, no_answer
 from data.world.schema import Relation
 
 SAY: dict[str, str] = POOL["say"]
 ASKED_BACK = ", did you mean "
+# How alike two names are that differ in a letter.
+SAME_NAME = 0.85
 
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """Nothing to call: the answer is this text."""
+    """Nothing to call: the answer is this text, and `value` is the part of it that counts, if not all."""
 
     text: str
+    value: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,6 @@ class ConvertValue:
 
 
 Goal = Say | Lookup | Convert | Combine | Compute | ConvertValue
-Calls = Generator[ToolCall, str, Any]
 
 
 def subject_of(world: World, lookup: Lookup) -> str:
@@ -109,6 +113,20 @@ def needs(goal: Goal, meanings: set[str]) -> set[str]:
     return needed
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the oracle says in the end; `value` is the part that counts, or empty where all of it does."""
+
+    text: str
+    value: str = ""
+
+    def accepts(self, text: str) -> bool:
+        """Whether another answer says the same: it has the value as a word or number, or is this text."""
+        if not self.value:
+            return text.strip() == self.text
+        return re.search(rf"(?<![\w.-]){re.escape(self.value)}(?!\w|\.\d)", text) is not None
+
+
 class Unanswered(Exception):
     """The tools do not have it; the text is what to tell the user."""
 
@@ -123,42 +141,43 @@ class Oracle:
         self.toolbox = toolbox
         self.by_meaning: dict[str, Tool] = {tool.meaning: tool for tool in toolbox.tools.values()}
 
-    def solve(self, goal: Goal) -> Generator[ToolCall, str, str]:
+    def solve(self, goal: Goal) -> Generator[ToolCall, str, Answer]:
         """Yield calls and receive their results; return the answer."""
         if isinstance(goal, Say):
-            return goal.text
+            return Answer(goal.text, goal.value)
         if needs(goal, set(self.by_meaning)) - set(self.by_meaning):
-            return SAY["impossible"]
+            return Answer(SAY["impossible"])
         try:
             return (yield from self._solve(goal))
         except Unanswered as reply:
-            return str(reply)
+            return Answer(str(reply))
 
-    def _solve(self, goal: Goal) -> Calls:
+    def _solve(self, goal: Goal) -> Generator[ToolCall, str, Answer]:
         if isinstance(goal, Lookup):
             name, value = yield from self._lookup(goal)
-            return answer(goal.relation, name, value)
+            return Answer(answer(goal.relation, name, value), str(value))
         if isinstance(goal, Combine):
             total = yield from self._combine(goal)
-            return SAY[goal.name].format(value=total)
+            return Answer(SAY[goal.name].format(value=total), total)
         if isinstance(goal, Convert) and isinstance(goal.of, Combine):
             total = yield from self._combine(goal.of)
             unit = goal.of.first.relation.unit
             result, _, _ = yield from self._convert(json.loads(total), unit, goal.unit)
-            return SAY[goal.of.name].format(value=f"{result} {goal.unit}")
+            return Answer(SAY[goal.of.name].format(value=f"{result} {goal.unit}"), result)
         if isinstance(goal, Convert):
             assert isinstance(goal.of, Lookup)
             name, value = yield from self._lookup(goal.of)
             result, _, _ = yield from self._convert(value, goal.of.relation.unit, goal.unit)
-            return answer(replace(goal.of.relation, unit=goal.unit), name, result)
+            return Answer(answer(replace(goal.of.relation, unit=goal.unit), name, result), result)
         if isinstance(goal, Compute):
             value = yield from self._call("calculate", expression=goal.expression)
             if value.startswith("Error"):
                 raise Unanswered(SAY["no_value"])
-            return SAY["arithmetic"].format(sum=goal.expression, value=value)
+            return Answer(SAY["arithmetic"].format(sum=goal.expression, value=value), value)
         assert isinstance(goal, ConvertValue)
         result, source, target = yield from self._convert(goal.value, goal.source, goal.target)
-        return SAY["conversion"].format(value=number(goal.value), **{"from": source, "to": target, "result": result})
+        parts = {"value": number(goal.value), "from": source, "to": target, "result": result}
+        return Answer(SAY["conversion"].format(**parts), result)
 
     def _combine(self, goal: Combine) -> Generator[ToolCall, str, str]:
         _, first = yield from self._lookup(goal.first)
@@ -198,17 +217,22 @@ class Oracle:
         return name, value_of(self.toolbox.world, Lookup(goal.relation, name))
 
     def _search(self, relation: Relation, name: str) -> Generator[ToolCall, str, str]:
-        query = name
+        """The name under which search finds the entity: a person's may be misspelt, so the last name is tried too."""
+        found, query = name, name
         result = yield from self._call("search", query=query)
         if result == NO_RESULTS and relation.kind == "person":
             query = name.split()[-1]
             result = yield from self._call("search", query=query)
-        hits = [] if result == NO_RESULTS else self.toolbox.index.search(query)
-        entities = self.toolbox.world.entities
-        titles = [hit.title for hit in hits if entities[hit.title].kind == relation.kind]
-        found = name if name in titles or not titles else titles[0]
-        if not titles or (found != name and query == name):
+            titles = [hit.title for hit in self._hits(query, relation.kind)]
+            found = next(iter(difflib.get_close_matches(name, titles, n=1, cutoff=SAME_NAME)), "")
+        hits = [hit for hit in self._hits(query, relation.kind) if hit.title == found]
+        if not hits:
             raise Unanswered(SAY["not_found"].format(name=name))
-        if not any(hit.title == found and relation.name in hit.relations for hit in hits):
+        if not any(relation.name in hit.relations for hit in hits):
             raise Unanswered(no_answer(relation, found))
         return found
+
+    def _hits(self, query: str, kind: str) -> list[Passage]:
+        """What a search found about entities of a kind."""
+        entities = self.toolbox.world.entities
+        return [hit for hit in self.toolbox.index.search(query) if entities[hit.title].kind == kind]

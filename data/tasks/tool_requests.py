@@ -181,8 +181,9 @@ class Asker:
         assert isinstance(lookup.subject, str)
         entity = self.world.entities[lookup.subject]
         told = statement(self.rng, lookup.relation, entity, entity.name, self.held_out)
-        reply = answer(lookup.relation, entity.name, entity.facts[lookup.relation.name])
-        return (Round(f"{told} {self._question(lookup)}", Say(reply)),)
+        value = entity.facts[lookup.relation.name]
+        reply = Say(answer(lookup.relation, entity.name, value), str(value))
+        return (Round(f"{told} {self._question(lookup)}", reply),)
 
     def small_talk(self) -> Request:
         """A greeting, or thanks."""

@@ -22,7 +22,7 @@ NO_RESULTS = "No results."
 NO_ROWS = "No rows."
 BUSY = "Error: busy, try again."
 TOP = 2
-MAX_ROWS = 5
+MAX_ROWS, MAX_TEXT = 5, 1000
 # A query of the tasks takes about a hundred steps of SQLite's machine.
 MAX_SQL_STEPS = 100_000
 MAX_SQL_LENGTH = 10_000
@@ -184,7 +184,7 @@ class Toolbox:
             return calculate(values["expression"])
         if meaning == "convert":
             return convert(values["value"], values["from"], values["to"])
-        return "Done."
+        raise ToolError("this tool is out of order")
 
     def _select(self, statement: str) -> str:
         steps = 0
@@ -200,6 +200,7 @@ class Toolbox:
             rows = cursor.fetchmany(MAX_ROWS)
             cursor.close()
         except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
-            raise ToolError(str(error)) from None
+            raise ToolError("the query takes too long" if steps > MAX_SQL_STEPS else str(error)) from None
         names = [column[0] for column in cursor.description or ()]
-        return "\n".join(", ".join(f"{n}: {v}" for n, v in zip(names, row, strict=True)) for row in rows) or NO_ROWS
+        lines = [", ".join(f"{name}: {value}" for name, value in zip(names, row, strict=True)) for row in rows]
+        return "\n".join(lines)[:MAX_TEXT] or NO_ROWS

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from data.tasks.sample import Conversation
-from data.tasks.tool_calls import ToolCall
-from data.tasks.tool_goals import Oracle
+from data.tasks.tool_dialogue import Dialogue
+from data.tasks.tool_goals import Answer, Oracle
 from data.tasks.tool_requests import BY_CALLS, Round
 from data.tasks.tool_scene import HeldOut, Scene, draw_scene
 
@@ -37,54 +37,91 @@ def tool_conversation(rng: random.Random, level: float, held_out: bool = False) 
     split = HeldOut(held_out, held_out, held_out)
     scene, rounds = draw_scene(rng, sort, more, num_tools, NOT_GIVEN * hard, split)
     busy = [rng.randrange(4)] if hard and rng.random() < BUSY_RATE else []
-    return Conversation(oracle_messages(scene, rounds, busy), scene.definitions)
+    dialogue, _ = play_oracle(scene, rounds, busy)
+    return Conversation(dialogue.messages, dialogue.tools)
 
 
-def oracle_messages(scene: Scene, rounds: Sequence[Round], busy: Sequence[int] = ()) -> list[dict[str, Any]]:
-    """The conversation in which the oracle answers every round with live tools."""
-    toolbox = scene.toolbox(busy)
-    oracle = Oracle(toolbox)
-    messages: list[dict[str, Any]] = []
+def play_oracle(scene: Scene, rounds: Sequence[Round], busy: Sequence[int] = ()) -> tuple[Dialogue, list[Answer]]:
+    """The dialogue in which the oracle answers every round with live tools, and its answers."""
+    dialogue = Dialogue(scene, rounds, busy)
+    oracle = Oracle(dialogue.toolbox)
+    answers = []
     for turn in rounds:
-        messages.append({"role": "user", "content": turn.text})
         steps = oracle.solve(turn.goal)
         try:
-            call: ToolCall = next(steps)
+            call = next(steps)
             while True:
-                messages.append({"role": "assistant", "content": "", "tool_calls": [call.message]})
-                result = toolbox.call(call.name, call.arguments)
-                messages.append({"role": "tool", "content": result})
-                call = steps.send(result)
+                dialogue.act("", [call])
+                call = steps.send(dialogue.messages[-1]["content"])
         except StopIteration as finished:
-            messages.append({"role": "assistant", "content": finished.value})
-    return messages
+            answers.append(finished.value)
+            dialogue.act(finished.value.text, [])
+    return dialogue, answers
 
 
 @dataclass(frozen=True, slots=True)
 class ToolTask:
-    """A request to be solved with live tools.
+    """Requests to be answered with live tools.
 
     Attributes:
         scene: the world and the listed tools.
-        rounds: what the user says, in order.
+        rounds: what the user says, in order; mostly one request.
         answers: the oracle's answer to each round.
         num_calls: how many calls the oracle makes.
-        busy: the calls that find the tool busy.
+        busy: the calls, counted from 0, that find the tool busy.
     """
 
     scene: Scene
     rounds: tuple[Round, ...]
-    answers: tuple[str, ...]
+    answers: tuple[Answer, ...]
     num_calls: int
     busy: tuple[int, ...] = ()
+
+    @property
+    def question(self) -> str:
+        """What the user says first."""
+        return self.rounds[0].text
+
+    def dialogue(self) -> Dialogue:
+        """A fresh conversation about this task."""
+        return Dialogue(self.scene, self.rounds, self.busy)
+
+    def outcome(self, dialogue: Dialogue) -> Outcome:
+        """How a conversation that is over went."""
+        pairs = zip(dialogue.answers, self.answers, strict=False)
+        solved = len(dialogue.answers) == len(self.answers) and all(right.accepts(text) for text, right in pairs)
+        return Outcome(solved, dialogue.num_calls, dialogue.num_valid, tuple(dialogue.messages))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a live conversation went.
+
+    Attributes:
+        solved: every answer was right.
+        num_calls: the calls that the model made.
+        num_valid: those that were valid JSON for a listed tool, with its arguments in their types.
+        transcript: the messages.
+    """
+
+    solved: bool
+    num_calls: int
+    num_valid: int
+    transcript: tuple[dict[str, Any], ...]
 
 
 def make_task(scene: Scene, rounds: Sequence[Round], busy: Sequence[int] = ()) -> ToolTask:
     """The task of answering these rounds; the oracle says what is right."""
-    messages = oracle_messages(scene, rounds, busy)
-    answers = tuple(m["content"] for m in messages if m["role"] == "assistant" and not m.get("tool_calls"))
-    num_calls = sum(m["role"] == "tool" for m in messages)
-    return ToolTask(scene, tuple(rounds), answers, num_calls, tuple(busy))
+    dialogue, answers = play_oracle(scene, rounds, busy)
+    return ToolTask(scene, tuple(rounds), tuple(answers), dialogue.num_calls, tuple(busy))
+
+
+def run_task(task: ToolTask, reply: Callable[[list[dict[str, Any]], list[dict[str, Any]]], str]) -> Outcome:
+    """Play a task to its end; `reply` writes the assistant's next message from the messages and the tools."""
+    dialogue = task.dialogue()
+    while (prompt := dialogue.next_prompt) is not None:
+        dialogue.feed(reply(prompt, dialogue.tools))
+    return task.outcome(dialogue)
 
 
 def draw_tool_task(
