@@ -91,7 +91,7 @@ def test_the_chat_template_is_rendered_as_transformers_does(tokenizer: Tokenizer
     expected = theirs.apply_chat_template(
         CONVERSATION, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=False
     )
-    assert tokenizer.apply_chat_template(CONVERSATION, add_generation_prompt) == expected
+    assert tokenizer.apply_chat_template(CONVERSATION, add_generation_prompt=add_generation_prompt) == expected
 
 
 def test_the_chat_format_is_qwen3s(tokenizer: Tokenizer) -> None:
@@ -99,7 +99,7 @@ def test_the_chat_format_is_qwen3s(tokenizer: Tokenizer) -> None:
     assert tokenizer.decode(ids, skip_special=False) == ("<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n")
 
 
-@given(content=any_text, role=any_text)
+@given(content=any_text, role=st.sampled_from(["user", "assistant"]))
 def test_messages_never_give_a_control_token(tokenizer: Tokenizer, content: str, role: str) -> None:
     ids = tokenizer.apply_chat_template([{"role": role, "content": content}], add_generation_prompt=False)
     assert [i for i in ids if i in SPECIAL_IDS] == [1, 2], "only the template's own head and end of the turn"
@@ -185,17 +185,21 @@ def test_a_broken_chat_template(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "messages",
-    ["Hello", ["Hello"], [{"content": "Hello"}], [{"role": "user"}], [{"role": 3, "content": "Hello"}]],
-    ids=["a string", "strings", "no role", "no content", "no name of a role"],
+    [
+        "Hello",
+        ["Hello"],
+        [{"content": "Hello"}],
+        [{"role": "user"}],
+        [{"role": "user", "content": None}],
+        [{"role": "user", "content": 3}],
+        [{"role": 3, "content": "Hello"}],
+        [{"role": "narrator", "content": "Hello"}],
+    ],
+    ids=["a string", "strings", "no role", "no content", "None", "a number", "no name of a role", "an unknown role"],
 )
 def test_messages_of_the_wrong_kind(tokenizer: Tokenizer, messages: object) -> None:
     with pytest.raises(RequestError, match=r'message 0 is .*; give a list of messages such as \{"role": "user"'):
         tokenizer.apply_chat_template(messages)  # type: ignore[arg-type]
-
-
-def test_content_that_the_template_cannot_write(tokenizer: Tokenizer) -> None:
-    with pytest.raises(RequestError, match="refuses these messages"):
-        tokenizer.apply_chat_template([{"role": "user", "content": 3}])
 
 
 @pytest.mark.parametrize("text", [b"bytes", None, 3, "half a \ud800 character"])

@@ -14,12 +14,11 @@ from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.request import RequestOutput
 from tinyllm.errors import RequestError
 from tinyllm.model.loader import load_model
-from tinyllm.model.tokenizer import Tokenizer
+from tinyllm.model.tokenizer import Message, Tokenizer
 from tinyllm.parts import resolve
 from tinyllm.paths import shipped_checkpoint
 
 Prompt = str | Sequence[int]
-Message = Mapping[str, str]
 
 
 class LLM:
@@ -94,15 +93,17 @@ class LLM:
         conversations: Sequence[Message] | Sequence[Sequence[Message]],
         params: SamplingParams | None = None,
         *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
         progress: bool = False,
     ) -> list[RequestOutput]:
         """Answer one conversation or many.
 
         Args:
             conversations: messages like `{"role": "user", "content": "Hello"}`, or a list of such lists.
+            tools: the functions that the model may call in all of them; see `Tokenizer.apply_chat_template`.
         """
         many = [conversations] if conversations and isinstance(conversations[0], Mapping) else conversations
-        prompts = [self.tokenizer.apply_chat_template(list(messages)) for messages in many]  # type: ignore[arg-type]
+        prompts = [self.tokenizer.apply_chat_template(list(messages), tools) for messages in many]  # type: ignore[arg-type]
         return self.generate(prompts, params, progress=progress)
 
     def _run(self, ids: list[str], progress: bool) -> list[RequestOutput]:

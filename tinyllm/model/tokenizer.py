@@ -22,6 +22,7 @@ from tinyllm.config import read_json
 from tinyllm.errors import CheckpointError, RequestError
 
 Message = Mapping[str, Any]
+ROLES = ("system", "user", "assistant", "tool")
 
 
 class Tokenizer:
@@ -87,17 +88,20 @@ class Tokenizer:
         """Token ids of a conversation, as the checkpoint's own template writes it.
 
         Args:
-            messages: `{"role": "user", "content": "..."}` and so on, oldest first. An assistant's message may
-                carry `tool_calls`; what a tool gave back has the role `tool`.
-            tools: definitions of the functions that the model may call, as JSON schema.
+            messages: `{"role": "user", "content": "..."}` and so on, oldest first. An assistant's may carry
+                `tool_calls`, each `{"type": "function", "function": {"name": ..., "arguments": {...}}}`, and may
+                then lack a content; what a tool gave back has the role `tool`.
+            tools: the functions that the model may call, each
+                `{"type": "function", "function": {"name": ..., "description": ..., "parameters": JSON schema}}`.
             add_generation_prompt: end with the head of the assistant's turn, so that the model answers.
 
         Raises:
             CheckpointError: the checkpoint has no chat template.
-            RequestError: a message has no role or content, or the template refuses it.
+            RequestError: a message has no role or content, a tool has no name, or the template refuses them.
         """
         check_messages(messages)
-        # A mark behind every character that could begin a control token hides what the messages spell from the
+        check_tools(tools or ())
+        # A mark behind every character that could begin a control token hides what messages and tools spell from the
         # search below, which then finds the template's own control tokens only.
         given = {"messages": list(messages), "tools": list(tools) if tools else None}
         mark = unused_character(json.dumps(given, ensure_ascii=False, default=str))
@@ -152,12 +156,29 @@ class Tokenizer:
 
 
 def check_messages(messages: Sequence[Message]) -> None:
-    """Raise RequestError unless each message has a role and a content."""
+    """Raise RequestError unless each message has a known role and a text, or calls tools.
+
+    Templates pass over what they do not know, so a message that is not checked could vanish from the prompt.
+    """
     for number, message in enumerate(messages):
-        if not (isinstance(message, Mapping) and isinstance(message.get("role"), str) and "content" in message):
+        known = isinstance(message, Mapping) and message.get("role") in ROLES
+        content = message.get("content") if known else None
+        if not (isinstance(content, str) or (known and content is None and message.get("tool_calls"))):
             raise RequestError(
                 f"message {number} is {message!r}; give a list of messages such as "
-                '{"role": "user", "content": "Hello"}, with the roles system, user and assistant'
+                f'{{"role": "user", "content": "Hello"}}, with the roles {", ".join(ROLES)}; '
+                "only a message with tool_calls may have no content"
+            )
+
+
+def check_tools(tools: Sequence[Mapping[str, Any]]) -> None:
+    """Raise RequestError unless each tool is the definition of a function with a name."""
+    for number, tool in enumerate(tools):
+        function = tool.get("function") if isinstance(tool, Mapping) else None
+        if not (isinstance(function, Mapping) and isinstance(function.get("name"), str)):
+            raise RequestError(
+                f"tool {number} is {tool!r}; give a list of definitions such as "
+                '{"type": "function", "function": {"name": "search", "parameters": {...}}}'
             )
 
 
@@ -167,11 +188,11 @@ def text_of_token(entry: Any) -> str | None:
 
 
 def map_strings(value: Any, change: Callable[[str], str]) -> Any:
-    """A copy of nested lists and mappings in which every string value (no key) went through `change`."""
+    """A copy of nested lists and mappings in which every string, keys too, went through `change`."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):
-        return {key: map_strings(item, change) for key, item in value.items()}
+        return {map_strings(key, change): map_strings(item, change) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [map_strings(item, change) for item in value]
     return value
