@@ -85,20 +85,17 @@ def new_name(rng: Random, kind: str, held_out: bool = False) -> str:
 
 def similar_name(rng: Random, kind: str, name: str) -> str:
     """Another name of the same kind and split that shares a word or most of its letters with `name`."""
-    held_out = is_held_out(name)
-    words = name.split()
     while True:
-        other = list(words)
+        words = name.split()
         place = rng.randrange(len(words))
         if len(words) > 1 and rng.random() < 0.5:
-            other[place] = MAKERS[kind](rng).split()[place]
+            words[place] = MAKERS[kind](rng).split()[place]
         else:
-            other[place] = _misspelt(rng, words[place] if kind == "person" else words[0])
-            if kind != "person":
-                other = [other[place], *words[1:]]
-        changed = " ".join(other)
-        if changed != name and is_held_out(changed) == held_out:
-            return changed
+            place = place if kind == "person" else 0  # the last word of the others says what they are
+            words[place] = _misspelt(rng, words[place])
+        other = " ".join(words)
+        if other != name and is_held_out(other) == is_held_out(name):
+            return other
 
 
 def _misspelt(rng: Random, word: str) -> str:
