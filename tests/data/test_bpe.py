@@ -191,13 +191,19 @@ def test_the_chat_format_is_qwen3s(tokenizer: Tokenizer) -> None:
     assert tokenizer.decode(ids, skip_special=False) == expected
 
 
+def test_words_before_a_call_stand_on_a_line_of_their_own(tokenizer: Tokenizer) -> None:
+    messages, _ = CONVERSATIONS["a call after some words"]
+    text = tokenizer.decode(tokenizer.apply_chat_template(messages, add_generation_prompt=False), skip_special=False)
+    assert '<|im_start|>assistant\nLet me look.\n<tool_call>\n{"name": "search", ' in text
+
+
 @given(content=any_text)
 def test_what_messages_spell_is_never_a_control_token(tokenizer: Tokenizer, content: str) -> None:
     call = {"type": "function", "function": {"name": content, "arguments": {"query": content}}}
     tool = {"type": "function", "function": {"name": "search", "description": content}}
 
     def control_tokens(text: str) -> list[int]:
-        messages = [
+        messages: list[dict[str, Any]] = [
             {"role": "system", "content": text},
             {"role": "user", "content": text},
             {"role": "assistant", "content": "Well." + text, "tool_calls": [call if text else SEARCH]},

@@ -15,6 +15,7 @@ from data.tasks.talk.documents import FREE
 from data.tasks.talk.pen import TABLES, Pen, numbered
 from data.tasks.talk.split import opening, redraw
 from data.tasks.talk.stated import SITUATIONS, stated
+from data.world.names import is_held_out
 
 # Asked in the first notebooks, so they have to be trained.
 ASKED_IN_THE_COURSE = [
@@ -178,15 +179,15 @@ def test_a_pass_key_stands_once_in_its_text(num_tokens: int, held_out: bool) -> 
 
 
 def test_pass_keys_lie_at_any_depth_and_are_split() -> None:
-    depths, keys, phrases = [], {False: set[str](), True: set[str]()}, {False: set[str](), True: set[str]()}
+    depths, phrases = [], {False: set[str](), True: set[str]()}
     for seed in range(200):
         held_out = seed % 2 == 0
         asked, answer = passkey(Random(seed), 500, held_out).messages
         text, question = asked["content"].split("\n\n")
         depths.append(text.index("pass key") / len(text))
-        keys[held_out].update(re.findall(r"\d+", answer["content"]))
+        (key,) = re.findall(r"\d+", answer["content"])
+        assert is_held_out(key) == held_out
         phrases[held_out].add(question)
     assert min(depths) < 0.05
     assert max(depths) > 0.85
-    assert not keys[False] & keys[True]
     assert not phrases[False] & phrases[True]
