@@ -10,7 +10,7 @@ from data.tasks.tool_arithmetic import PAIRS
 from data.tasks.tool_goals import SAY, Combine, Compute, Convert, ConvertValue, Goal, Lookup, Say, subject_of, value_of
 from data.tasks.tool_pool import POOL
 from data.world.facts import World
-from data.world.names import similar_name
+from data.world.names import is_held_out, similar_name
 from data.world.phrases import answer, noun_phrase, question, statement
 from data.world.schema import KINDS, RELATIONS, Relation
 
@@ -158,19 +158,26 @@ class Asker:
         source = self.rng.choice(list(PAIRS))
         target, value = PAIRS[source], self.rng.randint(10, 10 ** self.rng.randint(2, 4))
         if misspelt:
-            place = self.rng.randrange(1, len(source))
-            source = source[:place] + self.rng.choice((source[place] * 2, "")) + source[place + 1 :]
+            source = self._slip(source)
             if source in PAIRS or len(source) < 4:
                 raise Impossible
         text = self._words("conversion", value=value, **{"from": source, "to": target})
         return (Round(text, ConvertValue(value, source, target)),)
 
+    def _slip(self, word: str) -> str:
+        """The word with a letter after the first doubled or left out."""
+        place = self.rng.randrange(1, len(word))
+        return word[:place] + self.rng.choice((word[place] * 2, "")) + word[place + 1 :]
+
     def misspelt(self) -> Request:
         """A question about a name that is not quite an entity's."""
         lookup = self._lookup(0)
         assert isinstance(lookup.subject, str)
-        name = similar_name(self.rng, lookup.relation.kind, lookup.subject)
-        if name in self.world.entities:
+        first, _, last = lookup.subject.partition(" ")
+        # Search finds a person by the last name when the first one is misspelt.
+        slip = lookup.relation.kind == "person" and self.rng.random() < 0.7
+        name = f"{self._slip(first)} {last}" if slip else similar_name(self.rng, lookup.relation.kind, lookup.subject)
+        if is_held_out(name) != is_held_out(lookup.subject) or name in self.world.entities:
             raise Impossible
         wrong = Lookup(lookup.relation, name)
         return (Round(self._question(wrong), wrong),)

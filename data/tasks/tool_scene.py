@@ -16,8 +16,8 @@ from data.world.schema import KINDS, RELATIONS
 
 # What a fact is looked up with, and how often.
 SOURCES = {("search",): 45, ("sql",): 35, ("search", "sql"): 20}
-# How often a tool is listed that the first request does not need, and a request made that no listed tool serves.
-SPARE_TOOL, UNSERVED = 0.3, 0.05
+# How often a tool is listed that the first request does not need.
+SPARE_TOOL = 0.3
 MAX_DRAWS = 50
 
 
@@ -87,7 +87,7 @@ def draw_scene(
     sort: str,
     more: Sequence[Mapping[str, int]],
     num_tools: int,
-    not_given: float,
+    amiss: float,
     held_out: HeldOut,
 ) -> tuple[Scene, list[Round]]:
     """A scene made for a request of that `sort`, and what the user says.
@@ -97,7 +97,7 @@ def draw_scene(
         sort: the sort of the request that the tools are chosen for.
         more: for each further request, the weights of its sorts; it comes before or after the first.
         num_tools: how many tools are listed; more where `sort` needs them.
-        not_given: how often no passage states the fact that is asked for.
+        amiss: how often a request finds no tool that serves it, and how often no passage states the fact.
         held_out: what comes from the part that training never sees.
     """
     while True:
@@ -109,16 +109,18 @@ def draw_scene(
         except Impossible:
             continue
         break
-    meanings = draw_meanings(rng, sort, max(num_tools, len(NEEDS[sort])))
+    served = sort if rng.random() >= amiss else rng.choice(list(NEEDS))
+    meanings = draw_meanings(rng, served, max(num_tools, len(NEEDS[served])))
     tools = draw_tools(rng, meanings, max(0, num_tools - len(meanings)), kinds, held_out.tools)
     # Someone who is not named is not someone who was spoken of before, so that request stays the first.
-    requests += [_another(rng, asker, weights, set(meanings), requests) for weights in more]
+    for weights in more:
+        requests.append(_another(rng, asker, weights, set(meanings), requests, rng.random() >= amiss))
     if sort != "no_subject":
         rng.shuffle(requests)
     stated, hidden = set(), set()
     for request in requests:
         facts = [(subject_of(world, lookup), lookup.relation.name) for lookup in lookups(request[-1].goal)]
-        if facts and rng.random() < not_given:
+        if facts and rng.random() < amiss:
             hidden.add(facts.pop())
         stated.update(facts)
     passages = write_passages(rng, world, stated, hidden, held_out.phrases) if "search" in meanings else []
@@ -137,10 +139,14 @@ def _first(asker: Asker, sort: str) -> Request:
 
 
 def _another(
-    rng: random.Random, asker: Asker, weights: Mapping[str, int], meanings: set[str], before: Sequence[Request]
+    rng: random.Random,
+    asker: Asker,
+    weights: Mapping[str, int],
+    meanings: set[str],
+    before: Sequence[Request],
+    served: bool,
 ) -> Request:
-    """A request that is not one of those `before`: one that the tools serve, or now and then one that they do not."""
-    unserved = rng.random() < UNSERVED
+    """A request that is not one of those `before`, and that the tools serve, or do not serve."""
     goals = [request[-1].goal for request in before]
     for _ in range(MAX_DRAWS):
         try:
@@ -148,7 +154,6 @@ def _another(
         except Impossible:
             continue
         goal = request[-1].goal
-        served = needs(goal, meanings) <= meanings
-        if goal not in goals and (served or (unserved and len(request) == 1)):
+        if goal not in goals and (needs(goal, meanings) <= meanings) == served and (served or len(request) == 1):
             return request
     return asker.request("impossible")

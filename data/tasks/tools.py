@@ -22,8 +22,8 @@ WEIGHTS = {
     "misspelt": 4, "misspelt_unit": 2, "stated": 4, "small_talk": 2, "impossible": 2,
     "no_subject": 3, "no_unit": 2, "no_sum": 1,
 }  # fmt: skip
-# How often nothing states what is asked for, and a tool is busy once.
-NOT_GIVEN, BUSY_RATE = 0.05, 0.06
+# How often a request finds no tool or no fact, and how often a tool is busy once.
+AMISS, BUSY_RATE = 0.05, 0.06
 
 
 def tool_conversation(rng: random.Random, level: float, held_out: bool = False) -> Conversation:
@@ -35,7 +35,7 @@ def tool_conversation(rng: random.Random, level: float, held_out: bool = False) 
     more = [later] * rng.choice((0, 1, 1, 2) if hard else (1, 2, 3))
     num_tools = rng.choices((2, 3, 4, 5), (35, 40, 20, 5))[0] if hard else 2
     split = HeldOut(held_out, held_out, held_out)
-    scene, rounds = draw_scene(rng, sort, more, num_tools, NOT_GIVEN * hard, split)
+    scene, rounds = draw_scene(rng, sort, more, num_tools, AMISS * hard, split)
     busy = [rng.randrange(4)] if hard and rng.random() < BUSY_RATE else []
     dialogue, _ = play_oracle(scene, rounds, busy)
     return Conversation(dialogue.messages, dialogue.tools)
