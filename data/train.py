@@ -20,20 +20,23 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs as a script, from anywhere
 
 from data.tokenizer import train_tokenizer
-from data.training.batches import Plan, batches
+from data.training.batches import Draw, Plan, batches
 from data.training.encode import Encoder
 from data.training.loop import Run, train
-from data.training.loss import Loss, distillation_loss, next_token_loss
+from data.training.loss import Loss, balanced_loss, distillation_loss, next_token_loss
 from data.training.mixture import draw
 from data.training.presets import MAX_LENGTH, PRESETS, Preset
 from data.training.progress import Probe
-from data.training.shapes import new_model
+from data.training.shapes import new_draft, new_model, with_experts
 from data.training.vocabulary import texts
 from tinyllm.model.loader import load_model, save_model
 from tinyllm.model.tokenizer import Tokenizer
 
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
+NUM_EXPERTS, NUM_EXPERTS_PER_TOK, SPARSE_STEP = 8, 2, 2
+MOE_RATE = 0.25  # of the peak learning rates, as the mixture begins with what the target knows
+BALANCE = 0.02  # what uneven routing costs
 SAVES = 20  # times a run is measured and saved
 
 
@@ -80,14 +83,15 @@ def main(
         raise typer.BadParameter(f"there is no {state} to go on from; leave --resume out", param_hint="--resume")
     tokenizer = make_tokenizer(folder, seed) if name is Name.target else take_tokenizer(out, folder)
     encoder = Encoder(tokenizer)
-    run, loss = start(name, chosen, steps or chosen.steps[name], out, seed, on)
+    run = start(name, chosen, steps or chosen.steps[name], out, seed, on)
     if resume:
         run.restore(state, on)
+    loss, samples = lesson(name, run, out, on)
     plan = Plan(run.steps, chosen.shards, chosen.tokens_per_shard, MAX_LENGTH, seed)
     probe = Probe.draw(encoder)
     train(
         run,
-        batches(plan, draw, encoder, run.step, chosen.workers),
+        batches(plan, samples, encoder, run.step, chosen.workers),
         loss,
         device=on,
         state=state,
@@ -133,13 +137,24 @@ def take_tokenizer(out: Path, folder: Path) -> Tokenizer:
     return Tokenizer(folder)
 
 
-def start(name: Name, preset: Preset, steps: int, out: Path, seed: int, device: torch.device) -> tuple[Run, Loss]:
-    """The model before its first step, and what it learns from."""
+def start(name: Name, preset: Preset, steps: int, out: Path, seed: int, device: torch.device) -> Run:
+    """The model before its first step."""
     if name is Name.target:
-        shallow = preset.half_target
-        return Run(new_model(shallow, seed).to(device), steps, grow_at=steps // 2), next_token_loss
-    teacher = load_model(out / Name.target, device=device)
-    return Run(new_model(preset.draft, seed).to(device), steps), distillation_loss(teacher)
+        return Run(new_model(preset.half_target, seed).to(device), steps, grow_at=steps // 2)
+    target = load_model(out / Name.target)
+    if name is Name.draft:
+        return Run(new_draft(preset.draft, target, seed).to(device), steps)
+    mixture = with_experts(target, NUM_EXPERTS, NUM_EXPERTS_PER_TOK, SPARSE_STEP, seed)
+    return Run(mixture.to(device), steps, peak=MOE_RATE)
+
+
+def lesson(name: Name, run: Run, out: Path, device: torch.device) -> tuple[Loss, Draw]:
+    """What a model learns from: its loss and its samples. One that is trained already needs no easy start."""
+    if name is Name.target:
+        return next_token_loss, draw
+    if name is Name.draft:
+        return distillation_loss(load_model(out / Name.target, device=device)), draw
+    return balanced_loss(run.model, BALANCE), lambda rng, progress: draw(rng, 1.0)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from data.training.attention import blocked_attend
 from data.training.batches import Shard
 from tinyllm.model.attention import causal_attend
+from tinyllm.model.moe import SparseMLP, load_balancing_loss
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 
 Loss = Callable[[Qwen3ForCausalLM, Shard], Tensor]  # the weighted sum over a shard's predictions
@@ -40,6 +42,28 @@ def distillation_loss(teacher: Qwen3ForCausalLM) -> Loss:
             wanted = logits_of(teacher, shard).softmax(dim=-1)
         losses = F.cross_entropy(logits_of(model, shard), wanted, reduction="none")
         return (losses * shard.weights).sum()
+
+    return loss
+
+
+def balanced_loss(mixture: Qwen3ForCausalLM, coefficient: float) -> Loss:
+    """The next-token loss plus a price on uneven routing, for this one model (arXiv 2101.03961, section 2.2)."""
+    layers = [module for module in mixture.modules() if isinstance(module, SparseMLP)]
+    seen = threading.local()  # shards run side by side; each has its own routing
+
+    def note(gate: nn.Module, inputs: tuple[Tensor], router_logits: Tensor) -> None:
+        if torch.is_grad_enabled():  # not while the model is measured
+            seen.router_logits.append(router_logits)
+
+    for layer in layers:
+        layer.gate.register_forward_hook(note)
+
+    def loss(model: Qwen3ForCausalLM, shard: Shard) -> Tensor:
+        seen.router_logits = []
+        of_tokens = next_token_loss(model, shard)
+        k = model.config.num_experts_per_tok
+        uneven = torch.stack([load_balancing_loss(logits, k) for logits in seen.router_logits]).mean()
+        return of_tokens + coefficient * uneven * shard.weights.sum()
 
     return loss
 

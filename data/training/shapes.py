@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from tinyllm.config import ModelConfig
+from tinyllm.model.layers import MLP
+from tinyllm.model.moe import SparseMLP
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 
 
@@ -42,3 +44,44 @@ def with_layers_doubled(model: Qwen3ForCausalLM) -> Qwen3ForCausalLM:
         nn.init.zeros_(added.self_attn.o_proj.weight)
         nn.init.zeros_(added.mlp.down_proj.weight)
     return deeper
+
+
+def with_experts(
+    model: Qwen3ForCausalLM, num_experts: int, num_experts_per_tok: int, sparse_step: int, seed: int
+) -> Qwen3ForCausalLM:
+    """The same function as a mixture: every `sparse_step`-th MLP becomes E copies of itself (arXiv 2212.05055).
+
+    The weights of a token's K experts add up to 1, so equal experts say what the one MLP said. The routers are new;
+    they send different tokens to different experts, and these grow apart in training.
+    """
+    config = replace(
+        model.config,
+        num_experts=num_experts,
+        num_experts_per_tok=num_experts_per_tok,
+        moe_intermediate_size=model.config.intermediate_size,
+        norm_topk_prob=True,
+        decoder_sparse_step=sparse_step,
+    )
+    mixture = Qwen3ForCausalLM(config)
+    torch.manual_seed(seed)
+    state = model.state_dict()
+    for i in config.sparse_layers:
+        dense, sparse = model.layers[i].mlp, mixture.layers[i].mlp
+        assert isinstance(dense, MLP)
+        assert isinstance(sparse, SparseMLP)
+        nn.init.normal_(sparse.gate.weight, std=0.02)
+        state[f"layers.{i}.mlp.gate.weight"] = sparse.gate.weight.detach()
+        for name in ("gate_up_proj", "down_proj"):
+            copies = state.pop(f"layers.{i}.mlp.{name}.weight").expand(num_experts, -1, -1).clone()
+            state[f"layers.{i}.mlp.experts.{name}"] = copies
+    mixture.load_state_dict(state)
+    return mixture
+
+
+def new_draft(config: ModelConfig, target: Qwen3ForCausalLM, seed: int) -> Qwen3ForCausalLM:
+    """A model of `config` that begins with what the target's tokens look like, where both are of one width."""
+    draft = new_model(config, seed)
+    if config.hidden_size == target.config.hidden_size:
+        draft.embed_tokens.load_state_dict(target.embed_tokens.state_dict())
+        draft.norm.load_state_dict(target.norm.state_dict())
+    return draft
