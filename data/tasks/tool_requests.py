@@ -12,7 +12,7 @@ from data.tasks.tool_pool import POOL
 from data.world.facts import World
 from data.world.names import is_held_out, similar_name
 from data.world.phrases import answer, noun_phrase, question, statement
-from data.world.schema import KINDS, RELATIONS, Relation
+from data.world.schema import RELATIONS, Relation
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +48,6 @@ class Asker:
         self.kinds = kinds
         self.held_out = held_out
         self.ask: dict[str, list[str]] = POOL["ask"]["held_out"] if held_out else POOL["ask"]
-
-    def request(self, sort: str) -> Request:
-        """A request of one of the `SORTS`.
-
-        Raises:
-            Impossible: nothing of that sort can be asked here.
-        """
-        return SORTS[sort](self)
-
-    # What is looked up.
 
     def _choose(self, fits: Callable[[Relation], bool]) -> Relation:
         options = [relation for kind in self.kinds for relation in RELATIONS[kind].values() if fits(relation)]
@@ -95,8 +85,6 @@ class Asker:
 
     def _words(self, sort: str, **parts: object) -> str:
         return self.rng.choice(self.ask[sort]).format(**parts)
-
-    # The sorts of request.
 
     def fact(self, hops: int) -> Request:
         """A fact, through `hops` entities."""
@@ -219,56 +207,3 @@ class Asker:
         """A sum that is still to be told."""
         formula = self._formula()
         return Round(self._words("no_sum"), Say(SAY["no_sum"])), Round(formula, Compute(formula))
-
-
-#: Sort -> how a request of it is drawn.
-SORTS: dict[str, Callable[[Asker], Request]] = {
-    "fact": lambda asker: asker.fact(0),
-    "arithmetic": Asker.arithmetic,
-    "conversion": Asker.conversion,
-    "hop": lambda asker: asker.fact(1),
-    "fact_in_unit": Asker.fact_in_unit,
-    "two_hops": lambda asker: asker.fact(2),
-    "two_facts": lambda asker: asker.two_facts(0),
-    "hop_and_fact": lambda asker: asker.two_facts(1),
-    "total_in_unit": Asker.total_in_unit,
-    "misspelt": Asker.misspelt,
-    "misspelt_unit": lambda asker: asker.conversion(misspelt=True),
-    "stated": Asker.stated,
-    "small_talk": Asker.small_talk,
-    "impossible": Asker.impossible,
-    "no_subject": Asker.no_subject,
-    "no_unit": Asker.no_unit,
-    "no_sum": Asker.no_sum,
-}
-FACTS, SUM, UNITS = ("facts",), ("calculate",), ("convert",)
-#: Sort -> what its tools must do: look up facts, calculate, convert.
-NEEDS: dict[str, tuple[str, ...]] = {
-    "fact": FACTS,
-    "arithmetic": SUM,
-    "conversion": UNITS,
-    "hop": FACTS,
-    "fact_in_unit": FACTS + UNITS,
-    "two_hops": FACTS,
-    "two_facts": FACTS + SUM,
-    "hop_and_fact": FACTS + SUM,
-    "total_in_unit": FACTS + SUM + UNITS,
-    "misspelt": FACTS,
-    "misspelt_unit": UNITS,
-    "stated": (),
-    "small_talk": (),
-    "impossible": (),
-    "no_subject": FACTS,
-    "no_unit": UNITS,
-    "no_sum": SUM,
-}
-#: The kinds that have something measured in a unit.
-MEASURED = tuple(kind for kind in KINDS if any(relation.unit in PAIRS for relation in RELATIONS[kind].values()))
-#: Number of calls -> the sorts that take it when nothing goes wrong.
-BY_CALLS: dict[int, tuple[str, ...]] = {
-    0: ("stated", "small_talk", "impossible"),
-    1: ("fact", "arithmetic", "conversion"),
-    2: ("hop", "fact_in_unit"),
-    3: ("two_hops", "two_facts"),
-    4: ("hop_and_fact", "total_in_unit"),
-}

@@ -9,7 +9,8 @@ from typing import Any
 
 from data.tasks.tool_goals import lookups, needs, subject_of
 from data.tasks.tool_pool import Tool, draw_tools
-from data.tasks.tool_requests import MEASURED, NEEDS, Asker, Impossible, Request, Round
+from data.tasks.tool_requests import Asker, Impossible, Request, Round
+from data.tasks.tool_sorts import MEASURED, SORTS
 from data.tasks.toolbox import Passage, Toolbox, write_passages
 from data.world.facts import World, draw_world
 from data.world.schema import KINDS, RELATIONS
@@ -69,10 +70,11 @@ def draw_kinds(rng: random.Random, wanted: int, first: Sequence[str]) -> tuple[s
 
 def draw_meanings(rng: random.Random, sort: str, most: int) -> list[str]:
     """What the listed tools can do: what a request of that sort needs, and sometimes more, up to `most`."""
-    needed = [meaning for meaning in NEEDS[sort] if meaning != "facts"]
-    spare = [meaning for meaning in ("facts", "calculate", "convert") if meaning not in NEEDS[sort]]
+    needs_all = SORTS[sort].needs
+    needed = [meaning for meaning in needs_all if meaning != "facts"]
+    spare = [meaning for meaning in ("facts", "calculate", "convert") if meaning not in needs_all]
     source = list(rng.choices(list(SOURCES), list(SOURCES.values()))[0])
-    meanings = (source if "facts" in NEEDS[sort] else []) + needed
+    meanings = (source if "facts" in needs_all else []) + needed
     if len(meanings) > most:
         meanings.remove(rng.choice(source))
     for meaning in rng.sample(spare, len(spare)):
@@ -109,8 +111,8 @@ def draw_scene(
         except Impossible:
             continue
         break
-    served = sort if rng.random() >= amiss else rng.choice(list(NEEDS))
-    meanings = draw_meanings(rng, served, max(num_tools, len(NEEDS[served])))
+    served = sort if rng.random() >= amiss else rng.choice(list(SORTS))
+    meanings = draw_meanings(rng, served, max(num_tools, len(SORTS[served].needs)))
     tools = draw_tools(rng, meanings, max(0, num_tools - len(meanings)), kinds, held_out.tools)
     # Someone who is not named is not someone who was spoken of before, so that request stays the first.
     for weights in more:
@@ -132,7 +134,7 @@ def _first(asker: Asker, sort: str) -> Request:
     """A request of that sort; `Impossible` where several draws fail."""
     for _ in range(MAX_DRAWS):
         try:
-            return asker.request(sort)
+            return SORTS[sort].ask(asker)
         except Impossible:
             continue
     raise Impossible
@@ -150,10 +152,11 @@ def _another(
     goals = [request[-1].goal for request in before]
     for _ in range(MAX_DRAWS):
         try:
-            request = asker.request(rng.choices(list(weights), list(weights.values()))[0])
+            sort = rng.choices(list(weights), list(weights.values()))[0]
+            request = SORTS[sort].ask(asker)
         except Impossible:
             continue
         goal = request[-1].goal
         if goal not in goals and (needs(goal, meanings) <= meanings) == served and (served or len(request) == 1):
             return request
-    return asker.request("impossible")
+    return asker.impossible()

@@ -10,18 +10,10 @@ from typing import Any
 from data.tasks.sample import Conversation
 from data.tasks.tool_dialogue import Dialogue
 from data.tasks.tool_goals import Answer, Oracle
-from data.tasks.tool_requests import BY_CALLS, Round
+from data.tasks.tool_requests import Round
 from data.tasks.tool_scene import HeldOut, Scene, draw_scene
+from data.tasks.tool_sorts import SORTS, taking
 
-#: Sort of request -> how often it is drawn at the end of the curriculum.
-WEIGHTS = {
-    "fact": 10, "arithmetic": 4, "conversion": 4,
-    "hop": 12, "fact_in_unit": 8,
-    "two_hops": 9, "two_facts": 10,
-    "hop_and_fact": 8, "total_in_unit": 6,
-    "misspelt": 4, "misspelt_unit": 2, "stated": 4, "small_talk": 2, "impossible": 2,
-    "no_subject": 3, "no_unit": 2, "no_sum": 1,
-}  # fmt: skip
 # How often a request finds no tool or no fact, and how often a tool is busy once.
 AMISS, BUSY_RATE = 0.05, 0.06
 
@@ -29,7 +21,7 @@ AMISS, BUSY_RATE = 0.05, 0.06
 def tool_conversation(rng: random.Random, level: float, held_out: bool = False) -> Conversation:
     """A conversation of one to four requests; at `level` 0 each takes one call, at 1 there is everything."""
     hard = rng.random() < level
-    weights = WEIGHTS if hard else dict.fromkeys(BY_CALLS[1], 1)
+    weights = {name: sort.weight for name, sort in SORTS.items()} if hard else dict.fromkeys(taking(1), 1)
     sort = rng.choices(list(weights), list(weights.values()))[0]
     later = {other: weight for other, weight in weights.items() if other != "no_subject"}
     more = [later] * rng.choice((0, 1, 1, 2) if hard else (1, 2, 3))
@@ -136,11 +128,11 @@ def draw_tool_task(
     """One request that takes exactly `num_calls` calls (0 to 4), among two to four listed tools.
 
     Raises:
-        KeyError: no request takes so many calls.
+        ValueError: no request takes so many calls.
     """
     split = HeldOut(held_out_names, held_out_phrases, held_out_tools)
     while True:
-        sort = rng.choice(BY_CALLS[num_calls])
+        sort = rng.choice(taking(num_calls))
         scene, rounds = draw_scene(rng, sort, [], num_tools or rng.choice((2, 3, 4)), 0, split)
         task = make_task(scene, rounds)
         if task.num_calls == num_calls:
