@@ -12,7 +12,7 @@ from typing import Any
 from data.tasks.tool_arithmetic import number
 from data.tasks.tool_calls import ToolCall
 from data.tasks.tool_pool import POOL, Tool
-from data.tasks.toolbox import BUSY, NO_RESULTS, NO_ROWS, Passage, Toolbox
+from data.tasks.toolbox import BUSY, NO_RESULTS, NO_ROWS, Passage, Toolbox, search
 from data.world.facts import World
 from data.world.phrases import answer, no_answer
 from data.world.schema import Relation
@@ -235,4 +235,4 @@ class Oracle:
     def _hits(self, query: str, kind: str) -> list[Passage]:
         """What a search found about entities of a kind."""
         entities = self.toolbox.world.entities
-        return [hit for hit in self.toolbox.index.search(query) if entities[hit.title].kind == kind]
+        return [hit for hit in search(self.toolbox.passages, query) if entities[hit.title].kind == kind]

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import random
-import re
 import sqlite3
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from data.tasks.ranking import rank, words
 from data.tasks.tool_arithmetic import ToolError, calculate, convert
 from data.tasks.tool_pool import Tool
+from data.world.database import as_sql
 from data.world.facts import World
 from data.world.passages import passage
-from data.world.schema import RELATIONS
 
 NO_RESULTS = "No results."
 NO_ROWS = "No rows."
@@ -27,8 +25,7 @@ MAX_ROWS, MAX_TEXT = 5, 1000
 MAX_SQL_STEPS = 100_000
 MAX_SQL_LENGTH = 10_000
 SQL_ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
-# BM25: how fast repetition saturates, how much length counts, and how much a hit in the title adds.
-BM25_K, BM25_B, TITLE_WEIGHT = 1.2, 0.75, 5.0
+TITLE_WEIGHT = 5  # times
 STOP_WORDS = {"a", "an", "the", "of", "in", "and"}
 PYTHON_TYPES: dict[str, tuple[type, ...]] = {"string": (str,), "number": (int, float)}
 
@@ -63,40 +60,14 @@ def write_passages(
     return passages
 
 
-def _words(text: str) -> list[str]:
-    return [word for word in re.findall(r"[a-z0-9]+", text.lower()) if word not in STOP_WORDS]
-
-
-class Index:
-    """Passages that hold all the words of a query, ordered by BM25; the title counts more than the text."""
-
-    def __init__(self, passages: Sequence[Passage]) -> None:
-        self.passages = passages
-        self.titles = [set(_words(passage.title)) for passage in passages]
-        self.counts = [Counter(_words(passage.text)) for passage in passages]
-        self.lengths = [sum(count.values()) for count in self.counts]
-        self.found_in = Counter(
-            word for count, title in zip(self.counts, self.titles, strict=True) for word in count.keys() | title
-        )
-
-    def search(self, query: str, top: int = TOP) -> list[Passage]:
-        """The best `top` passages, best first."""
-        words = set(_words(query))
-        if not words:
-            return []
-        mean = sum(self.lengths) / max(1, len(self.lengths))
-        scores: list[tuple[float, int]] = []
-        for number, (count, title) in enumerate(zip(self.counts, self.titles, strict=True)):
-            if all(word in count or word in title for word in words):
-                score = 0.0
-                for word in words:
-                    rare = math.log(1 + len(self.passages) / self.found_in[word])
-                    penalty = BM25_K * (1 - BM25_B + BM25_B * self.lengths[number] / mean)
-                    score += rare * (
-                        count[word] * (BM25_K + 1) / (count[word] + penalty) + TITLE_WEIGHT * (word in title)
-                    )
-                scores.append((-score, number))
-        return [self.passages[number] for _, number in sorted(scores)[:top]]
+def search(passages: Sequence[Passage], query: str, top: int = TOP) -> list[Passage]:
+    """The best `top` of the passages that hold all the words of the query, best first; a title counts several times."""
+    wanted = set(words(query)) - STOP_WORDS
+    if not wanted:
+        return []
+    hits = [passage for passage in passages if wanted <= set(words(f"{passage.title} {passage.text}"))]
+    order = rank(" ".join(wanted), [f"{f'{hit.title} ' * TITLE_WEIGHT}{hit.text}" for hit in hits])
+    return [hits[index] for index in order[:top]]
 
 
 class Toolbox:
@@ -126,21 +97,10 @@ class Toolbox:
         self.num_calls = 0
 
     @cached_property
-    def index(self) -> Index:
-        """The search index, made at the first search."""
-        return Index(self.passages)
-
-    @cached_property
     def database(self) -> sqlite3.Connection:
         """A table a kind, made at the first query; it can only be read, and for a bounded time."""
         connection = sqlite3.connect(":memory:", isolation_level=None)
-        for kind in self.kinds:
-            columns = ["name", *RELATIONS[kind]]
-            connection.execute(f"CREATE TABLE {kind} ({', '.join(columns)})")
-            rows = [
-                [entity.name, *(entity.facts[name] for name in RELATIONS[kind])] for entity in self.world.by_kind(kind)
-            ]
-            connection.executemany(f"INSERT INTO {kind} VALUES ({', '.join('?' * len(columns))})", rows)
+        connection.executescript(as_sql(self.world, self.kinds))
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_SQL_LENGTH)
         connection.set_authorizer(
             lambda action, *_: sqlite3.SQLITE_OK if action in SQL_ALLOWED else sqlite3.SQLITE_DENY
@@ -177,7 +137,7 @@ class Toolbox:
 
     def _run(self, meaning: str, values: dict[str, Any]) -> str:
         if meaning == "search":
-            return "\n".join(passage.text for passage in self.index.search(values["query"])) or NO_RESULTS
+            return "\n".join(passage.text for passage in search(self.passages, values["query"])) or NO_RESULTS
         if meaning == "sql":
             return self._select(values["statement"])
         if meaning == "calculate":

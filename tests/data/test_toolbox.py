@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from data.tasks.tool_arithmetic import PAIRS, UNITS, ToolError, calculate, convert, number
 from data.tasks.tool_pool import MEANINGS, Tool, draw_tools
-from data.tasks.toolbox import BUSY, MAX_TEXT, NO_RESULTS, NO_ROWS, Index, Passage, Toolbox, write_passages
+from data.tasks.toolbox import BUSY, MAX_TEXT, NO_RESULTS, NO_ROWS, Passage, Toolbox, search, write_passages
 from data.world.facts import draw_world
 
 KINDS = ("town", "person")
@@ -100,12 +100,11 @@ def test_search_wants_all_the_words_and_puts_the_title_first() -> None:
         Passage("Velmora", (), "Velmora has a mill."),
         Passage("Ena Tolvan", (), "Ena Tolvan makes rope."),
     ]
-    index = Index(passages)
-    assert [hit.title for hit in index.search("Velmora")] == ["Velmora", "Mira Tolvan"]
-    assert [hit.title for hit in index.search("the mill of Velmora")] == ["Velmora"]
-    assert [hit.title for hit in index.search("tolvan")] == ["Ena Tolvan", "Mira Tolvan"]
-    assert [hit.title for hit in index.search("Velmora", top=1)] == ["Velmora"]
-    assert index.search("Velmorra") == index.search("") == index.search("the") == []
+    assert [hit.title for hit in search(passages, "Velmora")] == ["Velmora", "Mira Tolvan"]
+    assert [hit.title for hit in search(passages, "the mill of Velmora")] == ["Velmora"]
+    assert [hit.title for hit in search(passages, "tolvan")] == ["Ena Tolvan", "Mira Tolvan"]
+    assert [hit.title for hit in search(passages, "Velmora", top=1)] == ["Velmora"]
+    assert search(passages, "Velmorra") == search(passages, "") == search(passages, "the") == []
 
 
 def test_search_finds_what_the_passages_say(box: Toolbox) -> None:
