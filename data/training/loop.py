@@ -29,7 +29,7 @@ class Run:
 
     Attributes:
         steps: optimizer steps in all.
-        grow_at: the step before which the layers are doubled; None keeps the depth.
+        grow_at: the step before which the layers are doubled; None keeps the depth (or it is done).
         peak: factor on the learning rates.
         log: one entry every 50 steps: step, predictions that counted, mean loss in nats, seconds so far.
     """
@@ -50,6 +50,7 @@ class Run:
         """Double the layers; the optimizers start anew."""
         self.model = with_layers_doubled(self.model).to(next(self.model.parameters()).device)
         self.optimizer = Optimizer(self.model, self.peak)
+        self.grow_at = None
 
     def save(self, path: Path) -> None:
         """Write all that `restore` needs, at once or not at all."""
@@ -58,6 +59,7 @@ class Run:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
+            "grow_at": self.grow_at,
             "seconds": self.seconds,
             "log": self.log,
         }
@@ -73,6 +75,8 @@ class Run:
         self.optimizer = Optimizer(self.model, self.peak)
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds, self.log = state["step"], state["seconds"], state["log"]
+        if state["grow_at"] is None:  # else the new run says when
+            self.grow_at = None
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
@@ -103,7 +107,7 @@ def train(
     autocast = has_fast_bfloat16(device)
     with ThreadPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as pool, progress:
         for batch in batches:
-            if run.step == run.grow_at:
+            if run.grow_at is not None and run.step >= run.grow_at:
                 run.grow()
             shards = [shard.to(device) for shard in batch]
             mean = add_gradients(run.model, shards, loss, pool, autocast)

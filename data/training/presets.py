@@ -57,7 +57,7 @@ PRESETS = {
     "cpu": Preset(
         target=config(128, 256, 14, 4, 2),
         draft=config(128, 256, 2, 4, 2),
-        steps={"target": 5000, "draft": 2000, "moe": 600},
+        steps={"target": 4500, "draft": 1500, "moe": 400},
         shards=2,
         tokens_per_shard=3072,
         workers=0,
