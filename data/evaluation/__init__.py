@@ -1,0 +1,1 @@
+"""What the shipped models can do, measured on names and phrases that training never drew."""
