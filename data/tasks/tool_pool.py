@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import random
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from data.world.names import is_held_out, syllables
 from data.world.schema import RELATIONS
 
 POOL: dict[str, Any] = tomllib.loads((Path(__file__).parent / "tools.toml").read_text(encoding="utf-8"))
 MEANINGS = tuple(POOL["meaning"])
 NUMBERS = ("value",)
+#: Share of names in training that are made up. With lists alone a model learns the lists and not to read the prompt.
+OPEN_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -53,33 +56,50 @@ def tables(kinds: Sequence[str]) -> str:
     return ", ".join(f"{kind}(name, {', '.join(RELATIONS[kind])})" for kind in kinds)
 
 
+def open_name(rng: random.Random, taken: Collection[str]) -> str:
+    """A made-up name of one or two words or syllables, not in `taken` and not held out: `fast_archive`, `velmo`."""
+    while True:
+        parts = [
+            rng.choice(POOL["words"]) if rng.random() < 0.5 else syllables(rng, 1, 2).lower()
+            for _ in range(rng.choice((1, 2, 2)))
+        ]
+        name = "_".join(parts)
+        if name not in taken and not is_held_out(name):
+            return name
+
+
+def draw_name(rng: random.Random, names: Sequence[str], taken: Collection[str], held_out: bool) -> str:
+    """One of the names that is not in `taken`; in training, half of the time a made-up one."""
+    if not held_out and rng.random() < OPEN_SHARE:
+        return open_name(rng, taken)
+    return rng.choice([name for name in names if name not in taken])
+
+
 def draw_tool(rng: random.Random, meaning: str, kinds: Sequence[str], held_out: bool, taken: set[str]) -> Tool:
-    """A tool of this meaning under a name not in `taken`; `held_out` draws only names that training never sees."""
+    """A tool of this meaning under a name not in `taken`; `held_out` draws only from names that training never sees."""
     entry = POOL["meaning"][meaning]
     source = entry["held_out"] if held_out else entry
-    name = rng.choice([name for name in source["names"] if name not in taken])
+    name = draw_name(rng, source["names"], taken, held_out)
     arguments: dict[str, str] = {}
     for role in entry["arguments"]:
-        free = [option for option in source["arguments"][role] if option not in arguments.values()]
-        arguments[role] = rng.choice(free)
+        arguments[role] = draw_name(rng, source["arguments"][role], arguments.values(), held_out)
     description = rng.choice(source["descriptions"]).replace("{tables}", tables(kinds))
     types = {role: "number" if role in NUMBERS else "string" for role in arguments}
     return Tool(meaning, name, description, arguments, types)
 
 
-def draw_others(rng: random.Random, count: int, held_out: bool) -> list[Tool]:
-    """`count` tools that no task needs."""
+def draw_others(rng: random.Random, count: int, held_out: bool, taken: set[str]) -> list[Tool]:
+    """`count` tools that no task needs, under names not in `taken`."""
     entries = [entry for entry in POOL["other"] if entry.get("held_out", False) == held_out]
-    return [
-        Tool(
-            "other",
-            entry["name"],
-            entry["description"],
-            {name: name for name in entry["arguments"]},
-            entry["arguments"],
-        )
-        for entry in rng.sample(entries, count)
-    ]
+    tools: list[Tool] = []
+    for entry in rng.sample(entries, count):
+        name = draw_name(rng, [entry["name"]], taken, held_out)
+        taken.add(name)
+        arguments: dict[str, str] = {}
+        for role in entry["arguments"]:
+            arguments[role] = draw_name(rng, [role], arguments.values(), held_out)
+        tools.append(Tool("other", name, entry["description"], arguments, entry["arguments"]))
+    return tools
 
 
 def draw_tools(
@@ -91,6 +111,6 @@ def draw_tools(
     for meaning in meanings:
         tools.append(draw_tool(rng, meaning, kinds, held_out, taken))
         taken.add(tools[-1].name)
-    tools += draw_others(rng, others, held_out)
+    tools += draw_others(rng, others, held_out, taken)
     rng.shuffle(tools)
     return tools

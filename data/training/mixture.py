@@ -16,13 +16,13 @@ from data.world.schema import KINDS
 
 #: Share of the samples of each task once the warm-up is over; one with tools is twice as long as one of reading.
 SHARES = {
-    "reading": 0.46,
-    "tools": 0.24,
-    "talk": 0.12,
-    "free text": 0.05,
-    "article": 0.05,
+    "reading": 0.44,
+    "tools": 0.28,
+    "talk": 0.11,
+    "free text": 0.04,
+    "article": 0.04,
     "copying": 0.06,
-    "passkey": 0.02,
+    "passkey": 0.03,
 }
 COPYING_AT_FIRST, COPYING_ENDS = 0.6, 0.25  # share of copying at the start; the progress at which it is down to its own
 FULL_DIFFICULTY = 0.35  # the progress from which on tasks are as hard as they get
