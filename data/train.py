@@ -81,8 +81,11 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     if resume and not state.is_file():
         raise typer.BadParameter(f"there is no {state} to go on from; leave --resume out", param_hint="--resume")
-    tokenizer = make_tokenizer(folder, seed) if name is Name.target else take_tokenizer(out, folder)
-    encoder = Encoder(tokenizer)
+    if name is not Name.target:
+        take_tokenizer(out, folder)
+    elif not resume:
+        make_tokenizer(folder, seed)
+    encoder = Encoder(Tokenizer(folder))
     run = start(name, chosen, steps or chosen.steps[name], out, seed, on)
     if resume:
         run.restore(state, on)
@@ -118,23 +121,21 @@ def main(
     print(f"wrote {folder}; measure it with: python data/evaluate.py")
 
 
-def make_tokenizer(folder: Path, seed: int) -> Tokenizer:
+def make_tokenizer(folder: Path, seed: int) -> None:
     """Learn the tokenizer and write it; the end tokens go beside it."""
     train_tokenizer(texts(seed), folder, MAX_LENGTH)
     eos = list(PRESETS["cpu"].target.eos_token_ids)
     generation = json.dumps({"eos_token_id": eos, "do_sample": False}, indent=2)
     (folder / "generation_config.json").write_text(generation + "\n", encoding="utf-8")
-    return Tokenizer(folder)
 
 
-def take_tokenizer(out: Path, folder: Path) -> Tokenizer:
+def take_tokenizer(out: Path, folder: Path) -> None:
     """The target's tokenizer, copied: models that work together read the same ids."""
     missing = [file for file in (*TOKENIZER_FILES, "model.safetensors") if not (out / Name.target / file).is_file()]
     if missing:
         raise typer.BadParameter(f"{out / Name.target} has no {missing[0]}: train the target first", param_hint="name")
     for file in TOKENIZER_FILES:
         shutil.copyfile(out / Name.target / file, folder / file)
-    return Tokenizer(folder)
 
 
 def start(name: Name, preset: Preset, steps: int, out: Path, seed: int, device: torch.device) -> Run:
