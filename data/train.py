@@ -27,7 +27,7 @@ from data.training.loss import Loss, balanced_loss, distillation_loss, next_toke
 from data.training.mixture import draw
 from data.training.presets import MAX_LENGTH, PRESETS, Preset
 from data.training.progress import Probe
-from data.training.shapes import new_draft, new_model, with_experts
+from data.training.shapes import new_model, with_experts
 from data.training.vocabulary import texts
 from tinyllm.model.loader import load_model, save_model
 from tinyllm.model.tokenizer import Tokenizer
@@ -142,10 +142,9 @@ def start(name: Name, preset: Preset, steps: int, out: Path, seed: int, device: 
     """The model before its first step."""
     if name is Name.target:
         return Run(new_model(preset.half_target, seed).to(device), steps, grow_at=steps // 2)
-    target = load_model(out / Name.target)
     if name is Name.draft:
-        return Run(new_draft(preset.draft, target, seed).to(device), steps)
-    mixture = with_experts(target, NUM_EXPERTS, NUM_EXPERTS_PER_TOK, SPARSE_STEP, seed)
+        return Run(new_model(preset.draft, seed).to(device), steps)
+    mixture = with_experts(load_model(out / Name.target), NUM_EXPERTS, NUM_EXPERTS_PER_TOK, SPARSE_STEP, seed)
     return Run(mixture.to(device), steps, peak=MOE_RATE)
 
 

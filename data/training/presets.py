@@ -56,8 +56,8 @@ class Preset:
 PRESETS = {
     "cpu": Preset(
         target=config(128, 256, 14, 4, 2),
-        draft=config(128, 256, 2, 4, 2),
-        steps={"target": 4500, "draft": 1500, "moe": 400},
+        draft=config(96, 256, 2, 4, 2),
+        steps={"target": 4500, "draft": 1600, "moe": 300},
         shards=2,
         tokens_per_shard=3072,
         workers=0,

@@ -76,12 +76,3 @@ def with_experts(
             state[f"layers.{i}.mlp.experts.{name}"] = copies
     mixture.load_state_dict(state)
     return mixture
-
-
-def new_draft(config: ModelConfig, target: Qwen3ForCausalLM, seed: int) -> Qwen3ForCausalLM:
-    """A model of `config` that begins with what the target's tokens look like, where both are of one width."""
-    draft = new_model(config, seed)
-    if config.hidden_size == target.config.hidden_size:
-        draft.embed_tokens.load_state_dict(target.embed_tokens.state_dict())
-        draft.norm.load_state_dict(target.norm.state_dict())
-    return draft

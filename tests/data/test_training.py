@@ -29,7 +29,7 @@ from data.training.mixture import SHARES, draw, sample_of
 from data.training.optimizer import rate
 from data.training.presets import PRESETS, config
 from data.training.progress import Probe
-from data.training.shapes import new_draft, new_model, with_experts, with_layers_doubled
+from data.training.shapes import new_model, with_experts, with_layers_doubled
 from data.training.vocabulary import texts
 from tinyllm.kv_cache.dense import DenseKVCache
 from tinyllm.model.attention import causal_attend
@@ -257,14 +257,6 @@ def test_uneven_routing_costs_more(shard: Shard) -> None:
             layer.mlp.gate.weight.mul_(1000)
     uneven = priced(mixture, shard) - next_token_loss(mixture, shard)
     assert 0 < even < uneven
-
-
-def test_a_draft_begins_with_the_tokens_of_its_target() -> None:
-    target = model_of()
-    draft = new_draft(replace(SMALL, num_layers=1), target, seed=5)
-    assert torch.equal(draft.embed_tokens.weight, target.embed_tokens.weight)
-    wider = new_draft(config(64, 48, 1, 2, 1), target, seed=5)
-    assert wider.embed_tokens.weight.shape == (SMALL.vocab_size, 64)
 
 
 def test_the_presets_keep_within_what_was_asked() -> None:
