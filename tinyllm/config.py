@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinyllm.errors import CheckpointError, RequestError
+from tinyllm.errors import CheckpointError
+from tinyllm.sampling_params import SamplingParams
+
+__all__ = ["EngineConfig", "ModelConfig", "SamplingParams"]
 
 DENSE, SPARSE = SUPPORTED_ARCHITECTURES = ("Qwen3ForCausalLM", "Qwen3MoeForCausalLM")
 
@@ -255,43 +258,3 @@ class EngineConfig:
     def num_slots(self) -> int:
         """Tokens whose K and V fit in the pool."""
         return self.num_blocks * self.block_size
-
-
-@dataclass(frozen=True, slots=True)
-class SamplingParams:
-    """How one request's tokens are drawn and when it ends.
-
-    Attributes:
-        temperature: 0 is greedy; above it the logits are divided by it.
-        top_k: keep the k likeliest tokens; 0 keeps all.
-        top_p: keep the smallest set of likeliest tokens whose probability reaches p.
-        max_tokens: most tokens to generate.
-        n: continuations of the same prompt; they share its KV blocks.
-        seed: makes the request's draws repeatable, whatever runs beside it; None draws a fresh one.
-        stop: strings that end the output; they are cut from it.
-        ignore_eos: go on past the end token (for load tests with a fixed length).
-    """
-
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    max_tokens: int = 64
-    n: int = 1
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    ignore_eos: bool = False
-
-    def __post_init__(self) -> None:
-        given: Any = self.stop  # people write one string or a list
-        object.__setattr__(self, "stop", (given,) if isinstance(given, str) else tuple(given))
-        if not all(isinstance(text, str) and text for text in self.stop):
-            raise RequestError(f"stop is {self.stop!r}; give one or more non-empty strings")
-        self._require("temperature", self.temperature >= 0, "0 (greedy) or above")
-        self._require("top_k", self.top_k >= 0, "0 (off) or above")
-        self._require("top_p", 0 < self.top_p <= 1, "above 0 and at most 1")
-        self._require("max_tokens", self.max_tokens >= 1, "at least 1")
-        self._require("n", self.n >= 1, "at least 1")
-
-    def _require(self, name: str, ok: bool, rule: str) -> None:
-        if not ok:  # also catches NaN: every comparison with it is false
-            raise RequestError(f"{name} is {getattr(self, name)}; it must be {rule}")

@@ -13,6 +13,10 @@ class RequestError(TinyLLMError, ValueError):
     """A request can never be served: an empty prompt, one longer than the pool, a parameter out of range."""
 
 
+class GenerationError(TinyLLMError):
+    """A request failed while it ran: its logits hold NaN, or its mask leaves no token. Others are not affected."""
+
+
 class WorkspaceError(TinyLLMError):
     """A learner's notebook, answer or recorded part is missing or cannot be read."""
 

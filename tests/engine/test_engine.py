@@ -139,6 +139,41 @@ def test_a_stop_string_may_cross_tokens() -> None:
     assert output.text == text[: text.index(stop)]
 
 
+def test_a_stop_token_ends_the_output_and_stays_out_of_the_text() -> None:
+    prompt = [5, 6, 7]
+    tokens, _ = dense_greedy(MODEL, prompt, 6)
+    stop = next(token for token in tokens[1:] if token != tokens[0])
+    ids = tuple(tokens[: tokens.index(stop) + 1])
+    engine = make_engine(MODEL)
+    engine.add_request(prompt, SamplingParams(stop_token_ids=(stop, 0), ignore_eos=True), "a")
+    while not (finished := engine.step()):
+        pass
+    (output,) = finished[0].outputs
+    assert (output.token_ids, output.finish_reason) == (ids, "stop")
+    assert output.text == " ".join(map(str, ids[:-1]))
+
+
+def test_min_tokens_come_whatever_would_end_the_output() -> None:
+    prompt = [5, 6, 7]
+    tokens, _ = dense_greedy(MODEL, prompt, 6)
+    ending = tiny_model(eos_token_ids=tuple(set(tokens)))
+    for params in (
+        SamplingParams(min_tokens=5, stop=[str(tokens[1])], ignore_eos=True),
+        SamplingParams(min_tokens=5, stop_token_ids=tokens, ignore_eos=True),
+        SamplingParams(min_tokens=5),
+    ):
+        ((output,),) = run(make_engine(ending), [prompt], params)
+        assert len(output) >= 5
+        if not params.stop:
+            assert not set(output[:5]) & set(tokens)
+
+
+@pytest.mark.parametrize("options", [{"stop_token_ids": [VOCAB]}, {"logit_bias": {-1: 1.0}}], ids=str)
+def test_parameters_with_unknown_tokens_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(RequestError, match=f"{next(iter(options))} holds token ids outside 0 to 96"):
+        make_engine(MODEL).add_request([1], SamplingParams(**options))  # type: ignore[arg-type]
+
+
 def test_output_ends_at_max_model_len() -> None:
     engine = make_engine(MODEL, num_blocks=3)
     engine.add_request([1, 2, 3, 4, 5], SamplingParams(max_tokens=100), "a")
@@ -162,6 +197,9 @@ def test_abort_at_any_time_frees_everything() -> None:
         ([], "empty"),
         ([1, 2, VOCAB], "outside 0 to 96"),
         ([-1], "outside 0 to 96"),
+        ([1.5], "list of token ids"),
+        (["12"], "list of token ids"),
+        (None, "list of token ids"),
         ([1] * 64, "64 tokens.*64.*16 blocks of 4"),
         ([1] * 5000, "5000 tokens"),
     ],

@@ -3,105 +3,183 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from support.requests import make_request
+from torch import Tensor
 
-from tinyllm.config import SamplingParams
-from tinyllm.engine.sampler import draw, filtered_probs, sample
-from tinyllm.errors import RequestError
+from tinyllm.engine import sampler
+from tinyllm.engine.sampler import Sampled, draw, filtered_probs, inverse_cdf, sample
+from tinyllm.errors import GenerationError
+from tinyllm.sampling_params import SamplingParams
 
 
 def expected_probs(logits: list[float], params: SamplingParams) -> list[float]:
-    """Temperature, then top-k, then top-p, with plain lists."""
+    """Temperature, top-k, top-p and min-p, with plain lists."""
+    best = max(logits)
     order = sorted(range(len(logits)), key=lambda i: (-logits[i], i))
-    weights = [math.exp((value - max(logits)) / params.temperature) for value in logits]
+    weights = [math.exp((value - best) / params.temperature) for value in logits]
     kept = order[: params.top_k or len(logits)]
     total = sum(weights[i] for i in kept)
     nucleus, mass = [], 0.0
     for i in kept:
-        if mass >= params.top_p:
+        if mass >= params.top_p and params.top_p < 1:
             break
         nucleus.append(i)
         mass += weights[i] / total
+    nucleus = [i for i in nucleus if weights[i] >= params.min_p * (1 - 1e-12)]
     total = sum(weights[i] for i in nucleus)
     return [weights[i] / total if i in nucleus else 0.0 for i in range(len(logits))]
 
 
-LOGITS = st.lists(st.integers(-40, 40).map(lambda n: n / 4), min_size=1, max_size=12)
+LOGITS = st.lists(st.integers(-40, 40).map(lambda n: n / 4) | st.just(-math.inf), min_size=1, max_size=12).filter(
+    lambda values: max(values) > -math.inf
+)
 PARAMS = st.builds(
     SamplingParams,
-    temperature=st.sampled_from([0.01, 0.5, 1.0, 3.0]),
-    top_k=st.integers(0, 14),
-    top_p=st.sampled_from([1e-9, 0.1, 0.33, 0.77, 0.95, 1.0]),
+    temperature=st.sampled_from([1e-300, 0.01, 0.5, 1.0, 100.0]),
+    top_k=st.integers(0, 14) | st.just(10**30),
+    top_p=st.sampled_from([1e-300, 1e-9, 0.13, 0.33, 0.77, 0.95, 1.0]),
+    min_p=st.sampled_from([0.0, 1e-300, 0.013, 0.31, 1.0]),
 )
+
+
+def tokens_of(results: list[Sampled | GenerationError]) -> list[int]:
+    """The tokens, where no request may have failed."""
+    assert all(isinstance(result, Sampled) for result in results), results
+    return [result.token_id for result in results if isinstance(result, Sampled)]
+
+
+def sample_at(monkeypatch: pytest.MonkeyPatch, logits: Tensor, params: SamplingParams, u: float) -> int:
+    """The token that a draw of `u` takes."""
+    monkeypatch.setattr(sampler, "draw", lambda *_: u)
+    (token,) = tokens_of(sample(logits[None], [make_request(params)]))
+    return token
 
 
 @given(LOGITS, PARAMS)
 def test_probabilities(logits: list[float], params: SamplingParams) -> None:
-    probs, token_ids = filtered_probs(torch.tensor([logits]), [params])
-    by_token = torch.zeros(len(logits), dtype=probs.dtype).scatter(0, token_ids[0], probs[0])
-    assert by_token.tolist() == pytest.approx(expected_probs(logits, params), abs=1e-9)
+    probs = filtered_probs(torch.tensor([logits]), [params])
+    assert probs[0].tolist() == pytest.approx(expected_probs(logits, params), abs=1e-9)
 
 
-@given(LOGITS, PARAMS, st.floats(0, 1, exclude_max=True))
+@given(LOGITS, PARAMS, st.floats(0, 1, exclude_max=True) | st.just(1 - 2**-53))
 def test_a_draw_never_takes_a_token_that_is_filtered_out(logits: list[float], params: SamplingParams, u: float) -> None:
-    (token,) = sample(torch.tensor([logits]), [params], [u])
+    token = int(inverse_cdf(filtered_probs(torch.tensor([logits]), [params]), [u]))
     assert expected_probs(logits, params)[token] > 0
 
 
+def test_a_draw_takes_the_token_at_which_the_sum_passes_it() -> None:
+    probs = torch.tensor([[0.0, 0.25, 0.0, 0.5, 0.25, 0.0]], dtype=torch.float64)
+    draws = [0.0, 0.2499, 0.25, 0.74, 0.75, 1 - 2**-53]
+    assert inverse_cdf(probs.expand(6, 6), draws).tolist() == [1, 1, 3, 3, 4, 4]
+
+
 def test_draws_follow_the_probabilities() -> None:
-    params = SamplingParams(temperature=1.0)
-    logits = torch.tensor([[0.0, 1.0, 2.0]])
     count = 6000
-    tokens = sample(logits.expand(count, 3), [params] * count, [draw(1, 0, i) for i in range(count)])
+    params = SamplingParams(temperature=1.0, seed=1)
+    logits = torch.tensor([[0.0, 1.0, 2.0]])
+    requests = [replace(make_request(params), index=i) for i in range(count)]
+    tokens = tokens_of(sample(logits.expand(count, 3), requests))
     for token, p in enumerate(expected_probs(logits[0].tolist(), params)):
         spread = 4 * math.sqrt(p * (1 - p) / count)  # four standard deviations
         assert abs(tokens.count(token) / count - p) < spread
 
 
-def test_rows_do_not_disturb_each_other() -> None:
-    logits = torch.randn(5, 30, generator=torch.Generator().manual_seed(0))
-    params = [
-        SamplingParams(),
-        SamplingParams(temperature=0.7, top_k=3),
-        SamplingParams(temperature=2.0),
-        SamplingParams(temperature=1.0, top_p=0.5),
-        SamplingParams(),
-    ]
-    draws = [0.1, 0.5, 0.9, 0.3, 0.2]
-    together = sample(logits, params, draws)
-    alone = [sample(logits[i : i + 1], params[i : i + 1], draws[i : i + 1])[0] for i in range(5)]
-    assert together == alone
-    assert together[0] == int(logits[0].argmax())
+def test_a_draw_depends_on_seed_continuation_and_position_alone() -> None:
+    draws = {draw(seed, index, position) for seed in range(10) for index in range(10) for position in range(10)}
+    assert len(draws) == 1000
+    assert all(0 <= u < 1 for u in draws)
+    assert draw(1, 2, 3) == draw(1, 2, 3)
 
 
-def test_a_temperature_near_zero_is_greedy_without_overflow() -> None:
-    logits = torch.tensor([[5.0, 80.0, 79.0]])
-    assert sample(logits, [SamplingParams(temperature=1e-12)], [0.999]) == [1]
+def allow_even(output: tuple[int, ...]) -> Tensor:
+    return torch.arange(30) % 2 == 0
 
 
-def test_nan_is_an_error_not_a_token() -> None:
-    with pytest.raises(FloatingPointError, match="NaN"):
-        sample(torch.tensor([[0.0, float("nan")]]), [SamplingParams()], [0.0])
+COMPANY = [
+    SamplingParams(),
+    SamplingParams(temperature=0.7, top_k=3, seed=1),
+    SamplingParams(temperature=2.0, seed=2),
+    SamplingParams(temperature=1.0, top_p=0.5, seed=3),
+    SamplingParams(temperature=1.5, min_p=0.2, seed=4),
+    SamplingParams(temperature=1.5, top_k=9, top_p=0.9, min_p=0.01, seed=5),
+    SamplingParams(repetition_penalty=1.7, presence_penalty=0.5, frequency_penalty=0.3),
+    SamplingParams(temperature=1.1, logit_bias={3: 4.0, 5: -math.inf}, seed=6),
+    SamplingParams(allowed_tokens=allow_even, logprobs=3),
+    SamplingParams(temperature=0.9, min_tokens=9, logprobs=0, seed=7),
+]
+
+
+@given(st.permutations(range(len(COMPANY))), st.integers(0, 2**32))
+def test_rows_do_not_disturb_each_other(order: list[int], seed: int) -> None:
+    logits = torch.randn(len(COMPANY), 30, generator=torch.Generator().manual_seed(seed)) * 3
+    before = logits.clone()
+    requests = [make_request(p, prompt=[1, 2], output=[3, 4, 3], end_token_ids=[7]) for p in COMPANY]
+    together = sample(logits[order], [requests[i] for i in order])
+    assert together == [sample(logits[i : i + 1], [requests[i]])[0] for i in order]
+    assert torch.equal(logits, before), "the logits belong to the caller"
+
+
+def test_greedy_takes_the_likeliest_and_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_draw(*_: int) -> float:
+        raise AssertionError("a greedy request was drawn")
+
+    monkeypatch.setattr(sampler, "draw", no_draw)
+    logits = torch.tensor([[1.0, 3.0, 2.0], [0.0, -1.0, 0.0], [-torch.inf, -5.0, -6.0]])
+    assert tokens_of(sample(logits, [make_request() for _ in range(3)])) == [1, 0, 1]
+
+
+@pytest.mark.parametrize("u", [0.0, 0.5, 1 - 2**-53])
+@pytest.mark.parametrize(
+    "options", [{"temperature": 1e-12}, {"temperature": 5e-324}, {"top_k": 1}, {"top_p": 5e-324}], ids=str
+)
+def test_the_narrowest_settings_are_greedy(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, float], u: float
+) -> None:
+    params = SamplingParams(**{"temperature": 1.0, **options})  # type: ignore[arg-type]
+    assert sample_at(monkeypatch, torch.tensor([5.0, 80.0, 79.0]), params, u) == 1
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize(
+    "broken", [[0.0, math.nan], [math.nan, math.nan], [0.0, math.inf], [-math.inf, -math.inf]], ids=str
+)
+def test_a_row_without_sense_is_an_error_for_its_request_alone(broken: list[float], temperature: float) -> None:
+    params = SamplingParams(temperature=temperature, seed=1, top_k=2, logprobs=1)
+    logits = torch.tensor([[0.0, 50.0], broken, [50.0, 0.0]])
+    first, failed, last = sample(logits, [make_request(params) for _ in range(3)])
+    assert tokens_of([first, last]) == [1, 0]
+    assert isinstance(failed, GenerationError)
+    assert "NaN or infinity" in str(failed)
+
+
+def shapeless(output: tuple[int, ...]) -> Tensor:
+    return torch.ones(5, dtype=torch.bool)
+
+
+def crashing(output: tuple[int, ...]) -> Tensor:
+    raise KeyError("state")
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("options", "words"),
     [
-        {"temperature": -1},
-        {"temperature": float("nan")},
-        {"top_k": -1},
-        {"top_p": 0.0},
-        {"top_p": 1.5},
-        {"max_tokens": 0},
-        {"n": 0},
-        {"stop": ("",)},
-        {"stop": (3,)},
+        ({"allowed_tokens": lambda output: torch.zeros(2, dtype=torch.bool)}, "no token is left"),
+        ({"allowed_tokens": shapeless}, r"torch.bool \[5\]; it must return a bool tensor \[2\]"),
+        ({"allowed_tokens": lambda output: [True, False]}, r"\[True, False\]; it must return a bool tensor \[2\]"),
+        ({"allowed_tokens": crashing}, "allowed_tokens failed: KeyError: 'state'"),
+        ({"logit_bias": {0: -math.inf, 1: -math.inf}}, "no token is left"),
     ],
 )
-def test_parameters_out_of_range_are_refused_by_name(wrong: dict[str, object]) -> None:
-    with pytest.raises(RequestError, match=next(iter(wrong))):
-        SamplingParams(**wrong)  # type: ignore[arg-type]
+def test_a_mask_that_fails_is_an_error_for_its_request_alone(options: dict[str, object], words: str) -> None:
+    requests = [make_request(), make_request(SamplingParams(**options)), make_request()]  # type: ignore[arg-type]
+    first, failed, last = sample(torch.tensor([[0.0, 1.0]] * 3), requests)
+    assert tokens_of([first, last]) == [1, 1]
+    assert isinstance(failed, GenerationError)
+    with pytest.raises(GenerationError, match=words):
+        raise failed

@@ -39,7 +39,7 @@ class DecodeGroup:
 
     Attributes:
         rows: [b] int64, their tokens in the flattened batch.
-        slots: [b, max_context] int64, the slot of every position; padding repeats slot 0.
+        slots: [b, max_context] int64, the slot of every position; padding repeats the first.
         mask: [b, 1, 1, max_context] bool, False at padding.
     """
 
@@ -128,7 +128,8 @@ def decode_group(metadata: AttentionMetadata, sequences: list[int]) -> DecodeGro
     slots = position_slots(metadata, chosen, longest)
     mask = torch.arange(longest, device=device) < lens[:, None]
     rows = metadata.query_start_loc[chosen].long()
-    return DecodeGroup(rows, slots.masked_fill(~mask, 0), mask[:, None, None, :])
+    # Masked values are multiplied by 0, which does not make NaN harmless: padding must stay within the sequence.
+    return DecodeGroup(rows, torch.where(mask, slots, slots[:, :1]), mask[:, None, None, :])
 
 
 def prefill_chunk(metadata: AttentionMetadata, sequence: int) -> Chunk:

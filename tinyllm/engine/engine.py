@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from operator import index
 
-from tinyllm.config import EngineConfig, ModelConfig, SamplingParams
+from tinyllm.config import EngineConfig, ModelConfig
 from tinyllm.engine.attention import AttentionBackend, TorchAttention
 from tinyllm.engine.metrics import RequestMetrics, StepRecord
 from tinyllm.engine.model_runner import ModelRunner, Runner
 from tinyllm.engine.request import CompletionOutput, FinishReason, Request, RequestOutput
-from tinyllm.engine.sampler import draw, sample
+from tinyllm.engine.sampler import Sampled, sample
 from tinyllm.engine.scheduler import ScheduledRequest, Scheduler
-from tinyllm.errors import PartError, RequestError
+from tinyllm.errors import GenerationError, PartError, RequestError
 from tinyllm.kv_cache.manager import KVCacheManager
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 from tinyllm.model.tokenizer import Tokenizer
 from tinyllm.parts import Parts, name_failing_part
+from tinyllm.sampling_params import SamplingParams
 
 
 class LLMEngine:
@@ -75,11 +77,14 @@ class LLMEngine:
             The request's name.
 
         Raises:
-            RequestError: the prompt is empty, holds unknown tokens or is too long, or the name is taken.
+            RequestError: the prompt is empty or too long, it or the parameters hold unknown tokens, or the name is
+                taken.
         """
         params = params or SamplingParams()
-        token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else [int(token) for token in prompt]
+        token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else as_token_ids(prompt)
         self._check_prompt(token_ids)
+        self._check_known("stop_token_ids", params.stop_token_ids)
+        self._check_known("logit_bias", params.logit_bias)
         request_id = request_id if request_id is not None else f"request-{secrets.token_hex(4)}"
         if request_id in self._groups:
             raise RequestError(f"a request called {request_id!r} is already here")
@@ -93,6 +98,8 @@ class LLMEngine:
             num_prompt_tokens=len(token_ids),
             params=params,
             metrics=RequestMetrics(arrival=time.perf_counter()),
+            end_token_ids=frozenset(params.stop_token_ids)
+            | frozenset(() if params.ignore_eos else self.model_config.eos_token_ids),
             num_siblings_to_fork=params.n - 1,
         )
         self._groups[request_id] = [request]
@@ -152,16 +159,18 @@ class LLMEngine:
             row = rows[-1] + 1 if rows else 0
             group = [item.request]
             if item.request.num_output_tokens == 0:
-                self.kv.remember(item.request.request_id, item.request.token_ids)
                 group += self._fork_siblings(item.request)
             sampling += group
             rows += [row] * len(group)
-        draws = [draw(r.params.seed or 0, r.index, r.num_output_tokens) for r in sampling]
-        tokens = sample(logits[rows], [r.params for r in sampling], draws) if sampling else []
+        results = sample(logits[rows], sampling) if sampling else []
         now = time.perf_counter()
         finished = []
-        for request, token in zip(sampling, tokens, strict=True):
-            self._accept(request, token, now)
+        for request, result in zip(sampling, results, strict=True):
+            if isinstance(result, GenerationError):
+                request.finish_reason, request.error = FinishReason.ERROR, str(result)
+                request.text = self.tokenizer.decode(request.output_token_ids)
+            else:
+                self._accept(request, result, now)
             if request.finish_reason is not None and (output := self._finish(request)):
                 finished.append(output)
         return finished
@@ -175,6 +184,7 @@ class LLMEngine:
                 index=index,
                 token_ids=list(request.token_ids),
                 metrics=replace(request.metrics, token_times=[]),
+                logprobs=[],
                 num_siblings_to_fork=0,
             )
             for index in range(1, request.num_siblings_to_fork + 1)
@@ -184,32 +194,47 @@ class LLMEngine:
         self.scheduler.fork(request, siblings)
         return siblings
 
-    def _accept(self, request: Request, token: int, now: float) -> None:
+    def _accept(self, request: Request, sampled: Sampled, now: float) -> None:
         """Append a new token and decide whether the request ends with it."""
-        request.token_ids.append(token)
+        if request.num_output_tokens == 0 and request.index == 0:
+            self.kv.remember(request.request_id, request.token_ids)  # the prompt, now that its logits are known good
+        request.token_ids.append(sampled.token_id)
         request.metrics.token_times.append(now)
+        if sampled.logprobs:
+            request.logprobs.append(sampled.logprobs)
         params = request.params
-        if token in self.model_config.eos_token_ids and not params.ignore_eos:
+        ended = sampled.token_id in request.end_token_ids
+        if ended:
             request.finish_reason = FinishReason.STOP
         elif request.num_output_tokens >= params.max_tokens or len(request.token_ids) >= self.max_model_len:
             request.finish_reason = FinishReason.LENGTH
         if params.stop or request.finish_reason:
-            request.text = self.tokenizer.decode(request.output_token_ids)
+            output = request.output_token_ids
+            request.text = self.tokenizer.decode(output[:-1] if ended else output)
         cut = min((at for text in params.stop if (at := request.text.find(text)) >= 0), default=-1)
-        if cut >= 0:
+        if cut >= 0 and request.num_output_tokens > params.min_tokens:
             request.text = request.text[:cut]
             request.finish_reason = FinishReason.STOP
 
     def _finish(self, request: Request) -> RequestOutput | None:
         """Free a finished request's blocks; returns the whole group's output once its last member is done."""
-        self.kv.remember(request.request_id, request.token_ids[: request.num_computed_tokens])
+        if not request.error:  # nobody else may meet the K and V of a request that failed
+            self.kv.remember(request.request_id, request.token_ids[: request.num_computed_tokens])
         self.scheduler.finish(request)
         group = self._groups[request.group_id]
         if any(member.finish_reason is None for member in group):
             return None
         del self._groups[request.group_id]
         outputs = tuple(
-            CompletionOutput(m.index, m.text, tuple(m.output_token_ids), m.finish_reason, m.metrics)
+            CompletionOutput(
+                index=m.index,
+                text=m.text,
+                token_ids=tuple(m.output_token_ids),
+                finish_reason=m.finish_reason,
+                metrics=m.metrics,
+                logprobs=None if m.params.logprobs is None else tuple(m.logprobs),
+                error=m.error,
+            )
             for m in group
             if m.finish_reason is not None
         )
@@ -220,8 +245,7 @@ class LLMEngine:
         """Refuse what can never be served."""
         if not token_ids:
             raise RequestError("the prompt is empty; give at least one token")
-        if not all(0 <= token < self.model_config.vocab_size for token in token_ids):
-            raise RequestError(f"the prompt holds token ids outside 0 to {self.model_config.vocab_size - 1}")
+        self._check_known("the prompt", token_ids)
         if len(token_ids) >= self.max_model_len:
             raise RequestError(
                 f"the prompt has {len(token_ids)} tokens; with one to generate it must fit in {self.max_model_len}: "
@@ -229,6 +253,11 @@ class LLMEngine:
                 f"({self.config.num_blocks} blocks of {self.config.block_size}). Shorten the prompt, or raise "
                 "num_blocks or max_model_len."
             )
+
+    def _check_known(self, name: str, token_ids: Iterable[int]) -> None:
+        """Refuse tokens that the model does not have."""
+        if not all(0 <= token < self.model_config.vocab_size for token in token_ids):
+            raise RequestError(f"{name} holds token ids outside 0 to {self.model_config.vocab_size - 1}")
 
     def _occupancy(self, scheduled: Sequence[ScheduledRequest]) -> dict[str, int]:
         """The part of a step record that is known once the step is scheduled."""
@@ -246,3 +275,15 @@ class LLMEngine:
             "num_cached_tokens": sum(lens),
             "num_wasted_slots": sum(-length % self.config.block_size for length in lens),
         }
+
+
+def as_token_ids(prompt: Sequence[int]) -> list[int]:
+    """A prompt that is no text as a list of ints.
+
+    Raises:
+        RequestError: it is no sequence of whole numbers.
+    """
+    try:
+        return [index(token) for token in prompt]
+    except TypeError:
+        raise RequestError(f"the prompt is {prompt!r:.100}; give a text or a list of token ids") from None

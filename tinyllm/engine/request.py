@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from tinyllm.config import SamplingParams
+from tinyllm.engine.logprobs import TokenLogprobs
 from tinyllm.engine.metrics import RequestMetrics
+from tinyllm.errors import GenerationError
+from tinyllm.sampling_params import SamplingParams
 
 
 class FinishReason(StrEnum):
-    """Why an output ended: `STOP` at an end token or stop string, `LENGTH` at a limit."""
+    """Why an output ended: `STOP` at an end token or stop string, `LENGTH` at a limit, `ERROR` when it failed."""
 
     STOP = "stop"
     LENGTH = "length"
+    ERROR = "error"
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +29,7 @@ class Request:
         index: which continuation of the group this is.
         token_ids: prompt, then the output so far.
         num_prompt_tokens: how many of `token_ids` are the prompt.
+        end_token_ids: tokens that end this request's output.
         num_computed_tokens: tokens whose K and V are in the cache.
         num_siblings_to_fork: continuations that will be forked off when the prompt is computed.
     """
@@ -37,10 +41,13 @@ class Request:
     num_prompt_tokens: int
     params: SamplingParams
     metrics: RequestMetrics
+    end_token_ids: frozenset[int] = frozenset()
     num_computed_tokens: int = 0
     num_siblings_to_fork: int = 0
     finish_reason: FinishReason | None = None
+    error: str = ""
     text: str = ""
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
 
     @property
     def num_uncomputed_tokens(self) -> int:
@@ -60,13 +67,22 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class CompletionOutput:
-    """One continuation of a prompt."""
+    """One continuation of a prompt.
+
+    Attributes:
+        text: without the end token and the stop string.
+        token_ids: all that was generated, the end token and the stop string's tokens included.
+        logprobs: one report for each token, where `SamplingParams.logprobs` asks for them.
+        error: why it failed, with the finish reason `ERROR`; what came before is kept.
+    """
 
     index: int
     text: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason
     metrics: RequestMetrics
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,5 +95,11 @@ class RequestOutput:
 
     @property
     def text(self) -> str:
-        """The text of the first continuation."""
+        """The text of the first continuation.
+
+        Raises:
+            GenerationError: it failed while it ran.
+        """
+        if self.outputs[0].error:
+            raise GenerationError(f"{self.request_id} failed: {self.outputs[0].error}")
         return self.outputs[0].text

@@ -1,37 +1,118 @@
-"""From logits to tokens: temperature, top-k, top-p, and draws that no other request can disturb."""
+"""From logits to tokens: greedy or drawn, with draws that no other request can disturb."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from tinyllm.config import SamplingParams
+from tinyllm.engine.filters import apply_temperature, keep_min_p, keep_top_k_top_p
+from tinyllm.engine.logits_processors import process_logits
+from tinyllm.engine.logprobs import TokenLogprobs, token_logprobs
+from tinyllm.engine.request import Request
+from tinyllm.errors import GenerationError
+from tinyllm.sampling_params import SamplingParams
 
 
-def filtered_probs(logits: Tensor, params: Sequence[SamplingParams]) -> tuple[Tensor, Tensor]:
-    """Probabilities after temperature, top-k and top-p, likeliest token first.
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A request's next token, and its log-probabilities where the request asks for them."""
+
+    token_id: int
+    logprobs: TokenLogprobs | None = None
+
+
+def sample(logits: Tensor, requests: Sequence[Request]) -> list[Sampled | GenerationError]:
+    """One token for each request: the likeliest at temperature 0, else one drawn by the request's own seed.
+
+    Args:
+        logits: [n, V] float32, one row for each request.
+
+    Returns:
+        For each request its token, or the error that ends this request and no other.
+    """
+    processed, errors = process_rows(logits, requests)
+    best, tokens = processed.max(dim=1)  # a NaN anywhere in a row is its maximum
+    drawn = [row for row, request in enumerate(requests) if request.params.temperature > 0]
+    if drawn:
+        drawing = [requests[row] for row in drawn]
+        probs = filtered_probs(processed[drawn], [request.params for request in drawing])
+        draws = [draw(r.params.seed or 0, r.index, r.num_output_tokens) for r in drawing]
+        tokens[drawn] = inverse_cdf(probs, draws)
+    for row in (~best.isfinite()).nonzero()[:, 0].tolist():
+        errors.setdefault(row, unusable(logits[row]))
+    token_ids = tokens.tolist()
+    reported = [row for row, r in enumerate(requests) if r.params.logprobs is not None and row not in errors]
+    logprobs: dict[int, TokenLogprobs] = {}
+    if reported:
+        num_top = [min(requests[row].params.logprobs or 0, logits.shape[1]) for row in reported]
+        reports = token_logprobs(logits[reported], [token_ids[row] for row in reported], num_top)
+        logprobs = dict(zip(reported, reports, strict=True))
+    return [errors.get(row) or Sampled(token_id, logprobs.get(row)) for row, token_id in enumerate(token_ids)]
+
+
+def process_rows(logits: Tensor, requests: Sequence[Request]) -> tuple[Tensor, dict[int, GenerationError]]:
+    """Apply the masks, biases and penalties of the requests that have any.
+
+    Returns:
+        [n, V] float32, and the rows whose own `allowed_tokens` failed.
+    """
+    errors: dict[int, GenerationError] = {}
+    rows = [i for i, r in enumerate(requests) if r.params.changes_logits or r.num_output_tokens < r.params.min_tokens]
+    if rows:
+        logits = logits.clone()
+    for row in rows:
+        try:
+            logits[row] = process_logits(logits[row], requests[row])
+        except Exception as error:  # the caller's own function may raise anything
+            errors[row] = GenerationError(f"allowed_tokens failed: {type(error).__name__}: {error}")
+    return logits, errors
+
+
+def filtered_probs(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
+    """Probabilities after temperature, top-k, top-p and min-p, by token id.
 
     Args:
         logits: [n, V] float32.
         params: one for each row; temperature must be above 0.
 
     Returns:
-        probs [n, V], summing to 1 and zero where filtered out, and the token id of each, [n, V].
+        [n, V] float64; each row sums to 1 and is zero where filtered out.
     """
-    device, vocab_size = logits.device, logits.shape[1]
-    temperature = torch.tensor([[p.temperature] for p in params], device=device)
-    top_k = torch.tensor([[p.top_k or vocab_size] for p in params], device=device)
-    top_p = torch.tensor([[p.top_p] for p in params], device=device)
-    # float64, so that dividing by a tiny temperature overflows later than any real logit
-    scaled, token_ids = (logits.double() / temperature).sort(dim=1, descending=True, stable=True)
-    scaled[torch.arange(vocab_size, device=device) >= top_k] = -torch.inf
-    probs = scaled.softmax(dim=1)
-    mass_before = probs.cumsum(dim=1) - probs  # 0 for the likeliest token, which therefore always stays
-    probs[mass_before >= top_p] = 0.0
-    return probs / probs.sum(dim=1, keepdim=True), token_ids
+
+    def column(values: Sequence[float], dtype: torch.dtype = torch.float64) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device=logits.device)[:, None]
+
+    scaled = apply_temperature(logits.double(), column([p.temperature for p in params]))
+    # Only rows that ask for it are sorted. Which path a row takes is its own affair, whatever the other rows ask for.
+    sort = [row for row, p in enumerate(params) if p.top_k or p.top_p < 1]
+    if sort:
+        vocab_size = logits.shape[1]
+        top_k = column([min(params[row].top_k or vocab_size, vocab_size) for row in sort], torch.int64)
+        scaled[sort] = keep_top_k_top_p(scaled[sort], top_k, column([params[row].top_p for row in sort]))
+    if any(p.min_p for p in params):
+        scaled = keep_min_p(scaled, column([p.min_p for p in params]))
+    return scaled.softmax(dim=1)
+
+
+def inverse_cdf(probs: Tensor, draws: Sequence[float]) -> Tensor:
+    """The token of each row at which the cumulated probability passes the row's draw.
+
+    Args:
+        probs: [n, V] float64; need not be normalised.
+        draws: a uniform number in [0, 1) for each row.
+
+    Returns:
+        [n] int64. A token of probability 0 is never taken.
+    """
+    cdf = probs.cumsum(dim=1).masked_fill(probs == 0, 0)  # 0 passes no draw
+    total = cdf.amax(dim=1, keepdim=True)
+    target = total * torch.tensor(draws, dtype=cdf.dtype, device=cdf.device)[:, None]
+    target = target.minimum(total.nextafter(torch.zeros_like(total)))  # the product may round up to the total
+    return (cdf > target).byte().argmax(dim=1)  # the first one
 
 
 def draw(seed: int, index: int, position: int) -> float:
@@ -43,26 +124,8 @@ def draw(seed: int, index: int, position: int) -> float:
     return (int.from_bytes(digest, "big") >> 11) / 2**53
 
 
-def sample(logits: Tensor, params: Sequence[SamplingParams], draws: Sequence[float]) -> list[int]:
-    """One token for each row.
-
-    Args:
-        logits: [n, V] float32.
-        params: one for each row; temperature 0 takes the likeliest token.
-        draws: a uniform number in [0, 1) for each row, used when it is sampled.
-
-    Raises:
-        FloatingPointError: a row has a NaN, so that no token can be chosen from it.
-    """
-    if bool(logits.isnan().any()):
-        raise FloatingPointError("the logits hold NaN: attention or the model computed nonsense in this step")
-    tokens = logits.argmax(dim=1)
-    sampled = [row for row, p in enumerate(params) if p.temperature > 0]
-    if sampled:
-        rows = torch.tensor(sampled, device=logits.device)
-        probs, token_ids = filtered_probs(logits[rows], [params[row] for row in sampled])
-        target = torch.tensor([[draws[row]] for row in sampled], dtype=probs.dtype, device=logits.device)
-        last = (probs > 0).sum(dim=1, keepdim=True) - 1  # rounding may leave the total a hair below the draw
-        choice = (probs.cumsum(dim=1) <= target).sum(dim=1, keepdim=True).minimum(last)
-        tokens[rows] = token_ids.gather(1, choice)[:, 0]
-    return tokens.tolist()
+def unusable(logits: Tensor) -> GenerationError:
+    """Why no token can be chosen from a row, given its logits as the model gave them."""
+    if logits.max().isfinite():
+        return GenerationError("no token is left: the request's mask, biases and penalties rule out all of them")
+    return GenerationError("the logits hold NaN or infinity: attention or the model computed nonsense for this request")
