@@ -42,7 +42,7 @@ STRIDE = 25  # every 25th step is written down for the picture
 
 
 def make_engine(block_size: int, with_model: bool, prefix_caching: bool = False) -> LLMEngine:
-    """An engine of the shipped model over the pool of this study."""
+    """An engine of the shipped target over the pool of this study."""
     model = load_model(shipped_checkpoint())
     config = EngineConfig(
         block_size=block_size,

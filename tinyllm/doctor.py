@@ -22,7 +22,7 @@ from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
-from tinyllm.paths import shipped_checkpoint
+from tinyllm.paths import SHIPPED, shipped_checkpoint
 
 State = Literal["ok", "limited", "missing"]
 
@@ -161,13 +161,15 @@ def memory() -> Finding:
 
 
 def checkpoint() -> Finding:
-    """Whether the model that ships with the course is there."""
-    folder = shipped_checkpoint()
-    absent = [n for n in ("config.json", "model.safetensors", "tokenizer.json") if not (folder / n).is_file()]
+    """Whether the models that ship with the course are there."""
+    needed = ("config.json", "model.safetensors", "tokenizer.json")
+    files = [shipped_checkpoint(name) / file for name in SHIPPED for file in needed]
+    absent = [f"{file.parent.name}/{file.name}" for file in files if not file.is_file()]
+    folder = shipped_checkpoint().parent
     if not absent:
-        return Finding("Shipped model", "ok", str(folder), "every day")
+        return Finding("Shipped models", "ok", f"{', '.join(SHIPPED)} in {folder}", "every day")
     detail = f"{', '.join(absent)} not in {folder}"
-    return Finding("Shipped model", "missing", detail, "every day", "`git checkout data` brings it back")
+    return Finding("Shipped models", "missing", detail, "every day", "`git checkout data` brings them back")
 
 
 def notebooks() -> Finding:

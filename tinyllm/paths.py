@@ -1,4 +1,4 @@
-"""Where things are: the project's root, the learner's work folder, the checkpoint that ships."""
+"""Where things are: the project's root, the learner's work folder, the checkpoints that ship."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ def work_dir() -> Path:
     return Path(chosen) if chosen else project_root() / "work"
 
 
-def shipped_checkpoint() -> Path:
-    """The checkpoint folder that comes with the course."""
-    return project_root() / "data" / "bootstrap" / "checkpoint"
+#: The checkpoints that come with the course: the model of every day, its draft, and a mixture of experts.
+SHIPPED = ("target", "draft", "moe")
+
+
+def shipped_checkpoint(name: str = "target") -> Path:
+    """The folder of one of the checkpoints that come with the course; see `SHIPPED`."""
+    return project_root() / "data" / "checkpoints" / name

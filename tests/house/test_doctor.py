@@ -11,6 +11,7 @@ from rich.console import Console
 
 from tinyllm import doctor
 from tinyllm.doctor import CHECKS, Finding, judge_triton
+from tinyllm.paths import SHIPPED
 
 
 def printed(findings: tuple[Finding, ...]) -> str:
@@ -32,7 +33,7 @@ def test_every_check_runs_here_and_what_is_not_ok_has_a_fix() -> None:
 def test_the_report_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     doctor.doctor(Console(width=200))
     out = capsys.readouterr().out
-    for name in ("Python", "torch", "CUDA", "Triton", "Memory", "Embedder", "Chromium", "bubblewrap", "Shipped model"):
+    for name in ("Python", "torch", "CUDA", "Triton", "Memory", "Embedder", "Chromium", "bubblewrap", "Shipped models"):
         assert name in out
 
 
@@ -83,10 +84,19 @@ def test_nothing_installed_is_not_a_crash(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr(doctor, "installed", lambda _: None)
     monkeypatch.setattr(doctor, "find_spec", lambda _: None)
     monkeypatch.setattr(doctor, "find_program", lambda *_: None)
-    monkeypatch.setattr(doctor, "shipped_checkpoint", lambda: tmp_path)
+    monkeypatch.setattr(doctor, "shipped_checkpoint", lambda name="target": tmp_path / name)
     monkeypatch.delenv("CHROMIUM", raising=False)
     missing = {found.name for found in doctor.examine() if found.state == "missing"}
-    assert missing >= {"torch", "Triton", "Shipped model", "Notebooks", "Embedder", "hnswlib", "Chromium", "bubblewrap"}
+    assert missing >= {
+        "torch",
+        "Triton",
+        "Shipped models",
+        "Notebooks",
+        "Embedder",
+        "hnswlib",
+        "Chromium",
+        "bubblewrap",
+    }
     assert missing >= {"g++", "Node", "mdBook"}
 
 
@@ -101,12 +111,16 @@ def test_a_sandbox_that_is_not_permitted_is_no_sandbox(monkeypatch: pytest.Monke
 
 
 def test_a_half_copied_checkpoint_names_the_missing_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("config.json", "tokenizer.json"):
-        (tmp_path / name).write_text("{}")
-    monkeypatch.setattr(doctor, "shipped_checkpoint", lambda: tmp_path)
+    for name in SHIPPED:
+        (tmp_path / name).mkdir()
+        for file in ("config.json", "tokenizer.json", "model.safetensors"):
+            (tmp_path / name / file).write_text("{}")
+    monkeypatch.setattr(doctor, "shipped_checkpoint", lambda name="target": tmp_path / name)
+    assert doctor.checkpoint().state == "ok"
+    (tmp_path / "draft" / "model.safetensors").unlink()
     found = doctor.checkpoint()
     assert found.state == "missing"
-    assert found.detail.startswith("model.safetensors not in")
+    assert found.detail == f"draft/model.safetensors not in {tmp_path}"
 
 
 def test_a_containers_limit_counts(monkeypatch: pytest.MonkeyPatch) -> None:

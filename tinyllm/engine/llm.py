@@ -41,7 +41,7 @@ class LLM:
         """Load a checkpoint and reserve the KV pool.
 
         Args:
-            model: a folder in Hugging Face format; the checkpoint that ships with the course by default.
+            model: a folder in Hugging Face format; the target that ships with the course by default.
             parts: "reference", "mine", or a mapping of part names to objects; see `tinyllm.parts.resolve`.
             engine_options: the fields of `EngineConfig`, for example `num_blocks=64`.
 
