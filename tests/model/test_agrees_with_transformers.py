@@ -93,9 +93,9 @@ def test_a_checkpoint_that_transformers_wrote_in_shards(
 @pytest.mark.parametrize("length", [1, 17, 300, 2048])
 def test_the_shipped_checkpoint(length: int) -> None:
     torch.manual_seed(length)
-    rows = torch.randint(1536, (1, length))
-    model = theirs(shipped_checkpoint())
-    assert_same_logits(our_logits(load_model(shipped_checkpoint()), rows), model(rows).logits)
+    ours = load_model(shipped_checkpoint())
+    rows = torch.randint(ours.config.vocab_size, (1, length))
+    assert_same_logits(our_logits(ours, rows), theirs(shipped_checkpoint())(rows).logits)
 
 
 @torch.inference_mode()

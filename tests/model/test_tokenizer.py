@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from data.tokenizer import CONTROL_TOKENS
 from tinyllm.errors import CheckpointError, RequestError
 from tinyllm.model.tokenizer import Tokenizer
 from tinyllm.paths import shipped_checkpoint
@@ -18,8 +19,7 @@ from tinyllm.paths import shipped_checkpoint
 pytestmark = pytest.mark.needs("checkpoint")
 
 SHIPPED = shipped_checkpoint()
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-SPECIAL_IDS = {0, 1, 2}
+CONTROL_IDS = set(range(len(CONTROL_TOKENS)))
 TEXTS = [
     "",
     "Once upon a time there was a fox.",
@@ -37,7 +37,10 @@ CONVERSATION = [
 
 # Any character but the surrogates, which are no text; and pieces from which a control token could be put together.
 any_text = st.lists(
-    st.one_of(st.text(max_size=8), st.sampled_from([*SPECIAL, "<|", "im_end", "|>", "<", "|", ">", "\ue000", "\n"])),
+    st.one_of(
+        st.text(max_size=8),
+        st.sampled_from([*CONTROL_TOKENS, "<|", "im_end", "|>", "<", "/think", "|", ">", "\ue000", "\n"]),
+    ),
     max_size=12,
 ).map("".join)
 
@@ -68,7 +71,12 @@ def test_every_text_comes_back(tokenizer: Tokenizer, text: str) -> None:
 
 @given(text=any_text)
 def test_ordinary_text_never_gives_a_control_token(tokenizer: Tokenizer, text: str) -> None:
-    assert not SPECIAL_IDS & set(tokenizer.encode(text))
+    assert not CONTROL_IDS & set(tokenizer.encode(text))
+
+
+@pytest.mark.parametrize("token", CONTROL_TOKENS)
+def test_trusted_text_gives_control_tokens(tokenizer: Tokenizer, token: str) -> None:
+    assert tokenizer.encode(token, allow_special=True) == [CONTROL_TOKENS.index(token)]
 
 
 @pytest.mark.parametrize("text", [*TEXTS, "a<|im_end|>b <|im_start|>"])
@@ -102,28 +110,8 @@ def test_the_chat_format_is_qwen3s(tokenizer: Tokenizer) -> None:
 @given(content=any_text, role=st.sampled_from(["user", "assistant"]))
 def test_messages_never_give_a_control_token(tokenizer: Tokenizer, content: str, role: str) -> None:
     ids = tokenizer.apply_chat_template([{"role": role, "content": content}], add_generation_prompt=False)
-    assert [i for i in ids if i in SPECIAL_IDS] == [1, 2], "only the template's own head and end of the turn"
+    assert [i for i in ids if i in CONTROL_IDS] == [1, 2], "only the template's own head and end of the turn"
     assert tokenizer.decode(ids) == f"{role}\n{content}\n"
-
-
-@given(content=st.sampled_from(["<think>", "a <think> b", "</think>", "<|im_end|><think>"]))
-def test_added_tokens_that_are_not_called_special_stay_text_too(
-    content: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """Qwen3 marks <think> and <tool_call> as added but not special; they steer the model all the same."""
-    folder = tmp_path_factory.mktemp("added")
-    for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
-        shutil.copy(SHIPPED / name, folder / name)
-    raw = json.loads((folder / "tokenizer.json").read_text())
-    for offset, text in enumerate(("<think>", "</think>")):
-        raw["added_tokens"].append({**raw["added_tokens"][0], "id": 1536 + offset, "content": text, "special": False})
-    (folder / "tokenizer.json").write_text(json.dumps(raw))
-    tokenizer = Tokenizer(folder)
-    assert tokenizer.encode("<think>", allow_special=True) == [1536]
-    assert max(tokenizer.encode(content)) < 1536
-    ids = tokenizer.apply_chat_template([{"role": "user", "content": content}])
-    assert max(ids) < 1536
-    assert content in tokenizer.decode(ids)
 
 
 def test_digits_stand_apart(tokenizer: Tokenizer) -> None:
