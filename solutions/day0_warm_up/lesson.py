@@ -49,9 +49,9 @@ doctor()
 # %% [markdown]
 # ## The model speaks
 #
-# The course ships a very small decoder, of the same family as Qwen3, trained on generated text: stories, a made-up
-# country called Aldermere, some animals and capitals, and the words of this course. It knows nothing else, and that
-# is fine: what it costs to serve is what interests us.
+# The course ships a very small decoder, of the same family as Qwen3, trained on generated text: small talk and stories,
+# a few animals and capitals, the words of this course, and page after page about people and towns that do not exist.
+# It knows nothing else, and that is fine: what it costs to serve is what interests us.
 
 # %%
 from tinyllm import LLM, SamplingParams
@@ -68,11 +68,23 @@ params = SamplingParams(max_tokens=40, temperature=0.8, seed=7)
 print(llm.generate("Once upon a time", params)[0].text)
 
 # %% [markdown]
-# **Try it:** ask about a town (`Tell me about Aldermere`), an animal, or something that it cannot know. Change the seed
-# and the temperature.
+# **Try it:** ask about a town (`Where is Brinmouth?`), an animal, or something that it cannot know. Change the seed and
+# the temperature.
 
 # %%
 print(llm.chat([{"role": "user", "content": "What does the owl eat?"}])[0].text)
+
+# %% [markdown]
+# What it has learned best is to **read**: to answer from passages, naming the one that it used, and to say so when none
+# of them has the answer. It has never met these two. Change a number, and the answer follows. (Day 5 finds such passages
+# in 2,000 articles; on Day 6 the model calls tools.)
+
+# %%
+passages = """Zetrivas lies near the coast. 4210 people live there. [1]
+Pigurn Plibot works as a baker, and she was born in 1911. [2]"""
+
+for question in ("How many people live in Zetrivas?", "Who is the mayor of Zetrivas?"):
+    print(llm.chat([{"role": "user", "content": f"{passages}\n\n{question}"}])[0].text)
 
 # %% [markdown]
 # A model reads and writes token ids. Its tokenizer cuts text into pieces that are common in its training text:
@@ -200,7 +212,8 @@ from tinyllm.model.attention import causal_attend
 # %%
 hidden = model(ids, positions, causal_attend())
 logits = model.compute_logits(hidden[-1:])[0]
-[(tokenizer.decode([token]), round(float(logits[token]), 1)) for token in logits.topk(3).indices.tolist()]
+best = logits.topk(3).indices.tolist()
+[(tokenizer.decode([token], skip_special=False), round(float(logits[token]), 1)) for token in best]
 
 # %% [markdown]
 # ## Why there is a KV cache
@@ -255,7 +268,7 @@ import time
 from statistics import median
 
 
-def seconds(function, repeats=5):
+def seconds(function, repeats=3):
     """The median time of a few calls, in seconds."""
     times = []
     for _ in range(repeats):
@@ -284,13 +297,13 @@ plots.cost_per_token(context_lens, times)
 #
 # A request has two kinds of work. **Prefill** runs the whole prompt in one step. **Decode** makes one token a step.
 #
-# **Before you run it:** 512 tokens as a prompt, and 512 tokens one by one. Both are 512 tokens of the same model. Which
+# **Before you run it:** 256 tokens as a prompt, and 256 tokens one by one. Both are 256 tokens of the same model. Which
 # gets more tokens through per second, and why?
 #
 # <details><summary>Answer</summary>
 #
 # Prefill, by far. Each step has to read all weights from memory (and start every operation) once, whether for one token
-# or for 512. Decode pays that for each single token: it is bound by memory, prefill by arithmetic. That is why engines
+# or for 256. Decode pays that for each single token: it is bound by memory, prefill by arithmetic. That is why engines
 # decode many requests together in a step.
 #
 # </details>
@@ -311,8 +324,8 @@ def decode(num_tokens):
 
 
 rates = {
-    "prefill, 512 in one step": 512 / seconds(lambda: prefill(512)),
-    "decode, one a step": 512 / seconds(lambda: decode(512), repeats=1),
+    "prefill, 256 in one step": 256 / seconds(lambda: prefill(256)),
+    "decode, one a step": 256 / seconds(lambda: decode(256), repeats=1),
 }
 plots.phases(rates)
 
@@ -387,7 +400,7 @@ def engine_rate(num_requests):
 #
 # <details><summary>Answer</summary>
 #
-# 2 x L x Hkv x D x 4 bytes = 2 x 4 x 2 x 32 x 4 = 2,048 bytes.
+# 2 x L x Hkv x D x 4 bytes = 2 x 14 x 2 x 32 x 4 = 7,168 bytes.
 #
 # </details>
 

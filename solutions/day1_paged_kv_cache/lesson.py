@@ -781,11 +781,11 @@ def serve_trace(trace, block_size, max_steps=None, with_model=True, look_every=2
 #
 # </details>
 #
-# The first 300 steps of both, about ten seconds:
+# The first 100 steps of both, about a quarter of a minute:
 
 # %%
-contiguous, _ = serve_trace(trace, block_size=2048, max_steps=300)
-paged, _ = serve_trace(trace, block_size=16, max_steps=300)
+contiguous, _ = serve_trace(trace, block_size=2048, max_steps=100)
+paged, _ = serve_trace(trace, block_size=16, max_steps=100)
 plots.requests_at_once(
     {"contiguous": [r.num_running for r in contiguous], "paged, P = 16": [r.num_running for r in paged]}
 )
@@ -807,14 +807,14 @@ steady = fitted(paged)[1] / fitted(contiguous)[1]
 print(f"most at once: {most:.1f} times more, while the pool is full: {steady:.1f} times more")
 
 # %% [markdown]
-# 300 steps are the beginning, with many short requests. The whole trace takes 9,000 steps when it is contiguous, minutes
+# 100 steps are the beginning, with many short requests. The whole trace takes 9,000 steps when it is contiguous, minutes
 # on a laptop. But it fixes how long each output is, so the schedule and the pool do not depend on what the model says:
-# leave the model out, and the rest of the engine does everything as ever. The first 300 steps prove it.
+# leave the model out, and the rest of the engine does everything as ever. The first 100 steps prove it.
 
 # %%
 all_contiguous, _ = serve_trace(trace, block_size=2048, with_model=False)
 all_paged, paged_owners = serve_trace(trace, block_size=16, with_model=False)
-[(r.num_running, r.num_free_blocks) for r in all_paged[:300]] == [(r.num_running, r.num_free_blocks) for r in paged]
+[(r.num_running, r.num_free_blocks) for r in all_paged[:100]] == [(r.num_running, r.num_free_blocks) for r in paged]
 
 # %%
 steady_all = fitted(all_paged)[1] / fitted(all_contiguous)[1]
@@ -906,7 +906,7 @@ for output in story.outputs:
 # your `PrefixCache`:
 
 # %%
-words = ["a KV cache", "a block table", "a token", "attention", "a prompt", "paging", "a scheduler", "batching"]
+words = ["a KV cache", "a block table", "a token", "attention", "a block", "preemption", "a scheduler", "prefill"]
 talks = [[system, {"role": "user", "content": f"What is {word}?"}] for word in words]
 
 # %%

@@ -27,7 +27,7 @@ import json
 print(json.dumps({
     "mine": my_parts.mine, "most": most, "steady": [steady, steady_all], "waste": measured,
     "same_tokens": answer.outputs[0].token_ids == reference.chat(question)[0].outputs[0].token_ids,
-    "same_pool": [r.num_free_blocks for r in paged] == [r.num_free_blocks for r in all_paged[:300]],
+    "same_pool": [r.num_free_blocks for r in paged] == [r.num_free_blocks for r in all_paged[:len(paged)]],
     "blocks_saved": saved, "tokens_hit": hits, "rows": len(scoreboard.load().rows),
 }))
 """
@@ -128,6 +128,29 @@ def test_sharing_saves_blocks_and_tokens(finale: dict[str, Any]) -> None:
 @pytest.mark.timeout(600)
 def test_the_scoreboard_has_a_row_for_each_day(finale: dict[str, Any]) -> None:
     assert finale["rows"] == 2
+
+
+def shown(notebook: Any, code: str) -> str:
+    """What the one cell with this code has printed or shown as its value."""
+    (cell,) = [c for c in notebook.cells if c.cell_type == "code" and code in c.source]
+    return "".join(out.get("text") or out.get("data", {}).get("text/plain", "") for out in cell.outputs)
+
+
+@pytest.mark.needs("checkpoint")
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("day", "code", "words"),
+    [
+        ("day0", "What is a KV cache?", ["keys", "values"]),
+        ("day0", "What does the owl eat?", ["owl"]),
+        ("day0", "Who is the mayor of Zetrivas?", ["4210 [1]", "mayor of Zetrivas is not given"]),
+        ("day1", "answer = mine.chat(question)", ["keys", "values"]),
+        ("day1", "user 2: ", ["block table"]),
+    ],
+)
+def test_the_model_answers_sensibly(solved: dict[str, Any], day: str, code: str, words: list[str]) -> None:
+    text = shown(solved[day], code)
+    assert [word for word in words if word not in text] == [], text
 
 
 @pytest.mark.slow

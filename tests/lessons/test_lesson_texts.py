@@ -9,6 +9,7 @@ from statistics import median
 
 import pytest
 
+from data.world.names import is_held_out
 from grader.build.course import CellKind, Day, days, find_day
 from grader.build.sources import exercise_sources
 from tinyllm.config import ModelConfig
@@ -18,6 +19,7 @@ from tinyllm.kv_cache.copy_on_write import CopyOnWrite
 from tinyllm.kv_cache.prefix_cache import PrefixCache
 from tinyllm.kv_cache.sizing import Snapshot, Waste, kv_bytes_per_token, reservation_waste
 from tinyllm.parts import all_parts
+from tinyllm.paths import shipped_checkpoint
 
 DAYS = days()
 DAY_1 = find_day("day1")
@@ -146,6 +148,24 @@ def test_bytes_of_a_token() -> None:
     assert kv_bytes_per_token(other, 2) == 131_072
     assert 8 * 2**30 // (16 * 131_072) == 4096
     assert "131,072 bytes a token, 2 MiB a block, so 4,096 blocks" in text
+
+
+@pytest.mark.needs("checkpoint")
+def test_bytes_of_the_model_that_ships() -> None:
+    target = ModelConfig.from_pretrained(shipped_checkpoint())
+    layers, heads, dim = target.num_layers, target.num_kv_heads, target.head_dim
+    per_token = kv_bytes_per_token(target, 4)
+    worked_out = f"2 x {layers} x {heads} x {dim} x 4 = {per_token:,} bytes"
+    assert f"2 x L x Hkv x D x 4 bytes = {worked_out}" in text_of(find_day("day0"))
+    assert target.gqa_ratio == 2  # "That halves what must be kept"
+    assert target.max_position_embeddings == 2048  # "a row for the longest: 2,048 tokens"
+
+
+def test_the_names_that_the_model_has_never_met() -> None:
+    (cell,) = [cell.source for cell in find_day("day0").cells if cell.source.startswith("passages =")]
+    names = re.findall(r"[A-Z]\w+(?: [A-Z]\w+)?(?= lies| works)", cell)
+    assert len(names) == 2
+    assert all(is_held_out(name) for name in names)
 
 
 def test_waste_of_the_three_requests() -> None:
