@@ -16,7 +16,7 @@ QWEN3_0_6B = ModelConfig(
     head_dim=128,
     max_position_embeddings=40_960,
 )
-SHIPPED = ModelConfig.from_pretrained(shipped_checkpoint())
+TARGET = ModelConfig.from_pretrained(shipped_checkpoint())
 
 #: Name, config, bytes of one element.
-MODELS = (("Qwen3-0.6B, bfloat16", QWEN3_0_6B, 2), ("the model that ships, float32", SHIPPED, 4))
+MODELS = (("Qwen3-0.6B, bfloat16", QWEN3_0_6B, 2), ("the target that ships, float32", TARGET, 4))

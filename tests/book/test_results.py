@@ -1,9 +1,10 @@
-"""The committed measurements that the text quotes: they hold what it says, and the benchmark still gives them."""
+"""The measurements and sizes that the text quotes: they are what it says, and the benchmark still gives them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,9 @@ import torch
 
 from benchmarks import kv_memory
 from benchmarks.record import RESULTS
+from tinyllm.config import ModelConfig
+from tinyllm.kv_cache.sizing import kv_bytes_per_token
+from tinyllm.paths import SHIPPED, project_root, shipped_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +28,32 @@ def test_the_result_was_measured_with_these_settings(result: dict[str, Any]) -> 
     assert result["settings"] == kv_memory.settings()
     assert result["machine"]["cpu"]
     assert result["versions"]["torch"]
+
+
+@pytest.mark.needs("checkpoint")
+def test_the_chapters_say_what_the_configs_give() -> None:
+    target, draft, moe = (ModelConfig.from_pretrained(shipped_checkpoint(name)) for name in SHIPPED)
+    day0, day1 = (project_root() / "book" / "src" / f"{day}.md" for day in ("day0", "day1"))
+    layers, heads, dim = target.num_layers, target.num_kv_heads, target.head_dim
+    per_token = kv_bytes_per_token(target, 4)
+    kib = per_token // 1024
+    assert_says(
+        day0,
+        f"| {layers} | {heads} | {dim} | 4 (float32) |",
+        f"| 2 · {layers} · {heads} · {dim} · 4 = **{per_token:,}** ({kib} KiB) |",
+        f"the target that ships, in float32, has {kib} MiB at 1,024 tokens and {128 * kib} MiB at 131,072",
+        f"a Qwen3 decoder of {layers} layers, hidden size {target.hidden_size} |",
+        f"the same width, {draft.num_layers} layers |",
+        f"the target with {moe.num_experts} experts in every second layer, {moe.num_experts_per_tok} for each token |",
+    )
+    assert draft.hidden_size == target.hidden_size
+    assert len(moe.sparse_layers) == layers // 2
+    assert_says(day1, f"For the target that ships: 16 · {kib} KiB = {16 * kib} KiB.")
+
+
+def assert_says(chapter: Path, *sentences: str) -> None:
+    text = chapter.read_text(encoding="utf-8")
+    assert [sentence for sentence in sentences if sentence not in text] == []
 
 
 def test_paging_holds_what_the_course_promises(result: dict[str, Any]) -> None:
