@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tinyllm.engine.metrics import RequestMetrics
+from tinyllm.engine.output_text import OutputText
 from tinyllm.engine.request import Request
 from tinyllm.sampling_params import SamplingParams
 
@@ -25,5 +26,6 @@ def make_request(
         num_prompt_tokens=len(prompt),
         params=params or SamplingParams(),
         metrics=RequestMetrics(arrival=0.0),
+        text=OutputText(str),
         end_token_ids=frozenset(end_token_ids),
     )

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from operator import index
+from collections.abc import Callable, Sequence
 
 from tinyllm.config import EngineConfig, ModelConfig
 from tinyllm.engine.attention import AttentionBackend, TorchAttention
-from tinyllm.engine.metrics import RequestMetrics, StepRecord
+from tinyllm.engine.intake import Intake
+from tinyllm.engine.metrics import StepRecord
 from tinyllm.engine.model_runner import ModelRunner, Runner
-from tinyllm.engine.request import CompletionOutput, FinishReason, Request, RequestOutput
+from tinyllm.engine.request import CompletionOutput, FinishReason, OutputDelta, Request, RequestOutput
 from tinyllm.engine.sampler import Sampled, sample
 from tinyllm.engine.scheduler import ScheduledRequest, Scheduler
 from tinyllm.errors import GenerationError, PartError, RequestError
@@ -47,16 +45,17 @@ class LLMEngine:
         weight = model.embed_tokens.weight
         with name_failing_part():
             self.kv = KVCacheManager(model.config, config, parts, weight.dtype, weight.device)
+        self.intake = Intake(tokenizer, model.config, config)
         self.scheduler = Scheduler(config, self.kv)
         self.runner = runner or ModelRunner(model, self.kv, backend or TorchAttention())
         self.step_records: list[StepRecord] = []
         self._groups: dict[str, list[Request]] = {}
+        self._deltas: list[tuple[Callable[[OutputDelta], None], OutputDelta]] = []
 
     @property
     def max_model_len(self) -> int:
-        """Longest prompt plus output, in tokens: what was asked for, at most what the model and the pool can hold."""
-        asked = self.config.max_model_len or self.model_config.max_position_embeddings
-        return min(asked, self.model_config.max_position_embeddings, self.config.num_slots)
+        """Longest prompt plus output, in tokens; see `Intake.max_model_len`."""
+        return self.intake.max_model_len
 
     @property
     def has_unfinished(self) -> bool:
@@ -64,7 +63,11 @@ class LLMEngine:
         return self.scheduler.has_unfinished
 
     def add_request(
-        self, prompt: str | Sequence[int], params: SamplingParams | None = None, request_id: str | None = None
+        self,
+        prompt: str | Sequence[int],
+        params: SamplingParams | None = None,
+        request_id: str | None = None,
+        on_delta: Callable[[OutputDelta], None] | None = None,
     ) -> str:
         """Queue a request; it starts in one of the next steps.
 
@@ -72,6 +75,7 @@ class LLMEngine:
             prompt: text, or token ids.
             params: how to sample; greedy by default.
             request_id: a name of your own; one is made up without it.
+            on_delta: called at the end of each step with what it added to each of the continuations.
 
         Returns:
             The request's name.
@@ -80,31 +84,12 @@ class LLMEngine:
             RequestError: the prompt is empty or too long, it or the parameters hold unknown tokens, or the name is
                 taken.
         """
-        params = params or SamplingParams()
-        token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else as_token_ids(prompt)
-        self._check_prompt(token_ids)
-        self._check_known("stop_token_ids", params.stop_token_ids)
-        self._check_known("logit_bias", params.logit_bias)
-        request_id = request_id if request_id is not None else f"request-{secrets.token_hex(4)}"
-        if request_id in self._groups:
-            raise RequestError(f"a request called {request_id!r} is already here")
-        if params.seed is None:
-            params = replace(params, seed=secrets.randbits(63))
-        request = Request(
-            request_id=f"{request_id}.0",
-            group_id=request_id,
-            index=0,
-            token_ids=token_ids,
-            num_prompt_tokens=len(token_ids),
-            params=params,
-            metrics=RequestMetrics(arrival=time.perf_counter()),
-            end_token_ids=frozenset(params.stop_token_ids)
-            | frozenset(() if params.ignore_eos else self.model_config.eos_token_ids),
-            num_siblings_to_fork=params.n - 1,
-        )
-        self._groups[request_id] = [request]
+        request = self.intake.make(prompt, params, request_id, on_delta)
+        if request.group_id in self._groups:
+            raise RequestError(f"a request called {request.group_id!r} is already here")
+        self._groups[request.group_id] = [request]
         self.scheduler.add(request)
-        return request_id
+        return request.group_id
 
     def abort(self, request_id: str) -> None:
         """Drop a request at any time and free its blocks; unknown or finished names are ignored."""
@@ -142,6 +127,9 @@ class LLMEngine:
                 **occupied,
             )
         )
+        deltas, self._deltas = self._deltas, []
+        for deliver, delta in deltas:  # at the end: a listener that raises must find the engine in order
+            deliver(delta)
         return finished
 
     # ------------------------------------------------------------ inside
@@ -168,27 +156,19 @@ class LLMEngine:
         for request, result in zip(sampling, results, strict=True):
             if isinstance(result, GenerationError):
                 request.finish_reason, request.error = FinishReason.ERROR, str(result)
-                request.text = self.tokenizer.decode(request.output_token_ids)
             else:
                 self._accept(request, result, now)
+            if request.finish_reason is not None:
+                request.text.finish()
+            if request.on_delta:
+                self._deltas.append((request.on_delta, make_delta(request, result)))
             if request.finish_reason is not None and (output := self._finish(request)):
                 finished.append(output)
         return finished
 
     def _fork_siblings(self, request: Request) -> list[Request]:
         """Start the other continuations of a prompt that has just been computed; they share its blocks."""
-        siblings = [
-            replace(
-                request,
-                request_id=f"{request.group_id}.{index}",
-                index=index,
-                token_ids=list(request.token_ids),
-                metrics=replace(request.metrics, token_times=[]),
-                logprobs=[],
-                num_siblings_to_fork=0,
-            )
-            for index in range(1, request.num_siblings_to_fork + 1)
-        ]
+        siblings = [self.intake.make_sibling(request, i) for i in range(1, request.num_siblings_to_fork + 1)]
         request.num_siblings_to_fork = 0
         self._groups[request.group_id] += siblings
         self.scheduler.fork(request, siblings)
@@ -203,18 +183,16 @@ class LLMEngine:
         if sampled.logprobs:
             request.logprobs.append(sampled.logprobs)
         params = request.params
-        ended = sampled.token_id in request.end_token_ids
-        if ended:
+        if sampled.token_id in request.end_token_ids:
             request.finish_reason = FinishReason.STOP
-        elif request.num_output_tokens >= params.max_tokens or len(request.token_ids) >= self.max_model_len:
+            return
+        if request.num_output_tokens >= params.max_tokens or len(request.token_ids) >= self.max_model_len:
             request.finish_reason = FinishReason.LENGTH
-        if params.stop or request.finish_reason:
-            output = request.output_token_ids
-            request.text = self.tokenizer.decode(output[:-1] if ended else output)
-        cut = min((at for text in params.stop if (at := request.text.find(text)) >= 0), default=-1)
-        if cut >= 0 and request.num_output_tokens > params.min_tokens:
-            request.text = request.text[:cut]
-            request.finish_reason = FinishReason.STOP
+        request.text.push(sampled.token_id)
+        if params.stop or request.on_delta:  # else one decode at the end is enough
+            request.text.update(may_stop=request.num_output_tokens > params.min_tokens)
+            if request.text.stopped:
+                request.finish_reason = FinishReason.STOP
 
     def _finish(self, request: Request) -> RequestOutput | None:
         """Free a finished request's blocks; returns the whole group's output once its last member is done."""
@@ -228,7 +206,7 @@ class LLMEngine:
         outputs = tuple(
             CompletionOutput(
                 index=m.index,
-                text=m.text,
+                text=m.text.text,
                 token_ids=tuple(m.output_token_ids),
                 finish_reason=m.finish_reason,
                 metrics=m.metrics,
@@ -240,24 +218,6 @@ class LLMEngine:
         )
         prompt = tuple(request.token_ids[: request.num_prompt_tokens])
         return RequestOutput(request.group_id, prompt, outputs)
-
-    def _check_prompt(self, token_ids: Sequence[int]) -> None:
-        """Refuse what can never be served."""
-        if not token_ids:
-            raise RequestError("the prompt is empty; give at least one token")
-        self._check_known("the prompt", token_ids)
-        if len(token_ids) >= self.max_model_len:
-            raise RequestError(
-                f"the prompt has {len(token_ids)} tokens; with one to generate it must fit in {self.max_model_len}: "
-                f"the model takes {self.model_config.max_position_embeddings}, the KV pool {self.config.num_slots} "
-                f"({self.config.num_blocks} blocks of {self.config.block_size}). Shorten the prompt, or raise "
-                "num_blocks or max_model_len."
-            )
-
-    def _check_known(self, name: str, token_ids: Iterable[int]) -> None:
-        """Refuse tokens that the model does not have."""
-        if not all(0 <= token < self.model_config.vocab_size for token in token_ids):
-            raise RequestError(f"{name} holds token ids outside 0 to {self.model_config.vocab_size - 1}")
 
     def _occupancy(self, scheduled: Sequence[ScheduledRequest]) -> dict[str, int]:
         """The part of a step record that is known once the step is scheduled."""
@@ -277,13 +237,17 @@ class LLMEngine:
         }
 
 
-def as_token_ids(prompt: Sequence[int]) -> list[int]:
-    """A prompt that is no text as a list of ints.
-
-    Raises:
-        RequestError: it is no sequence of whole numbers.
-    """
-    try:
-        return [index(token) for token in prompt]
-    except TypeError:
-        raise RequestError(f"the prompt is {prompt!r:.100}; give a text or a list of token ids") from None
+def make_delta(request: Request, result: Sampled | GenerationError) -> OutputDelta:
+    """What a step added to a request, once the result is in its text."""
+    sampled = result if isinstance(result, Sampled) else None
+    reports = (sampled.logprobs,) if sampled and sampled.logprobs else ()
+    return OutputDelta(
+        request_id=request.group_id,
+        index=request.index,
+        text=request.text.take(),
+        token_ids=(sampled.token_id,) if sampled else (),
+        metrics=request.metrics,
+        logprobs=None if request.params.logprobs is None else reports,
+        finish_reason=request.finish_reason,
+        error=request.error,
+    )

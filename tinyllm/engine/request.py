@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tinyllm.engine.logprobs import TokenLogprobs
 from tinyllm.engine.metrics import RequestMetrics
+from tinyllm.engine.output_text import OutputText
 from tinyllm.errors import GenerationError
 from tinyllm.sampling_params import SamplingParams
 
@@ -29,9 +31,11 @@ class Request:
         index: which continuation of the group this is.
         token_ids: prompt, then the output so far.
         num_prompt_tokens: how many of `token_ids` are the prompt.
+        text: the output's text.
         end_token_ids: tokens that end this request's output.
         num_computed_tokens: tokens whose K and V are in the cache.
         num_siblings_to_fork: continuations that will be forked off when the prompt is computed.
+        on_delta: called with what each step adds, where someone listens.
     """
 
     request_id: str
@@ -41,13 +45,14 @@ class Request:
     num_prompt_tokens: int
     params: SamplingParams
     metrics: RequestMetrics
+    text: OutputText
     end_token_ids: frozenset[int] = frozenset()
     num_computed_tokens: int = 0
     num_siblings_to_fork: int = 0
     finish_reason: FinishReason | None = None
     error: str = ""
-    text: str = ""
     logprobs: list[TokenLogprobs] = field(default_factory=list)
+    on_delta: Callable[[OutputDelta], None] | None = None
 
     @property
     def num_uncomputed_tokens(self) -> int:
@@ -63,6 +68,30 @@ class Request:
     def num_output_tokens(self) -> int:
         """How many tokens have been generated."""
         return len(self.token_ids) - self.num_prompt_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class OutputDelta:
+    """What one step added to one continuation of a request.
+
+    Attributes:
+        index: which continuation.
+        text: new text, in whole characters. What may begin a stop string is kept back, so it may be empty.
+        token_ids: the new tokens; none where the continuation failed.
+        logprobs: one report for each token, where `SamplingParams.logprobs` asks for them.
+        finish_reason: set in the continuation's last delta.
+        error: why it failed, with the finish reason `ERROR`.
+        metrics: its times so far.
+    """
+
+    request_id: str
+    index: int
+    text: str
+    token_ids: tuple[int, ...]
+    metrics: RequestMetrics
+    logprobs: tuple[TokenLogprobs, ...] | None = None
+    finish_reason: FinishReason | None = None
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,110 @@
+"""What users send becomes a request, or is refused before anything runs."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from operator import index
+
+from tinyllm.config import EngineConfig, ModelConfig
+from tinyllm.engine.metrics import RequestMetrics
+from tinyllm.engine.output_text import OutputText
+from tinyllm.engine.request import OutputDelta, Request
+from tinyllm.errors import RequestError
+from tinyllm.model.tokenizer import Tokenizer
+from tinyllm.sampling_params import SamplingParams
+
+
+class Intake:
+    """Makes the requests of one engine. It changes nothing, so that any thread may use it at any time."""
+
+    def __init__(self, tokenizer: Tokenizer, model: ModelConfig, config: EngineConfig) -> None:
+        self.tokenizer = tokenizer
+        self.model = model
+        self.config = config
+
+    @property
+    def max_model_len(self) -> int:
+        """Longest prompt plus output, in tokens: what was asked for, at most what the model and the pool can hold."""
+        asked = self.config.max_model_len or self.model.max_position_embeddings
+        return min(asked, self.model.max_position_embeddings, self.config.num_slots)
+
+    def make(
+        self,
+        prompt: str | Sequence[int],
+        params: SamplingParams | None = None,
+        request_id: str | None = None,
+        on_delta: Callable[[OutputDelta], None] | None = None,
+    ) -> Request:
+        """A request that arrives now; see `LLMEngine.add_request`.
+
+        Raises:
+            RequestError: the prompt is empty or too long, or it or the parameters hold unknown tokens.
+        """
+        params = params or SamplingParams()
+        token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else as_token_ids(prompt)
+        self._check_length(token_ids)
+        self._check_known("the prompt", token_ids)
+        self._check_known("stop_token_ids", params.stop_token_ids)
+        self._check_known("logit_bias", params.logit_bias)
+        if params.seed is None:
+            params = replace(params, seed=secrets.randbits(63))
+        request_id = request_id if request_id is not None else f"request-{secrets.token_hex(4)}"
+        eos_token_ids = () if params.ignore_eos else self.model.eos_token_ids
+        return Request(
+            request_id=f"{request_id}.0",
+            group_id=request_id,
+            index=0,
+            token_ids=token_ids,
+            num_prompt_tokens=len(token_ids),
+            params=params,
+            metrics=RequestMetrics(arrival=time.perf_counter()),
+            text=OutputText(self.tokenizer.decode, params.stop),
+            end_token_ids=frozenset([*params.stop_token_ids, *eos_token_ids]),
+            num_siblings_to_fork=params.n - 1,
+            on_delta=on_delta,
+        )
+
+    def make_sibling(self, request: Request, index: int) -> Request:
+        """Another continuation of a request that has no output yet."""
+        return replace(
+            request,
+            request_id=f"{request.group_id}.{index}",
+            index=index,
+            token_ids=list(request.token_ids),
+            metrics=replace(request.metrics, token_times=[]),
+            text=OutputText(self.tokenizer.decode, request.params.stop),
+            logprobs=[],
+            num_siblings_to_fork=0,
+        )
+
+    def _check_length(self, token_ids: Sequence[int]) -> None:
+        """Refuse an empty prompt and one that can never fit."""
+        if not token_ids:
+            raise RequestError("the prompt is empty; give at least one token")
+        if len(token_ids) >= self.max_model_len:
+            raise RequestError(
+                f"the prompt has {len(token_ids)} tokens; with one to generate it must fit in {self.max_model_len}: "
+                f"the model takes {self.model.max_position_embeddings}, the KV pool {self.config.num_slots} "
+                f"({self.config.num_blocks} blocks of {self.config.block_size}). Shorten the prompt, or raise "
+                "num_blocks or max_model_len."
+            )
+
+    def _check_known(self, name: str, token_ids: Iterable[int]) -> None:
+        """Refuse tokens that the model does not have."""
+        if not all(0 <= token < self.model.vocab_size for token in token_ids):
+            raise RequestError(f"{name} holds token ids outside 0 to {self.model.vocab_size - 1}")
+
+
+def as_token_ids(prompt: Sequence[int]) -> list[int]:
+    """A prompt that is no text as a list of ints.
+
+    Raises:
+        RequestError: it is no sequence of whole numbers.
+    """
+    try:
+        return [index(token) for token in prompt]
+    except TypeError:
+        raise RequestError(f"the prompt is {prompt!r:.100}; give a text or a list of token ids") from None
