@@ -141,11 +141,12 @@ def take_tokenizer(out: Path, folder: Path) -> None:
 def start(name: Name, preset: Preset, steps: int, out: Path, seed: int, device: torch.device) -> Run:
     """The model before its first step."""
     if name is Name.target:
-        return Run(new_model(preset.half_target, seed).to(device), steps, grow_at=steps // 2)
+        half = new_model(preset.half_target, seed).to(device)
+        return Run(half, steps, grow_at=steps // 2, side_by_side=preset.shards)
     if name is Name.draft:
-        return Run(new_model(preset.draft, seed).to(device), steps)
+        return Run(new_model(preset.draft, seed).to(device), steps, side_by_side=preset.shards)
     mixture = with_experts(load_model(out / Name.target), NUM_EXPERTS, NUM_EXPERTS_PER_TOK, SPARSE_STEP, seed)
-    return Run(mixture.to(device), steps, peak=MOE_RATE)
+    return Run(mixture.to(device), steps, peak=MOE_RATE, side_by_side=preset.shards)
 
 
 def lesson(name: Name, run: Run, out: Path, device: torch.device) -> tuple[Loss, Draw]:

@@ -31,6 +31,7 @@ class Run:
         steps: optimizer steps in all.
         grow_at: the step before which the layers are doubled; None keeps the depth (or it is done).
         peak: factor on the learning rates.
+        side_by_side: threads that share the optimizer's work.
         log: one entry every 50 steps: step, predictions that counted, mean loss in nats, seconds so far.
     """
 
@@ -38,18 +39,23 @@ class Run:
     steps: int
     grow_at: int | None = None
     peak: float = 1.0
+    side_by_side: int = 1
     step: int = 0
     seconds: float = 0.0
     log: list[dict[str, Any]] = field(default_factory=list)
     optimizer: Optimizer = field(init=False)
 
     def __post_init__(self) -> None:
-        self.optimizer = Optimizer(self.model, self.peak)
+        self.optimizer = self.new_optimizer()
+
+    def new_optimizer(self) -> Optimizer:
+        """The optimizers for the model as it is now."""
+        return Optimizer(self.model, self.peak, self.side_by_side)
 
     def grow(self) -> None:
         """Double the layers; the optimizers start anew."""
         self.model = with_layers_doubled(self.model).to(next(self.model.parameters()).device)
-        self.optimizer = Optimizer(self.model, self.peak)
+        self.optimizer = self.new_optimizer()
         self.grow_at = None
 
     def save(self, path: Path) -> None:
@@ -72,7 +78,7 @@ class Run:
         state = torch.load(path, map_location=device)
         self.model = Qwen3ForCausalLM(ModelConfig.from_hf(state["config"])).to(device)
         self.model.load_state_dict(state["model"])
-        self.optimizer = Optimizer(self.model, self.peak)
+        self.optimizer = self.new_optimizer()
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds, self.log = state["step"], state["seconds"], state["log"]
         if state["grow_at"] is None:  # else the new run says when
@@ -111,7 +117,7 @@ def train(
                 run.grow()
             shards = [shard.to(device) for shard in batch]
             mean = add_gradients(run.model, shards, loss, pool, autocast)
-            run.optimizer.step(rate(run.step, run.steps))
+            run.optimizer.step(rate(run.step, run.steps), pool)
             run.step += 1
             progress.update()
             recent.append((mean, sum(len(shard.labels) for shard in shards)))

@@ -11,8 +11,7 @@ from torch import nn
 
 from tinyllm.config import ModelConfig
 from tinyllm.model.layers import MLP
-from tinyllm.model.moe import SparseMLP
-from tinyllm.model.qwen3 import Qwen3ForCausalLM
+from tinyllm.model.qwen3 import DecoderLayer, Qwen3ForCausalLM
 
 
 def new_model(config: ModelConfig, seed: int) -> Qwen3ForCausalLM:
@@ -41,6 +40,8 @@ def with_layers_doubled(model: Qwen3ForCausalLM) -> Qwen3ForCausalLM:
         for place in (2 * i, 2 * i + 1):
             deeper.layers[place].load_state_dict(copy.deepcopy(layer.state_dict()))
         added = deeper.layers[2 * i + 1]
+        assert isinstance(added, DecoderLayer)
+        assert isinstance(added.mlp, MLP)
         nn.init.zeros_(added.self_attn.o_proj.weight)
         nn.init.zeros_(added.mlp.down_proj.weight)
     return deeper
@@ -66,11 +67,8 @@ def with_experts(
     torch.manual_seed(seed)
     state = model.state_dict()
     for i in config.sparse_layers:
-        dense, sparse = model.layers[i].mlp, mixture.layers[i].mlp
-        assert isinstance(dense, MLP)
-        assert isinstance(sparse, SparseMLP)
-        nn.init.normal_(sparse.gate.weight, std=0.02)
-        state[f"layers.{i}.mlp.gate.weight"] = sparse.gate.weight.detach()
+        router = torch.empty(num_experts, config.hidden_size)
+        state[f"layers.{i}.mlp.gate.weight"] = nn.init.normal_(router, std=0.02)
         for name in ("gate_up_proj", "down_proj"):
             copies = state.pop(f"layers.{i}.mlp.{name}.weight").expand(num_experts, -1, -1).clone()
             state[f"layers.{i}.mlp.experts.{name}"] = copies
