@@ -21,6 +21,8 @@ from data.tasks.toolbox import Passage
 from data.world.facts import Entity, World
 
 _SET: dict[str, Any] = tomllib.loads((Path(__file__).parent / "by_hand.toml").read_text(encoding="utf-8"))
+#: The tool items as they were written, with the calls that solve them.
+ROWS: list[dict[str, Any]] = _SET["tool"]
 _TYPES = {"value": "number"}  # of an argument, by its role; the others are strings
 
 Rates = dict[str, Rate]
@@ -81,7 +83,7 @@ def _tools() -> tuple[ToolItem, ...]:
     world = _world()
     passages = tuple(Passage(row["title"], (), row["text"]) for row in _SET["page"])
     items = []
-    for row in _SET["tool"]:
+    for row in ROWS:
         kinds = tuple(row.get("tables", ()))
         scene = Scene(world, kinds, passages, tuple(tool_of(name, kinds) for name in row["tools"]))
         items.append(ToolItem(row["question"], row["value"], scene))

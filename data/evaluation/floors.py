@@ -23,6 +23,7 @@ ASKED = (
     (r"", r"\b[a-z]{3,}\b(?=[.,]|$)"),
 )
 _NAME = re.compile(r"\b[A-Z][a-z]+(?: (?:[A-Z][a-z]+|[a-z]+))?\b")
+_CLAUSE_END = re.compile(r"(?<=[.!?;,:]) | and ")
 _WORDS = re.compile(r"[a-z]{4,}")
 
 
@@ -44,17 +45,16 @@ def subjects_in(question: str) -> list[str]:
 
 
 def extract(question: str, passages: Sequence[str]) -> str:
-    """An answer by rules: in the passages that name the subject, the last fitting value of the likeliest sentence."""
+    """An answer by rules: in the passages that name the subject, the last fitting value of the likeliest clause."""
     for subject in subjects_in(question):
         best: tuple[int, str, int] | None = None
         for label, passage in enumerate(passages, 1):
-            if subject not in passage:
-                continue
-            for sentence in re.split(r"(?<=[.!?]) ", passage):
-                values = values_in(sentence, question)
-                score = len(stems(sentence) & stems(question))
-                if values and (best is None or score > best[0]):
-                    best = (score, values[-1], label)
+            if subject in passage:
+                for clause in _CLAUSE_END.split(passage):
+                    values = values_in(clause, question)
+                    score = len(stems(clause) & stems(question))
+                    if values and (best is None or score > best[0]):
+                        best = (score, values[-1], label)
         if best:
             return f"{best[1]} [{best[2]}]."
     return "not given"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
+from typing import Any
 
 from data.evaluation.candidate import Candidate, Reply
 from data.evaluation.score import Rate
 from data.tasks.tool_dialogue import Dialogue
-from data.tasks.tool_goals import SAY
+from data.tasks.tool_goals import ASKED_BACK, SAY
 from data.tasks.tool_scene import HeldOut, draw_scene
 from data.tasks.tool_sorts import taking
 from data.tasks.toolbox import BUSY, NO_RESULTS, NO_ROWS
@@ -28,9 +29,16 @@ AXES = {
 Rates = dict[str, Rate]
 
 
-def first_call(task: ToolTask | Dialogue) -> str:
-    """The name of the tool that the oracle, or a model, calls first; nothing where there is no call."""
-    messages = (play_oracle(task.scene, task.rounds, task.busy)[0] if isinstance(task, ToolTask) else task).messages
+Messages = Sequence[dict[str, Any]]
+
+
+def oracle_messages(task: ToolTask) -> Messages:
+    """The conversation in which the oracle solves the task."""
+    return play_oracle(task.scene, task.rounds, task.busy)[0].messages
+
+
+def first_call(messages: Messages) -> str:
+    """The name of the tool that is called first, or nothing where there is no call."""
     calls = (call["function"]["name"] for message in messages for call in message.get("tool_calls", ()))
     return next(calls, "")
 
@@ -56,17 +64,17 @@ def argument_missing(task: ToolTask) -> bool:
 
 def busy_once(task: ToolTask) -> bool:
     """A tool answers that it is busy, and is called again."""
-    return any(message["content"] == BUSY for message in play_oracle(task.scene, task.rounds, task.busy)[0].messages)
+    return any(message["content"] == BUSY for message in oracle_messages(task))
 
 
 def unit_corrected(task: ToolTask) -> bool:
     """A tool does not know a misspelt unit and suggests another, with which it is called again."""
-    return task.num_calls == 2
+    return any(ASKED_BACK in message["content"] for message in oracle_messages(task))
 
 
 def search_empty(task: ToolTask) -> bool:
     """A search or a query finds nothing: another is tried, or the user is told."""
-    messages = play_oracle(task.scene, task.rounds, task.busy)[0].messages
+    messages = oracle_messages(task)
     return any(message["role"] == "tool" and message["content"] in (NO_RESULTS, NO_ROWS) for message in messages)
 
 
@@ -132,7 +140,8 @@ def rates(tasks: Sequence[ToolTask], dialogues: Sequence[Dialogue]) -> Rates:
         "solved": Rate.of(outcome.solved for outcome in outcomes),
         "valid calls": Rate.of(call < outcome.num_valid for outcome in outcomes for call in range(outcome.num_calls)),
         "first tool": Rate.of(
-            first_call(task) == first_call(dialogue) for task, dialogue in zip(tasks, dialogues, strict=True)
+            first_call(oracle_messages(task)) == first_call(dialogue.messages)
+            for task, dialogue in zip(tasks, dialogues, strict=True)
         ),
     }
 
