@@ -17,6 +17,10 @@ class GenerationError(TinyLLMError):
     """A request failed while it ran: its logits hold NaN, or its mask leaves no token. Others are not affected."""
 
 
+class EngineStoppedError(TinyLLMError):
+    """The engine behind a stream failed or was shut down; the cause, where there is one, is attached."""
+
+
 class WorkspaceError(TinyLLMError):
     """A learner's notebook, answer or recorded part is missing or cannot be read."""
 

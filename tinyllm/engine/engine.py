@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+import torch
+
 from tinyllm.config import EngineConfig, ModelConfig
 from tinyllm.engine.attention import AttentionBackend, TorchAttention
 from tinyllm.engine.intake import Intake
@@ -97,6 +99,7 @@ class LLMEngine:
             if request.finish_reason is None:
                 self.scheduler.finish(request)
 
+    @torch.inference_mode()
     def step(self) -> list[RequestOutput]:
         """Compute one batch and give every request that is up to date its next token.
 
