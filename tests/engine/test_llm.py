@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -35,14 +35,14 @@ def reference() -> Any:
     return AutoModelForCausalLM.from_pretrained(shipped_checkpoint(), dtype=torch.float32).eval()
 
 
-def reference_steps(reference: Any, prompt: list[int], num_tokens: int) -> Iterator[tuple[int, float]]:
-    """Greedy tokens of transformers, each with the gap between the two best logits."""
-    past, tokens = None, torch.tensor([prompt])
-    for _ in range(num_tokens):
-        result = reference(tokens, past_key_values=past, use_cache=True)
-        best = result.logits[0, -1].float().topk(2)
-        past, tokens = result.past_key_values, best.indices[:1][None]
-        yield int(best.indices[0]), float(best.values[0] - best.values[1])
+def choices(reference: Any, prompt: Sequence[int], output: Sequence[int]) -> Iterator[tuple[int, float]]:
+    """What transformers takes after the prompt and after each token of `output`, with the gap to its second choice.
+
+    One pass for all of them: up to the first token that differs, these are its own greedy steps.
+    """
+    logits = reference(torch.tensor([[*prompt, *output]])).logits[0, len(prompt) - 1 : -1].float()
+    best = logits.topk(2)
+    return zip(best.indices[:, 0].tolist(), (best.values[:, 0] - best.values[:, 1]).tolist(), strict=True)
 
 
 def test_greedy_continuations_equal_those_of_transformers(llm: LLM, reference: Any) -> None:
@@ -51,9 +51,8 @@ def test_greedy_continuations_equal_those_of_transformers(llm: LLM, reference: A
     outputs = llm.generate(prompts, SamplingParams(max_tokens=40, ignore_eos=True))
     near_ties = 0
     for prompt, output in zip(prompts, outputs, strict=True):
-        for ours, (theirs, gap) in zip(
-            output.outputs[0].token_ids, reference_steps(reference, prompt, 40), strict=True
-        ):
+        tokens = output.outputs[0].token_ids
+        for ours, (theirs, gap) in zip(tokens, choices(reference, prompt, tokens), strict=True):
             if ours != theirs:
                 assert gap < NEAR_TIE, f"{llm.tokenizer.decode(prompt)!r}: {ours} where transformers takes {theirs}"
                 near_ties += 1
