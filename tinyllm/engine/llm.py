@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -69,29 +70,27 @@ class LLM:
             progress: show a progress bar.
 
         Returns:
-            One output for each prompt, in the order of the prompts.
+            One output for each prompt, in the order of the prompts. Where one failed while it ran, its continuation
+            says so (`error`), and asking for its `text` raises GenerationError.
 
         Raises:
             RequestError: a prompt or its parameters can never be served; no request has been started.
         """
         many = as_list(prompts)
-        each = list(params) if isinstance(params, Sequence) else [params or SamplingParams()] * len(many)
-        if len(each) != len(many):
-            raise RequestError(f"{len(many)} prompts but {len(each)} sampling parameters; give one for all or one each")
         ids: list[str] = []
         try:
-            for prompt, chosen in zip(many, each, strict=True):
-                ids.append(self.engine.add_request(prompt, chosen))
-        except RequestError:
-            for request_id in ids:
-                self.engine.abort(request_id)
+            for number, (prompt, chosen) in enumerate(zip(many, one_each(params, len(many)), strict=True)):
+                with naming("prompt", number, len(many)):
+                    ids.append(self.engine.add_request(prompt, chosen))
+            return self._run(ids, progress)
+        except BaseException:
+            self._give_up(ids)
             raise
-        return self._run(ids, progress)
 
     def chat(
         self,
         conversations: Sequence[Message] | Sequence[Sequence[Message]],
-        params: SamplingParams | None = None,
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         progress: bool = False,
@@ -100,21 +99,48 @@ class LLM:
 
         Args:
             conversations: messages like `{"role": "user", "content": "Hello"}`, or a list of such lists.
+            params: one for all, or one for each conversation; greedy by default.
             tools: the functions that the model may call in all of them; see `Tokenizer.apply_chat_template`.
+            progress: show a progress bar.
+
+        Raises:
+            RequestError: a conversation or its parameters can never be served; no request has been started.
         """
-        many = [conversations] if conversations and isinstance(conversations[0], Mapping) else conversations
-        prompts = [self.tokenizer.apply_chat_template(list(messages), tools) for messages in many]  # type: ignore[arg-type]
+        many: Any = [conversations] if conversations and isinstance(conversations[0], Mapping) else conversations
+        prompts = []
+        for number, messages in enumerate(many):
+            with naming("conversation", number, len(many)):
+                prompts.append(self.tokenizer.apply_chat_template(list(messages), tools))
         return self.generate(prompts, params, progress=progress)
 
     def _run(self, ids: list[str], progress: bool) -> list[RequestOutput]:
         """Step the engine until the given requests are done; whatever else it holds moves along."""
-        finished: dict[str, RequestOutput] = {}
+        finished: dict[str, RequestOutput | None] = dict.fromkeys(ids)
         with progress_bar(len(ids), progress) as advance:
-            while len(finished) < len(ids):
-                outputs = self.engine.step()
-                finished |= {output.request_id: output for output in outputs}
-                advance(len(outputs))
-        return [finished[request_id] for request_id in ids]
+            num_open = len(ids)
+            while num_open:
+                ours = {output.request_id: output for output in self.engine.step() if output.request_id in finished}
+                finished |= ours
+                num_open -= len(ours)
+                advance(len(ours))
+        return [output for output in finished.values() if output is not None]
+
+    def _give_up(self, ids: Sequence[str]) -> None:
+        """Drop the requests of a call that failed or was interrupted, so that the next call does not compute them."""
+        for request_id in ids:
+            with suppress(Exception):  # a broken part may fail again here; the first error is the one to show
+                self.engine.abort(request_id)
+
+
+@contextmanager
+def naming(what: str, number: int, count: int) -> Iterator[None]:
+    """Say of which of several prompts or conversations a RequestError speaks."""
+    try:
+        yield
+    except RequestError as error:
+        if count == 1:
+            raise
+        raise RequestError(f"{what} {number} of {count} (counted from 0): {error}") from None
 
 
 @contextmanager
@@ -130,11 +156,31 @@ def progress_bar(total: int, show: bool) -> Iterator[Callable[[int], object]]:
 
 
 def as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    """One prompt or many as a list of prompts; a list of ints is one prompt."""
+    """One prompt or many as a list of prompts; a list of whole numbers is one prompt.
+
+    Raises:
+        RequestError: there is none.
+    """
     if isinstance(prompts, str):
         return [prompts]
-    if not prompts:
-        raise RequestError("no prompt was given")
-    if isinstance(prompts[0], int):
-        return [prompts]  # type: ignore[list-item]
-    return list(prompts)  # type: ignore[arg-type]
+    if not isinstance(prompts, Iterable):
+        raise RequestError(f"the prompt is {prompts!r:.100}; give a text, a list of token ids, or a list of prompts")
+    many: list[Any] = list(prompts)
+    if not many:
+        raise RequestError("no prompt was given: the list is empty")
+    return [many] if isinstance(many[0], Integral) else many
+
+
+def one_each(params: SamplingParams | Sequence[SamplingParams] | None, count: int) -> list[SamplingParams]:
+    """The sampling parameters of each of `count` prompts.
+
+    Raises:
+        RequestError: there are more or fewer, or one is something else.
+    """
+    each = list(params) if isinstance(params, Sequence) else [params or SamplingParams()] * count
+    if len(each) != count:
+        raise RequestError(f"{count} prompts but {len(each)} sampling parameters; give one for all or one each")
+    for item in each:
+        if not isinstance(item, SamplingParams):
+            raise RequestError(f"the sampling parameters are {item!r:.100}; give SamplingParams(...)")
+    return each
