@@ -112,6 +112,7 @@ class LLMEngine:
         if not self.has_unfinished:
             return []
         start = time.perf_counter()
+        admitted, hit = self.kv.num_admitted_tokens, self.kv.num_prefix_tokens_hit
         with name_failing_part():
             scheduled, preempted = self.scheduler.schedule()
             if not scheduled and not preempted:
@@ -127,6 +128,8 @@ class LLMEngine:
                 start=start,
                 end=time.perf_counter(),
                 num_preempted=len(preempted),
+                num_admitted_tokens=self.kv.num_admitted_tokens - admitted,
+                num_prefix_tokens_hit=self.kv.num_prefix_tokens_hit - hit,
                 **occupied,
             )
         )

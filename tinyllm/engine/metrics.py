@@ -20,6 +20,8 @@ class StepRecord:
         num_cached_tokens: tokens in the cache, counted once for every request that holds them.
         num_wasted_slots: slots in running requests' own last blocks that hold no token.
         num_preempted: requests that lost their blocks in this step.
+        num_admitted_tokens: known tokens of the requests that were admitted, or admitted again, in this step.
+        num_prefix_tokens_hit: those of them whose K and V were in the prefix cache.
     """
 
     step: int
@@ -35,6 +37,8 @@ class StepRecord:
     num_cached_tokens: int
     num_wasted_slots: int
     num_preempted: int
+    num_admitted_tokens: int = 0
+    num_prefix_tokens_hit: int = 0
 
 
 @dataclass(slots=True)

@@ -13,7 +13,12 @@ from tinyllm.parts import Parts
 
 
 class KVCacheManager:
-    """Owns the pool of one engine: allocator, storage, block tables and prefix cache, made from `parts`."""
+    """Owns the pool of one engine: allocator, storage, block tables and prefix cache, made from `parts`.
+
+    Attributes:
+        num_admitted_tokens: tokens of all requests that were started so far.
+        num_prefix_tokens_hit: those of them that the prefix cache had.
+    """
 
     def __init__(
         self,
@@ -41,6 +46,8 @@ class KVCacheManager:
         if config.enable_prefix_caching:
             self.prefix_cache = parts["PrefixCache"](self.allocator, config.block_size)
         self.tables: dict[str, Any] = {}
+        self.num_admitted_tokens = 0
+        self.num_prefix_tokens_hit = 0
 
     # ------------------------------------------------------------ a request's life
 
@@ -59,6 +66,8 @@ class KVCacheManager:
             table.release()
             return None
         self.tables[request_id] = table
+        self.num_admitted_tokens += len(token_ids)
+        self.num_prefix_tokens_hit += num_cached
         return num_cached
 
     def append(self, request_id: str, num_tokens: int) -> list[int] | None:
