@@ -84,10 +84,11 @@ def kv_growth() -> Figure:
     """Bytes of KV cache of one sequence against its length."""
     drawing, ax = new_figure(3.1)
     lengths = [2**exponent for exponent in range(8, 18)]
-    for (name, config, size), style, color in zip(MODELS, ("-", "--"), (C1, C2), strict=True):
+    looks = (("-", "o", C1, (-8, 8), "right"), ("--", "s", C2, (8, -14), "left"))  # a name above its line, one below
+    for (name, config, size), (style, marker, color, offset, side) in zip(MODELS, looks, strict=True):
         gib = [length * kv_bytes_per_token(config, size) / 2**30 for length in lengths]
-        ax.plot(lengths, gib, style, color=color, marker="os"[style == "--"], markersize=4)
-        ax.annotate(name, (lengths[-3], gib[-3]), (-8, 8), textcoords="offset points", ha="right", color=color)
+        ax.plot(lengths, gib, style, color=color, marker=marker, markersize=4)
+        ax.annotate(name, (lengths[4], gib[4]), offset, textcoords="offset points", ha=side, color=color)
     ax.set_xscale("log", base=2)
     ax.set_yscale("log", base=2)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x / 1024:g}K"))
