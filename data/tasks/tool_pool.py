@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from data.world.names import is_held_out, syllables
-from data.world.schema import RELATIONS
+from data.world.names import is_held_out, letters, syllables
+from data.world.schema import RELATIONS, WORDS
 
 POOL: dict[str, Any] = tomllib.loads((Path(__file__).parent / "tools.toml").read_text(encoding="utf-8"))
 MEANINGS = tuple(POOL["meaning"])
@@ -57,15 +57,21 @@ def tables(kinds: Sequence[str]) -> str:
 
 
 def open_name(rng: random.Random, taken: Collection[str]) -> str:
-    """A made-up name of one or two words or syllables, not in `taken` and not held out: `fast_archive`, `velmo`."""
+    """A made-up name of one or two words, syllables or letters, not in `taken` and not held out: `fast_archive`."""
     while True:
-        parts = [
-            rng.choice(POOL["words"]) if rng.random() < 0.5 else syllables(rng, 1, 2).lower()
-            for _ in range(rng.choice((1, 2, 2)))
-        ]
-        name = "_".join(parts)
+        name = "_".join(open_part(rng) for _ in range(rng.choice((1, 2, 2))))
         if name not in taken and not is_held_out(name):
             return name
+
+
+def open_part(rng: random.Random) -> str:
+    """A part of a made-up name."""
+    kind = rng.randrange(6)
+    if kind < 2:
+        return str(rng.choice(POOL["words"]))
+    if kind == 2:
+        return rng.choice(WORDS).lower().replace(" ", "_")
+    return letters(rng) if kind == 3 else syllables(rng, 1, 3).lower()
 
 
 def draw_name(rng: random.Random, names: Sequence[str], taken: Collection[str], held_out: bool) -> str:

@@ -35,6 +35,11 @@ def syllables(rng: Random, least: int, most: int) -> str:
     return "".join([*parts, rng.choice(CODAS)]).capitalize()
 
 
+def letters(rng: Random) -> str:
+    """Two to six small letters in no order of any language: what is copied need not look like a name."""
+    return "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 6)))
+
+
 def _person(rng: Random) -> str:
     return f"{syllables(rng, 2, 2)} {syllables(rng, 2, 3)}"
 

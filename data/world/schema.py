@@ -72,3 +72,7 @@ def _relations() -> dict[str, dict[str, Relation]]:
 RELATIONS: dict[str, dict[str, Relation]] = _relations()
 #: person, town, company, bridge, dish, event.
 KINDS: tuple[str, ...] = tuple(RELATIONS)
+#: Every word that is a value of some relation.
+WORDS: tuple[str, ...] = tuple(
+    sorted({word for of_kind in RELATIONS.values() for relation in of_kind.values() for word in relation.words})
+)
