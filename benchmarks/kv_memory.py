@@ -6,7 +6,7 @@ samples a prompt, and requests that share a system prompt, and counts the blocks
 Every output has the length that its trace gives it, so schedule, allocation and sharing do not depend on what the
 model says, and `--no-model` gives the same values in a minute. The committed result comes from the full run.
 
-    python -m benchmarks.kv_memory              writes benchmarks/results/kv_memory.json, in about ten minutes
+    python -m benchmarks.kv_memory              writes benchmarks/results/kv_memory.json, in half an hour or more
     python -m benchmarks.kv_memory --no-model   the same without running the model
     python -m benchmarks.kv_memory --seed 1     another draw of the traces
 """
