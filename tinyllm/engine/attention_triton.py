@@ -1,0 +1,110 @@
+"""Attention over the paged cache by Triton kernels, and the choice between the backends."""
+
+from __future__ import annotations
+
+from functools import cache as memoised
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tinyllm.engine.attention import AttentionBackend, TorchAttention
+from tinyllm.engine.metadata import AttentionMetadata
+from tinyllm.model.qwen3 import Attend
+
+
+class TritonAttention(AttentionBackend):
+    """Store with one kernel, then attend: decodes, in splits where the batch is small, and chunks of prompt.
+
+    Where every sequence has one new token, a step neither waits for the GPU nor takes a shape from its values, as a
+    CUDA graph needs it.
+
+    Attributes:
+        sliding_window: a token sees itself and the `sliding_window - 1` before it; None for all.
+        split_size: positions of a split in decode; None to choose by the size of the batch and the GPU.
+    """
+
+    def __init__(self, sliding_window: int | None = None, split_size: int | None = None) -> None:
+        """Import the kernels.
+
+        Raises:
+            KernelsUnavailable: there is no Triton here.
+        """
+        # Only here: Triton is for Linux alone, and the torch backend must import without it.
+        from tinyllm.kernels.paged_decode import paged_decode
+        from tinyllm.kernels.paged_decode_split import choose_split_size, paged_decode_split
+        from tinyllm.kernels.paged_prefill import paged_prefill
+        from tinyllm.kernels.store_kv import store_kv
+
+        self.sliding_window = sliding_window
+        self.split_size = split_size
+        self._store, self._prefill = store_kv, paged_prefill
+        self._decode, self._decode_split = paged_decode, paged_decode_split
+        self._choose_split_size = choose_split_size
+
+    def plan(self, metadata: AttentionMetadata, cache: Any) -> Attend:
+        """See `AttentionBackend.plan`."""
+        max_query_len, has_decodes = query_lens(metadata)
+        split_size = self._split_size(metadata, cache) if has_decodes else None
+        window = self.sliding_window
+        where = (metadata.block_tables, metadata.context_lens, metadata.query_start_loc, metadata.block_size)
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            k_cache, v_cache = cache.k[layer], cache.v[layer]
+            self._store(k, v, k_cache, v_cache, metadata.slot_mapping)
+            out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+            if has_decodes and split_size is not None:
+                self._decode_split(q, k_cache, v_cache, *where, split_size=split_size, sliding_window=window, out=out)
+            elif has_decodes:
+                self._decode(q, k_cache, v_cache, *where, sliding_window=window, out=out)
+            if max_query_len > 1:
+                self._prefill(
+                    q,
+                    k_cache,
+                    v_cache,
+                    *where,
+                    max_query_len=max_query_len,
+                    min_query_len=2,
+                    sliding_window=window,
+                    out=out,
+                )
+            return out
+
+        return attend
+
+    def _split_size(self, metadata: AttentionMetadata, cache: Any) -> int | None:
+        """The split size for this batch; from shapes alone, so that nothing waits for the GPU."""
+        if self.split_size is not None:
+            return self.split_size
+        max_context = metadata.block_tables.shape[1] * metadata.block_size
+        if self.sliding_window is not None:
+            max_context = min(max_context, self.sliding_window)
+        num_programs = metadata.context_lens.shape[0] * cache.k.shape[2]
+        return self._choose_split_size(num_programs, max_context, num_processors(cache.k.device))
+
+
+def query_lens(metadata: AttentionMetadata) -> tuple[int, bool]:
+    """The most new tokens of a sequence, each of which has at least one, and whether any has exactly one."""
+    if metadata.slot_mapping.shape == metadata.context_lens.shape:
+        return 1, True  # as many tokens as sequences: one each
+    lens = metadata.query_start_loc.diff().tolist()
+    return max(lens), 1 in lens
+
+
+@memoised
+def num_processors(device: torch.device) -> int:
+    """Multiprocessors of a GPU; 1 for the interpreter, which runs one program at a time."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+def attention_backend(name: str, device: str | torch.device) -> AttentionBackend:
+    """A backend by name: "torch", "triton", or "auto" for Triton on CUDA and torch elsewhere.
+
+    Raises:
+        ValueError: an unknown name.
+        KernelsUnavailable: "triton" where there is no Triton.
+    """
+    if name not in ("auto", "torch", "triton"):
+        raise ValueError(f'the attention backend is {name!r}; give "auto", "torch" or "triton"')
+    on_cuda = torch.device(device).type == "cuda"
+    return TritonAttention() if name == "triton" or (name == "auto" and on_cuda) else TorchAttention()
