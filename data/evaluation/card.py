@@ -23,8 +23,8 @@ ABOUT = {
     "target": (
         "The course's language model: it answers from passages with citations, calls tools over several steps, and "
         "talks.",
-        "next-token loss, answers at full weight, documents at half of it, prompts at 1/16; Muon for the matrices, AdamW for the rest; "
-        "half of the layers first, doubled at half-way with copies that add nothing at first",
+        "next-token loss, answers at full weight, documents at half of it, prompts at 1/16; Muon for the matrices, "
+        "AdamW for the rest; half of the layers first, doubled at half-way with copies that add nothing at first",
     ),
     "draft": (
         "A smaller model that guesses what the target is going to write, for speculative decoding; it has the same "
