@@ -29,8 +29,7 @@ ABOUT = {
     "draft": (
         "A smaller model that guesses what the target is going to write, for speculative decoding; it has the same "
         "tokenizer.",
-        "distilled: cross entropy against the target's distribution on the target's own tasks; it begins with the "
-        "target's embedding where both are of one width",
+        "distilled: cross entropy against the target's distribution, on the samples that the target learned from",
     ),
     "moe": (
         "The same language model as a mixture of experts, for the parts of the course on routing and expert "
