@@ -28,7 +28,7 @@ console = Console(highlight=False)
 
 Day = Annotated[str, typer.Argument(help="A day of the course, for example `day1`.", show_default=False)]
 Model = Annotated[
-    Path | None, typer.Option(help="A checkpoint folder in Hugging Face format; the one that ships by default.")
+    Path | None, typer.Option(help="A checkpoint folder in Hugging Face format; the target that ships by default.")
 ]
 PartsOption = Annotated[str, typer.Option(help="Whose code runs the engine: `reference`, or `mine`.")]
 MaxTokens = Annotated[int, typer.Option(help="Most tokens to generate.")]

@@ -94,7 +94,7 @@ class ModelConfig:
         if not folder.is_dir():
             raise CheckpointError(
                 f"no checkpoint folder at {folder}. Give a folder in Hugging Face format "
-                "(config.json, model.safetensors, tokenizer.json); `tinyllm doctor` shows the one that ships."
+                "(config.json, model.safetensors, tokenizer.json); `tinyllm doctor` shows those that ship."
             )
         raw = read_json(folder / "config.json")
         generation = folder / "generation_config.json"
