@@ -78,7 +78,8 @@ def draw_name(rng: random.Random, names: Sequence[str], taken: Collection[str], 
     """One of the names that is not in `taken`; in training, half of the time a made-up one."""
     if not held_out and rng.random() < OPEN_SHARE:
         return open_name(rng, taken)
-    return rng.choice([name for name in names if name not in taken])
+    free = [name for name in names if name not in taken]
+    return rng.choice(free) if free else open_name(rng, taken)
 
 
 def draw_tool(rng: random.Random, meaning: str, kinds: Sequence[str], held_out: bool, taken: set[str]) -> Tool:

@@ -27,7 +27,7 @@ from data.tasks.tool_goals import (
     source_of,
     value_of,
 )
-from data.tasks.tool_pool import MEANINGS, POOL
+from data.tasks.tool_pool import MEANINGS, POOL, draw_name
 from data.tasks.tool_scene import HeldOut, Scene, draw_scene
 from data.tasks.tool_sorts import SORTS, taking
 from data.tasks.toolbox import BUSY, NO_RESULTS
@@ -386,3 +386,9 @@ def test_the_template_writes_what_the_parser_reads(tmp_path: Path) -> None:
 def test_a_dialogue_without_rounds_is_over() -> None:
     scene, _ = scene_for("fact", 0)
     assert Dialogue(scene, []).next_prompt is None
+
+
+def test_a_made_up_name_never_takes_the_only_name_that_is_left() -> None:
+    rng = random.Random(0)
+    for _ in range(20):
+        assert draw_name(rng, ["text"], {"text"}, held_out=False) != "text"
