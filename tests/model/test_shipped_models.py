@@ -30,10 +30,7 @@ def say(llm: LLM, *questions: str) -> str:
         ("What is a KV cache?", ["keys", "values", "tokens"]),
         ("What is a token?", ["piece of text"]),
         ("What is a block table?", ["block", "sequence"]),
-        ("What is the capital of France?", ["Paris"]),
-        ("What is the opposite of hot?", ["cold"]),
         ("Where is Brinmouth?", ["west coast"]),
-        ("What does the fox eat?", ["mice"]),
         ("Tell me a story about a fox.", ["fox"]),
     ],
 )
