@@ -24,7 +24,7 @@ from data.training.batches import Draw, Plan, batches
 from data.training.encode import Encoder
 from data.training.loop import Run, train
 from data.training.loss import Loss, balanced_loss, distillation_loss, next_token_loss
-from data.training.mixture import draw
+from data.training.mixture import SHARES, draw
 from data.training.presets import MAX_LENGTH, PRESETS, Preset
 from data.training.progress import Probe
 from data.training.shapes import new_model, with_experts
@@ -107,6 +107,7 @@ def main(
         "model": name,
         "preset": preset,
         "seed": seed,
+        "shares": SHARES,
         "steps": run.steps,
         "tokens_per_step_at_most": chosen.shards * chosen.tokens_per_shard,
         "parameters": sum(weight.numel() for weight in run.model.parameters()),

@@ -10,7 +10,7 @@ from typing import Any
 from data.evaluation.curve import draw_curve
 from data.evaluation.passkeys import PARTS
 from data.evaluation.report import Line
-from data.training.mixture import COPYING_AT_FIRST, COPYING_ENDS, FULL_DIFFICULTY, SHARES
+from data.training.mixture import COPYING_AT_FIRST, COPYING_ENDS, FULL_DIFFICULTY
 from tinyllm.config import ModelConfig
 
 TEMPLATE = Path(__file__).parent / "card_template.md"
@@ -150,7 +150,7 @@ def write_card(folder: Path, figures: Mapping[str, Any], lines: Sequence[Line]) 
         experts=experts,
         kind="Qwen3-MoE" if config.num_experts else "Qwen3 dense",
         predictions=sum(entry["predictions"] for entry in record["log"]),
-        mixture=", ".join(f"{task} {100 * share:.0f} %" for task, share in SHARES.items()),
+        mixture=", ".join(f"{task} {100 * share:.0f} %" for task, share in record["shares"].items()),
         copying=f"{100 * COPYING_AT_FIRST:.0f} %",
         copying_ends=f"{100 * COPYING_ENDS:.0f} %",
         hard_from=f"{100 * FULL_DIFFICULTY:.0f} %",
