@@ -49,9 +49,9 @@ doctor()
 # %% [markdown]
 # ## The model speaks
 #
-# The course ships a very small decoder, of the same family as Qwen3, trained on generated text: small talk and stories,
-# a few animals and capitals, the words of this course, and page after page about people and towns that do not exist.
-# It knows nothing else, and that is fine: what it costs to serve is what interests us.
+# The course ships a very small decoder, of the same family as Qwen3, trained on generated text: small talk, stories,
+# the words of this course, and page after page about people and towns that do not exist. It knows next to nothing else,
+# and that is fine: what it costs to serve is what interests us.
 
 # %%
 from tinyllm import LLM, SamplingParams
@@ -64,15 +64,15 @@ print(llm.chat([{"role": "user", "content": "What is a KV cache?"}])[0].text)
 # draws among the likely tokens, and a seed makes the draw repeatable:
 
 # %%
-params = SamplingParams(max_tokens=40, temperature=0.8, seed=7)
+params = SamplingParams(max_tokens=40, temperature=0.8, seed=1)
 print(llm.generate("Once upon a time", params)[0].text)
 
 # %% [markdown]
-# **Try it:** ask about a town (`Where is Brinmouth?`), an animal, or something that it cannot know. Change the seed and
-# the temperature.
+# **Try it:** ask for another word (`What is a token?`), or for something that it cannot know (`Who won the game
+# yesterday?`). Ask anything else, and it makes something up, in fluent English. Change the seed and the temperature.
 
 # %%
-print(llm.chat([{"role": "user", "content": "What does the owl eat?"}])[0].text)
+print(llm.chat([{"role": "user", "content": "Where is Brinmouth?"}])[0].text)
 
 # %% [markdown]
 # What it has learned best is to **read**: to answer from passages, naming the one that it used, and to say so when none

@@ -906,7 +906,7 @@ for output in story.outputs:
 # your `PrefixCache`:
 
 # %%
-words = ["a KV cache", "a block table", "a token", "attention", "a block", "preemption", "a scheduler", "prefill"]
+words = ["a KV cache", "a block table", "a token", "attention", "a block", "preemption", "a scheduler", "sampling"]
 talks = [[system, {"role": "user", "content": f"What is {word}?"}] for word in words]
 
 # %%

@@ -142,7 +142,7 @@ def shown(notebook: Any, code: str) -> str:
     ("day", "code", "words"),
     [
         ("day0", "What is a KV cache?", ["keys", "values"]),
-        ("day0", "What does the owl eat?", ["owl"]),
+        ("day0", "Where is Brinmouth?", ["west coast"]),
         ("day0", "Who is the mayor of Zetrivas?", ["4210 [1]", "mayor of Zetrivas is not given"]),
         ("day1", "answer = mine.chat(question)", ["keys", "values"]),
         ("day1", "user 2: ", ["block table"]),
