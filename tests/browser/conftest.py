@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from queue import Empty, Queue
@@ -55,6 +57,17 @@ def address(lines: Queue[str]) -> str:
         raise AssertionError(f"no address from JupyterLab in {START_SECONDS} s:\n{''.join(seen)}") from None
 
 
+def wait_until_it_listens(url: str) -> None:
+    """JupyterLab prints its address a moment before it listens there."""
+    port = int(re.findall(r":(\d+)/", url)[0])
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"nothing listens at {url} after {START_SECONDS} s")
+
+
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[str]:
     """The address that `tinyllm lab` prints, with Day 1's release notebook in front."""
@@ -67,7 +80,9 @@ def lab(tmp_path: Path) -> Iterator[str]:
     try:
         assert server.stdout is not None
         threading.Thread(target=collect, args=(server.stdout, lines), daemon=True).start()
-        yield address(lines)
+        url = address(lines)
+        wait_until_it_listens(url)
+        yield url
     finally:
         server.terminate()
         try:
