@@ -12,8 +12,9 @@ from rich.text import Text
 from data.evaluation.reading import MAIN, NO_ANSWER, NO_PASSAGES
 from data.evaluation.score import wilson
 from data.evaluation.tools import calls_row
+from tinyllm.paths import SHIPPED
 
-MODELS = ("target", "draft", "moe")
+MODELS = SHIPPED
 #: Tasks on which the mixture of experts is held against the target, as (task, row, figure).
 COMPARED = (
     ("reading", MAIN, "right"),
