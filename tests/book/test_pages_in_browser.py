@@ -62,7 +62,7 @@ def page_of(
     context = browser.new_context(viewport=viewport, **options)
     context.add_init_script(f"localStorage.setItem('mdbook-theme', '{theme}')")
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     faults: list[str] = []
     page.on("console", lambda m: faults.append(f"console: {m.text}") if m.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: faults.append(f"error: {error}"))

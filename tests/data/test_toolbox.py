@@ -190,4 +190,4 @@ def test_a_tool_can_be_busy(box: Toolbox) -> None:
 def test_a_tool_that_does_nothing_here_says_so(box: Toolbox) -> None:
     other = named(box, "other")
     values = {role: 1 if kind == "number" else "x" for role, kind in other.types.items()}
-    assert box.call(other.name, values) == "Error: this tool is out of order"
+    assert box.call(other.name, other.bind(**values)) == "Error: this tool is out of order"

@@ -321,7 +321,7 @@ def test_the_probe_counts_the_answers_that_greedy_decoding_writes(encoder: Encod
     learned = shard_of(rows[:2])
     model = new_model(SMALL, 0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    for _ in range(60):
+    for _ in range(200):
         next_token_loss(model, learned).backward()
         optimizer.step()
         optimizer.zero_grad()
