@@ -32,7 +32,8 @@ class Run:
         grow_at: the step before which the layers are doubled; None keeps the depth (or it is done).
         peak: factor on the learning rates.
         side_by_side: threads that share the optimizer's work.
-        log: one entry every 50 steps: step, predictions that counted, mean loss in nats, seconds so far.
+        log: one entry every 50 steps and where the run was saved: step, predictions that counted, mean loss in nats
+            since the entry before, seconds so far.
     """
 
     model: Qwen3ForCausalLM
@@ -96,7 +97,7 @@ def train(
     loss: Loss,
     *,
     device: torch.device,
-    state: Path | None,
+    state: Path,
     save_every: int,
     probe: Callable[[Qwen3ForCausalLM], dict[str, float]],
     description: str,
@@ -105,7 +106,7 @@ def train(
 
     Args:
         batches: those of the steps from `run.step` on.
-        state: where the run is saved every `save_every` steps, with what `probe` measures; None saves nothing.
+        state: where the run is saved every `save_every` steps, with what `probe` measures.
     """
     recent: list[tuple[float, int]] = []
     started = time.perf_counter() - run.seconds
@@ -122,7 +123,9 @@ def train(
             progress.update()
             recent.append((mean, sum(len(shard.labels) for shard in shards)))
             run.seconds = time.perf_counter() - started
-            if run.step % LOG_EVERY == 0 or run.step == run.steps:
+            last = run.step == run.steps
+            save = last or run.step % save_every == 0
+            if save or run.step % LOG_EVERY == 0:
                 entry: dict[str, Any] = {
                     "step": run.step,
                     "predictions": sum(count for _, count in recent),
@@ -130,12 +133,11 @@ def train(
                     "seconds": round(run.seconds, 1),
                 }
                 recent.clear()
-                if run.step % save_every == 0 or run.step == run.steps:
-                    entry["answers_right"] = probe(run.model)
-                    tqdm.write(f"step {run.step}: loss {entry['loss']}, right {entry['answers_right']}")
                 run.log.append(entry)
                 progress.set_postfix(loss=entry["loss"])
-                if state is not None and "answers_right" in entry:
+                if save:
+                    entry["answers_right"] = probe(run.model)
+                    tqdm.write(f"step {run.step}: loss {entry['loss']}, right {entry['answers_right']}")
                     run.save(state)
-            if run.step == run.steps:
+            if last:
                 break
