@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 
 from data.tasks.sample import Conversation, Document, Sample
-from data.tokenizer import CONTROL_TOKENS, train_tokenizer
+from data.tasks.tool_calls import ToolCall
+from data.tokenizer import CONTROL_TOKENS, IM_END, train_tokenizer
 from data.training import loop
 from data.training.attention import BLOCK, blocked_attend
 from data.training.batches import Plan, Shard, batches, grouped, shard_of
@@ -96,13 +98,15 @@ def test_tool_calls_are_learned_and_their_results_are_not(encoder: Encoder) -> N
     sample = sample_of("tools", Random(4), level=0.0)
     assert isinstance(sample, Conversation)
     encoded = encoder.encode(sample, Random(0), 4096)
-    spoken = encoder.tokenizer.decode([int(i) for i in encoded.ids[encoded.weights == 1]])
+    spoken = encoder.tokenizer.decode([int(i) for i in encoded.ids[encoded.weights == 1]], skip_special=False)
+    wanted = ""
     for message in sample.messages:
-        if message["role"] == "tool":
-            assert message["content"] not in spoken or message["content"] in str(sample.messages)
-        for call in message.get("tool_calls", ()):
-            assert call["function"]["name"] in spoken
+        if message["role"] == "assistant":
+            calls = [call["function"] for call in message.get("tool_calls", ())]
+            wanted += message["content"] + "\n".join(ToolCall(c["name"], c["arguments"]).text for c in calls) + IM_END
+    assert spoken == wanted
     assert "<tool_call>" in spoken
+    assert any(message["role"] == "tool" for message in sample.messages)
     assert "<tool_response>" not in spoken
 
 
@@ -304,6 +308,23 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(
     assert [entry["loss"] for entry in resumed.log] == [entry["loss"] for entry in whole.log]
     for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_run_is_saved_as_often_as_asked_whatever_it_logs(encoder: Encoder, tmp_path: Path) -> None:
+    run = Run(new_model(SMALL, 0), 7)
+    saved: list[int] = []
+    train(
+        run,
+        batches(replace(PLAN, steps=7), short, encoder, 0, workers=0),
+        next_token_loss,
+        device=CPU,
+        state=tmp_path / "state.pt",
+        save_every=3,
+        probe=lambda model: saved.append(run.step) or {},  # type: ignore[func-returns-value]
+        description="test",
+    )
+    assert saved == [entry["step"] for entry in run.log] == [3, 6, 7]
+    assert torch.load(tmp_path / "state.pt")["step"] == 7
 
 
 def test_the_probe_counts_the_answers_that_greedy_decoding_writes(encoder: Encoder) -> None:
