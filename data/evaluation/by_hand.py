@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from data.evaluation.candidate import Candidate
-from data.evaluation.score import Rate, judge
-from data.evaluation.tools import play
+from data.evaluation.score import Rate, Rates, judge
+from data.evaluation.tools import play, valid_calls
 from data.tasks.reading import labelled
 from data.tasks.tool_dialogue import Dialogue
 from data.tasks.tool_goals import Answer, Say
@@ -24,8 +24,6 @@ _SET: dict[str, Any] = tomllib.loads((Path(__file__).parent / "by_hand.toml").re
 #: The tool items as they were written, with the calls that solve them.
 ROWS: list[dict[str, Any]] = _SET["tool"]
 _TYPES = {"value": "number"}  # of an argument, by its role; the others are strings
-
-Rates = dict[str, Rate]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +114,7 @@ def judge_tools(dialogues: Sequence[Dialogue]) -> Rates:
             bool(dialogue.answers) and Answer("", item.value).accepts(dialogue.answers[0])
             for item, dialogue in zip(TOOLS, dialogues, strict=True)
         ),
-        "valid calls": Rate.of(
-            call < dialogue.num_valid for dialogue in dialogues for call in range(dialogue.num_calls)
-        ),
+        "valid calls": valid_calls(dialogues),
     }
 
 

@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterator
 from random import Random
 
 from data.evaluation.candidate import Candidate
-from data.evaluation.score import Rate
+from data.evaluation.score import Rate, Rates
 from data.tasks.passkey import passkey
 
 LENGTHS = (256, 512, 1024, 1900)  # tokens of the prompt, at most
 PARTS = ("first", "second", "third", "last")  # quarters of the text
 _KEY = re.compile(r"\d{5}")
-
-Rates = dict[str, Rate]
 
 
 def draw(candidate: Candidate, count: int, length: int) -> list[tuple[str, str]]:

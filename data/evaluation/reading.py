@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from random import Random
 
 from data.evaluation.candidate import Candidate, Reply
-from data.evaluation.score import Rate, judge
+from data.evaluation.score import Rate, Rates, judge
 from data.tasks.reading import ReadingTask, draw_reading, prompt
 
 PASSAGES = 4  # of the headline row
@@ -19,8 +19,6 @@ AXES = {
     "names and phrases as in training": (False, False),
 }
 MAIN, NO_ANSWER, NO_PASSAGES = "4 passages", "no passage answers", "4 passages, not shown"
-
-Rates = dict[str, Rate]
 
 
 def draw(

@@ -50,6 +50,9 @@ class Rate:
         }
 
 
+Rates = dict[str, Rate]  # measure -> how often
+
+
 def wilson(right: int, asked: int) -> tuple[float, float]:
     """The 95 % score interval of a share (Wilson 1927); it stays within 0 and 1 and needs no large counts."""
     if not asked:

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from data.evaluation.candidate import Candidate, Reply
-from data.evaluation.score import Rate
+from data.evaluation.score import Rate, Rates
 from data.tasks.tool_dialogue import Dialogue
 from data.tasks.tool_goals import ASKED_BACK, SAY
 from data.tasks.tool_scene import HeldOut, draw_scene
@@ -25,8 +25,6 @@ AXES = {
     "only tools held out": HeldOut(tools=True),
     "all as in training": HeldOut(),
 }
-
-Rates = dict[str, Rate]
 
 
 Messages = Sequence[dict[str, Any]]
@@ -133,12 +131,17 @@ def play(candidate: Candidate, dialogues: Sequence[Dialogue], temperature: float
         written += replies
 
 
+def valid_calls(dialogues: Sequence[Dialogue]) -> Rate:
+    """How many of all calls were valid; a dialogue's valid ones count first, as which they were is not kept."""
+    return Rate.of(call < dialogue.num_valid for dialogue in dialogues for call in range(dialogue.num_calls))
+
+
 def rates(tasks: Sequence[ToolTask], dialogues: Sequence[Dialogue]) -> Rates:
     """How the dialogues went: tasks solved, calls valid, and the right tool called first."""
     outcomes = [task.outcome(dialogue) for task, dialogue in zip(tasks, dialogues, strict=True)]
     return {
         "solved": Rate.of(outcome.solved for outcome in outcomes),
-        "valid calls": Rate.of(call < outcome.num_valid for outcome in outcomes for call in range(outcome.num_calls)),
+        "valid calls": valid_calls(dialogues),
         "first tool": Rate.of(
             first_call(oracle_messages(task)) == first_call(dialogue.messages)
             for task, dialogue in zip(tasks, dialogues, strict=True)
