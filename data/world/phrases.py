@@ -105,7 +105,9 @@ def question(rng: Random, relation: Relation, subject: str, held_out: bool) -> s
     """A question for the value; `subject` is a name or a noun phrase."""
     asked = fill(pick(rng, PHRASES[relation.kind][relation.name], "questions", held_out), subject)
     if rng.randrange(OPENER_ONE_IN) == 0:
-        asked = pick(rng, OPENERS, "asking", held_out).format(question=asked[0].lower() + asked[1:])
+        keeps_capital = asked.startswith((subject, "I "))
+        asked = asked if keeps_capital else asked[0].lower() + asked[1:]
+        asked = pick(rng, OPENERS, "asking", held_out).format(question=asked)
     return sentence(asked)
 
 

@@ -203,10 +203,13 @@ def test_a_held_out_phrase_shares_a_word_with_a_training_one(relation: Relation)
 
 
 def test_a_question_may_follow_an_opener() -> None:
-    asked = {question(Random(seed), RELATIONS["town"]["mayor"], "Velmora", held_out=False) for seed in range(200)}
+    asked = {question(Random(seed), RELATIONS["town"]["mayor"], "Velmora", held_out=False) for seed in range(2000)}
     assert "Who is the mayor of Velmora?" in asked
-    assert "A short question: who is the mayor of Velmora?" in asked
-    assert len(asked) >= 20
+    openers = [opener.removesuffix("{question}") for opener in OPENERS["asking"]]
+    followed = {text for text in asked if text.startswith(tuple(openers))}
+    assert {text[: -len("who is the mayor of Velmora?")] for text in followed if "who is the mayor" in text} & set(openers)
+    assert len(asked - followed) >= 20
+    assert not any("velmora" in text or " i " in text for text in asked)
 
 
 def test_held_out_phrases_and_training_ones_never_meet() -> None:
