@@ -7,9 +7,11 @@ run is stopped: --resume goes on from there.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -20,8 +22,10 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs as a script, from anywhere
 
 from data.tokenizer import train_tokenizer
-from data.training.batches import Draw, Plan, batches
+from data.training.batches import Draw, Plan, Shard, batches
+from data.training.compiled import compile_layers
 from data.training.encode import Encoder
+from data.training.fitting import TRIAL_STEPS, seconds_a_step, seconds_of
 from data.training.loop import Run, train
 from data.training.loss import Loss, balanced_loss, distillation_loss, next_token_loss
 from data.training.mixture import SHARES, draw
@@ -34,10 +38,11 @@ from tinyllm.model.tokenizer import Tokenizer
 
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
-NUM_EXPERTS, NUM_EXPERTS_PER_TOK, SPARSE_STEP = 8, 2, 2
+NUM_EXPERTS, NUM_EXPERTS_PER_TOK, SPARSE_STEP = 8, 2, 5
 MOE_RATE = 0.25  # of the peak learning rates, as the mixture begins with what the target knows
 BALANCE = 0.02  # what uneven routing costs
 SAVES = 20  # times a run is measured and saved
+SPARE = 0.04  # of the minutes, for saving the model and what no trial shows
 
 
 class Name(StrEnum):
@@ -54,6 +59,7 @@ def main(
     preset: Annotated[str, typer.Option(help="auto, cpu (two cores, under three hours) or gpu (minutes).")] = "auto",
     out: Annotated[Path, typer.Option(help="Folder that holds a folder for each model.")] = CHECKPOINTS,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps; by default the preset's.", min=1)] = None,
+    minutes: Annotated[float | None, typer.Option(help="As many steps as fit, by a trial first.", min=0.1)] = None,
     seed: Annotated[int, typer.Option(help="Of the samples and the first weights.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the state that was saved last.")] = False,
 ) -> None:
@@ -67,14 +73,20 @@ def main(
 
         python data/train.py draft && python data/train.py moe
 
+        python data/train.py target --minutes 9    # the best that a GPU can do in one nine-minute command
+
         python data/train.py target --steps 200 --out /tmp/try    # a poor model, in minutes
     """
+    started = time.perf_counter()
+    if minutes is not None and (steps is not None or resume):
+        raise typer.BadParameter("a run has its number of steps by --steps or --resume already", param_hint="--minutes")
     on = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     preset = ("gpu" if on.type == "cuda" else "cpu") if preset == "auto" else preset
     if preset not in PRESETS:
         raise typer.BadParameter(f"{preset!r} is none of auto, {', '.join(PRESETS)}", param_hint="--preset")
     if on.type == "cpu":
         torch.set_num_threads(1)  # each shard of a batch has its own thread
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for every length of rows, a tenth of a second each time
     chosen = PRESETS[preset]
     folder = out / name
     state = folder / "state.pt"
@@ -86,21 +98,43 @@ def main(
     elif not resume:
         make_tokenizer(folder, seed)
     encoder = Encoder(Tokenizer(folder))
+    probe = Probe.draw(encoder, on)
+
+    def stream(run: Run, samples: Draw) -> Iterator[list[Shard]]:
+        plan = Plan(
+            run.steps,
+            chosen.shards,
+            chosen.pieces,
+            chosen.tokens_per_piece,
+            MAX_LENGTH,
+            seed,
+            chosen.steps_per_chunk,
+        )
+        return batches(plan, samples, encoder, run.step, chosen.workers, on)
+
+    deadline = math.inf
+    if minutes is not None:
+        deadline = started + (1 - SPARE) * 60 * minutes
+        trial = start(name, chosen, TRIAL_STEPS, out, seed, on)
+        loss, samples = lesson(name, trial, out, on)
+        a_step = seconds_a_step(trial, lambda: stream(trial, lambda rng, _: samples(rng, 1.0)), loss, on)
+        saving = seconds_of(lambda: probe.answers_right(trial.model)) + seconds_of(lambda: trial.save(state))
+        steps = max(1, int((deadline - time.perf_counter() - SAVES * saving) / a_step))
+        print(f"{a_step * 1000:.0f} ms a step: {steps} steps fit")
     run = start(name, chosen, steps or chosen.steps[name], out, seed, on)
     if resume:
         run.restore(state, on)
     loss, samples = lesson(name, run, out, on)
-    plan = Plan(run.steps, chosen.shards, chosen.tokens_per_shard, MAX_LENGTH, seed)
-    probe = Probe.draw(encoder)
     train(
         run,
-        batches(plan, samples, encoder, run.step, chosen.workers),
+        stream(run, samples),
         loss,
         device=on,
         state=state,
         save_every=max(1, run.steps // SAVES),
-        probe=lambda model: probe.answers_right(model, on),
+        probe=probe.answers_right,
         description=name,
+        deadline=deadline,
     )
     save_model(run.model, folder)
     record = {
@@ -109,7 +143,7 @@ def main(
         "seed": seed,
         "shares": SHARES,
         "steps": run.steps,
-        "tokens_per_step_at_most": chosen.shards * chosen.tokens_per_shard,
+        "tokens_per_step_at_most": chosen.shards * chosen.pieces * chosen.tokens_per_piece,
         "parameters": sum(weight.numel() for weight in run.model.parameters()),
         "minutes": round(run.seconds / 60, 1),
         "device": torch.cuda.get_device_name() if on.type == "cuda" else f"CPU, {chosen.shards} threads",
@@ -155,7 +189,10 @@ def lesson(name: Name, run: Run, out: Path, device: torch.device) -> tuple[Loss,
     if name is Name.target:
         return next_token_loss, draw
     if name is Name.draft:
-        return distillation_loss(load_model(out / Name.target, device=device)), draw
+        teacher = load_model(out / Name.target, device=device)
+        if device.type == "cuda":
+            compile_layers(teacher)
+        return distillation_loss(teacher), draw
     return balanced_loss(run.model, BALANCE), lambda rng, progress: draw(rng, 1.0)
 
 

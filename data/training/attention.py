@@ -1,6 +1,9 @@
-"""Causal attention for training on a CPU: plain matrix products over blocks of queries."""
+"""Causal attention for training: rows of several lengths in one batch, and a quick way on a CPU."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -8,6 +11,24 @@ from torch import Tensor
 from tinyllm.model.qwen3 import Attend
 
 BLOCK = 192  # queries
+
+
+def piecewise(shapes: Sequence[tuple[int, int]], attend_rows: Callable[[int], Attend]) -> Attend:
+    """Attention of a batch in pieces, each of `rows` sequences of one length; `attend_rows(rows)` attends one.
+
+    Tokens past the last piece, which only fill the batch up, get zeros.
+    """
+    attends = [attend_rows(rows) for rows, _ in shapes]
+    ends = list(accumulate(rows * length for rows, length in shapes))
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if ends == [len(q)]:
+            return attends[0](layer, q, k, v)
+        pieces = zip(attends, *(x.tensor_split(ends)[:-1] for x in (q, k, v)), strict=True)
+        attended = [attend_piece(layer, *parts) for attend_piece, *parts in pieces]
+        return torch.cat([*attended, attended[0].new_zeros(len(q) - ends[-1], *q.shape[1:])])
+
+    return attend
 
 
 def blocked_attend(num_seqs: int) -> Attend:

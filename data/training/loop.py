@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from data.training.batches import Shard
+from data.training.compiled import compile_layers
 from data.training.loss import Loss, add_gradients
 from data.training.optimizer import Optimizer, rate
 from data.training.shapes import with_layers_doubled
@@ -21,6 +24,7 @@ from tinyllm.config import ModelConfig
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 
 LOG_EVERY = 50  # steps
+PACED = 0.1  # the share of a run whose pace says whether the rest will be in time
 
 
 @dataclass(slots=True)
@@ -59,6 +63,12 @@ class Run:
         self.optimizer = self.new_optimizer()
         self.grow_at = None
 
+    def shorten(self, steps: int) -> None:
+        """End after `steps` in all; a run that is still to grow does so no later than half-way."""
+        self.steps = steps
+        if self.grow_at is not None:
+            self.grow_at = min(self.grow_at, steps // 2)
+
     def save(self, path: Path) -> None:
         """Write all that `restore` needs, at once or not at all."""
         state = {
@@ -91,6 +101,26 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
 
 
+def trains_on(run: Run, device: torch.device) -> None:
+    """Make ready what `take_step` runs: on a GPU, the compiled layers of the model as it is now."""
+    if device.type == "cuda":
+        compile_layers(run.model)
+
+
+def take_step(run: Run, batch: list[Shard], loss: Loss, pool: ThreadPoolExecutor, device: torch.device) -> Tensor:
+    """One optimizer step; returns the mean loss, for which nothing waits."""
+    mean = add_gradients(run.model, batch, loss, pool, has_fast_bfloat16(device))
+    run.optimizer.step(rate(run.step, run.steps), pool)
+    run.step += 1
+    return mean
+
+
+def step_pool(device: torch.device) -> ThreadPoolExecutor:
+    """The threads of `take_step`: one for each shard, but a GPU takes one shard after another."""
+    threads = 1 if device.type == "cuda" else None
+    return ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+
+
 def train(
     run: Run,
     batches: Iterator[list[Shard]],
@@ -101,27 +131,30 @@ def train(
     save_every: int,
     probe: Callable[[Qwen3ForCausalLM], dict[str, float]],
     description: str,
+    deadline: float = math.inf,
 ) -> None:
     """Train until the last step.
 
     Args:
-        batches: those of the steps from `run.step` on.
+        batches: those of the steps from `run.step` on, on `device`.
         state: where the run is saved every `save_every` steps, with what `probe` measures.
+        deadline: the `time.perf_counter()` by which the last step is to be done. Where the pace is too slow for it, the
+            run is shortened, and the learning rate's way down begins earlier.
     """
-    recent: list[tuple[float, int]] = []
+    recent: list[tuple[Tensor, int]] = []
     started = time.perf_counter() - run.seconds
+    paced_from: tuple[float, int] | None = None  # a time and a step: not the first, which waits for samples
     progress = tqdm(initial=run.step, total=run.steps, desc=description, unit="step", mininterval=2)
-    autocast = has_fast_bfloat16(device)
-    with ThreadPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as pool, progress:
+    trains_on(run, device)
+    with step_pool(device) as pool, progress:
         for batch in batches:
             if run.grow_at is not None and run.step >= run.grow_at:
                 run.grow()
-            shards = [shard.to(device) for shard in batch]
-            mean = add_gradients(run.model, shards, loss, pool, autocast)
-            run.optimizer.step(rate(run.step, run.steps), pool)
-            run.step += 1
+                trains_on(run, device)
+                paced_from = None
+            mean = take_step(run, batch, loss, pool, device)
             progress.update()
-            recent.append((mean, sum(len(shard.labels) for shard in shards)))
+            recent.append((mean, sum(len(shard.labels) for shard in batch)))
             run.seconds = time.perf_counter() - started
             last = run.step == run.steps
             save = last or run.step % save_every == 0
@@ -129,7 +162,7 @@ def train(
                 entry: dict[str, Any] = {
                     "step": run.step,
                     "predictions": sum(count for _, count in recent),
-                    "loss": round(sum(value for value, _ in recent) / len(recent), 4),
+                    "loss": round(torch.stack([value for value, _ in recent]).mean().item(), 4),
                     "seconds": round(run.seconds, 1),
                 }
                 recent.clear()
@@ -139,5 +172,13 @@ def train(
                     entry["answers_right"] = probe(run.model)
                     tqdm.write(f"step {run.step}: loss {entry['loss']}, right {entry['answers_right']}")
                     run.save(state)
+                now = time.perf_counter()
+                if paced_from is None:
+                    paced_from = now, run.step
+                elif not last and run.step - paced_from[1] >= PACED * run.steps:
+                    fit = (deadline - now) / (now - paced_from[0]) * (run.step - paced_from[1])
+                    if fit < run.steps - run.step:
+                        run.shorten(run.step + max(1, int(fit)))
+                        progress.total = run.steps
             if last:
                 break

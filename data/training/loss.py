@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data.training.attention import blocked_attend
+from data.training.attention import blocked_attend, piecewise
 from data.training.batches import Shard
 from tinyllm.model.attention import causal_attend
 from tinyllm.model.moe import SparseMLP, load_balancing_loss
@@ -21,10 +21,9 @@ Loss = Callable[[Qwen3ForCausalLM, Shard], Tensor]  # the weighted sum over a sh
 
 def logits_of(model: Qwen3ForCausalLM, shard: Shard) -> Tensor:
     """[n, V]: the model's scores at the shard's predictions."""
-    num_rows, length = shard.input_ids.shape
-    positions = torch.arange(length, device=shard.input_ids.device).repeat(num_rows)
-    attend = blocked_attend if torch.is_autocast_enabled("cpu") else causal_attend
-    hidden = model(shard.input_ids.flatten(), positions, attend(num_rows))
+    on_cpu = shard.input_ids.device.type == "cpu"
+    attend = blocked_attend if on_cpu and torch.is_autocast_enabled("cpu") else causal_attend
+    hidden = model(shard.input_ids, shard.positions, piecewise(shard.shapes, attend))
     return model.compute_logits(hidden[shard.at])
 
 
@@ -70,8 +69,8 @@ def balanced_loss(mixture: Qwen3ForCausalLM, coefficient: float) -> Loss:
 
 def add_gradients(
     model: Qwen3ForCausalLM, shards: Sequence[Shard], loss: Loss, pool: ThreadPoolExecutor, autocast: bool
-) -> float:
-    """Set the gradient of the mean loss over all shards; returns that mean.
+) -> Tensor:
+    """Set the gradient of the mean loss over all shards; returns that mean, on the model's device.
 
     Each shard has its own thread: on a CPU two threads that meet once a step do more than two that meet at every
     operation, and the sum, taken in the order of the shards, is the same each time.
@@ -88,4 +87,4 @@ def add_gradients(
     for weight, *pieces in zip(parameters, *(gradients for _, gradients in results), strict=True):
         weight.grad = torch.stack(pieces).sum(dim=0) if len(pieces) > 1 else pieces[0]
     nn.utils.clip_grad_norm_(parameters, 1.0)
-    return sum(mean.item() for mean, _ in results)
+    return torch.stack([mean for mean, _ in results]).sum()

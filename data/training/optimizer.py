@@ -8,7 +8,9 @@ from concurrent.futures import Executor
 import torch
 from torch import nn
 
-MATRIX_RATE, OTHER_RATE = 0.008, 0.004
+from data.training.muon import Muon
+
+MATRIX_RATE, OTHER_RATE = 0.006, 0.003
 
 
 class Optimizer:
@@ -25,14 +27,17 @@ class Optimizer:
             peak: factor on both learning rates, below 1 where a trained model is trained on.
             side_by_side: how many threads share the matrices; on a CPU Muon's products are a sixth of a step.
         """
-        named = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
-        matrices = [weight for name, weight in named if weight.dim() == 2 and "embed" not in name]
-        others = [weight for name, weight in named if weight.dim() != 2 or "embed" in name]
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
+        for name, weight in model.named_parameters():
+            is_table = "embed" in name or name.endswith("mlp.gate.weight")  # a row a token, or a row an expert
+            (others if weight.dim() < 2 or is_table else matrices).append(weight)
         self.parts: Sequence[torch.optim.Optimizer] = (
             torch.optim.AdamW(others, lr=OTHER_RATE * peak, betas=(0.9, 0.95), weight_decay=0.0),
             *(
-                torch.optim.Muon(some, lr=MATRIX_RATE * peak, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+                Muon(some, lr=MATRIX_RATE * peak, weight_decay=0.05)
                 for some in (matrices[first::side_by_side] for first in range(side_by_side))
+                if some
             ),
         )
         self.peaks = [part.param_groups[0]["lr"] for part in self.parts]

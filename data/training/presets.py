@@ -36,16 +36,19 @@ class Preset:
         target: its shape when done; it trains with half of the layers first.
         draft: its shape.
         steps: optimizer steps of each model.
-        shards, tokens_per_shard: the batch of a step.
+        shards, pieces, tokens_per_piece: the batch of a step, as `Plan` has them.
         workers: processes that draw samples; 0 draws them in the training process.
+        steps_per_chunk: samples of how many steps are drawn together.
     """
 
     target: ModelConfig
     draft: ModelConfig
     steps: dict[str, int]
     shards: int
-    tokens_per_shard: int
+    pieces: int
+    tokens_per_piece: int
     workers: int
+    steps_per_chunk: int
 
     @property
     def half_target(self) -> ModelConfig:
@@ -55,19 +58,23 @@ class Preset:
 
 PRESETS = {
     "cpu": Preset(
-        target=config(128, 256, 14, 4, 2),
+        target=config(128, 256, 16, 4, 2),
         draft=config(96, 256, 2, 4, 2),
-        steps={"target": 4500, "draft": 1600, "moe": 300},
+        steps={"target": 6500, "draft": 2500, "moe": 400},
         shards=2,
-        tokens_per_shard=3072,
+        pieces=1,
+        tokens_per_piece=3072,
         workers=0,
+        steps_per_chunk=32,
     ),
     "gpu": Preset(
-        target=config(192, 512, 16, 6, 3),
-        draft=config(128, 384, 2, 4, 2),
-        steps={"target": 6000, "draft": 3000, "moe": 1500},
+        target=config(160, 384, 20, 6, 2),
+        draft=config(160, 384, 2, 6, 2),
+        steps={"target": 5000, "draft": 3000, "moe": 1200},
         shards=1,
-        tokens_per_shard=98_304,
-        workers=14,
+        pieces=4,
+        tokens_per_piece=32_768,
+        workers=12,
+        steps_per_chunk=4,
     ),
 }

@@ -8,7 +8,7 @@ from random import Random
 import torch
 
 from data.tasks.sample import Conversation
-from data.training.batches import Shard, grouped, shard_of
+from data.training.batches import Packed, Shard, grouped, shard_of
 from data.training.encode import Encoder
 from data.training.loss import logits_of
 from data.training.mixture import sample_of
@@ -16,7 +16,7 @@ from tinyllm.model.qwen3 import Qwen3ForCausalLM
 
 TASKS = ("reading", "tools", "talk", "passkey")
 CONVERSATIONS = 40  # of each task
-ROWS_BUDGET, MAX_LENGTH = 4096, 2048  # tokens
+ROWS_BUDGET, MAX_LENGTH = 16_384, 2048  # tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ class Probe:
     shards: dict[str, list[Shard]]
 
     @classmethod
-    def draw(cls, encoder: Encoder, seed: int = 1) -> Probe:
-        """The same conversations for the same seed."""
+    def draw(cls, encoder: Encoder, device: torch.device | str = "cpu", seed: int = 1) -> Probe:
+        """The same conversations for the same seed, on `device`."""
         shards = {}
         for task in TASKS:
             rng = Random(f"probe {task} {seed}")
@@ -42,23 +42,25 @@ class Probe:
                 encoded = encoder.encode(sample, rng, MAX_LENGTH)
                 encoded.weights[encoded.weights < 1] = 0
                 rows.append(encoded)
-            shards[task] = [shard_of(group) for group in grouped(rows, ROWS_BUDGET)]
+            packed = Packed.of([shard_of(group) for group in grouped(rows, ROWS_BUDGET)])
+            shards[task] = packed.shards(torch.device(device))
         return cls(shards)
 
     @torch.inference_mode()
-    def answers_right(self, model: Qwen3ForCausalLM, device: torch.device) -> dict[str, float]:
+    def answers_right(self, model: Qwen3ForCausalLM) -> dict[str, float]:
         """Share of the held-out answers that come out word for word, by task."""
         result = {}
         for task, shards in self.shards.items():
             right = asked = 0
             for shard in shards:
-                shard = shard.to(device)
-                hit = logits_of(model, shard).argmax(dim=-1) == shard.labels
+                with torch.compiler.set_stance("force_eager"):  # a few passes are no reason to compile
+                    hit = logits_of(model, shard).argmax(dim=-1) == shard.labels
                 first = torch.ones_like(hit)
                 first[1:] = shard.at[1:] != shard.at[:-1] + 1  # an answer is a run of places without a gap
                 answer = first.cumsum(0) - 1
-                wrong = torch.zeros(int(answer[-1]) + 1, device=device).index_add_(0, answer, (~hit).float())
-                right += int((wrong == 0).sum())
-                asked += len(wrong)
+                wrong = torch.zeros_like(answer, dtype=torch.float).index_add_(0, answer, (~hit).float())
+                num_answers = int(answer[-1]) + 1
+                right += int((wrong[:num_answers] == 0).sum())
+                asked += num_answers
             result[task] = round(right / asked, 4)
         return result

@@ -207,7 +207,9 @@ def test_a_question_may_follow_an_opener() -> None:
     assert "Who is the mayor of Velmora?" in asked
     openers = [opener.removesuffix("{question}") for opener in OPENERS["asking"]]
     followed = {text for text in asked if text.startswith(tuple(openers))}
-    assert {text[: -len("who is the mayor of Velmora?")] for text in followed if "who is the mayor" in text} & set(openers)
+    assert {text[: -len("who is the mayor of Velmora?")] for text in followed if "who is the mayor" in text} & set(
+        openers
+    )
     assert len(asked - followed) >= 20
     assert not any("velmora" in text or " i " in text for text in asked)
 
