@@ -14,13 +14,15 @@ import time
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from random import Random
+from typing import Annotated, Any
 
 import torch
 import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs as a script, from anywhere
 
+from data.tasks.sample import Sample
 from data.tokenizer import train_tokenizer
 from data.training.batches import Draw, Plan, Shard, batches
 from data.training.compiled import compile_layers
@@ -39,9 +41,10 @@ from tinyllm.model.tokenizer import Tokenizer
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 NUM_EXPERTS, NUM_EXPERTS_PER_TOK, SPARSE_STEP = 8, 2, 5
-MOE_RATE = 0.25  # of the peak learning rates, as the mixture begins with what the target knows
+MOE_RATE = FURTHER_RATE = 0.25  # of the peak learning rates, for a model that begins with what one knows
+RECORD = "training.json"
 BALANCE = 0.02  # what uneven routing costs
-SAVES = 20  # times a run is measured and saved
+SAVES = 12  # times a run is measured and saved
 SPARE = 0.04  # of the minutes, for saving the model and what no trial shows
 
 
@@ -62,6 +65,7 @@ def main(
     minutes: Annotated[float | None, typer.Option(help="As many steps as fit, by a trial first.", min=0.1)] = None,
     seed: Annotated[int, typer.Option(help="Of the samples and the first weights.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the state that was saved last.")] = False,
+    further: Annotated[bool, typer.Option("--further", help="Train a finished model on, at lower rates.")] = False,
 ) -> None:
     """Train one of the shipped models and write its checkpoint in Hugging Face format.
 
@@ -70,6 +74,8 @@ def main(
         python data/train.py target --device auto
 
         python data/train.py target --resume
+
+        python data/train.py target --further --steps 1000    # after phrases or tools were added, say
 
         python data/train.py draft && python data/train.py moe
 
@@ -93,9 +99,11 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     if resume and not state.is_file():
         raise typer.BadParameter(f"there is no {state} to go on from; leave --resume out", param_hint="--resume")
+    if further and not (folder / RECORD).is_file():
+        raise typer.BadParameter(f"{folder} has no finished model; leave --further out", param_hint="--further")
     if name is not Name.target:
         take_tokenizer(out, folder)
-    elif not resume:
+    elif not (resume or further):
         make_tokenizer(folder, seed)
     encoder = Encoder(Tokenizer(folder))
     probe = Probe.draw(encoder, on)
@@ -115,16 +123,16 @@ def main(
     deadline = math.inf
     if minutes is not None:
         deadline = started + (1 - SPARE) * 60 * minutes
-        trial = start(name, chosen, TRIAL_STEPS, out, seed, on)
-        loss, samples = lesson(name, trial, out, on)
+        trial = start(name, chosen, TRIAL_STEPS, out, seed, on, further)
+        loss, samples = lesson(name, trial, out, on, further)
         a_step = seconds_a_step(trial, lambda: stream(trial, lambda rng, _: samples(rng, 1.0)), loss, on)
         saving = seconds_of(lambda: probe.answers_right(trial.model)) + seconds_of(lambda: trial.save(state))
         steps = max(1, int((deadline - time.perf_counter() - SAVES * saving) / a_step))
         print(f"{a_step * 1000:.0f} ms a step: {steps} steps fit")
-    run = start(name, chosen, steps or chosen.steps[name], out, seed, on)
+    run = start(name, chosen, steps or chosen.steps[name], out, seed, on, further)
     if resume:
         run.restore(state, on)
-    loss, samples = lesson(name, run, out, on)
+    loss, samples = lesson(name, run, out, on, further)
     train(
         run,
         stream(run, samples),
@@ -136,22 +144,28 @@ def main(
         description=name,
         deadline=deadline,
     )
+    earlier = json.loads((folder / RECORD).read_text(encoding="utf-8")) if further else {"runs": [], "log": []}
     save_model(run.model, folder)
     record = {
         "model": name,
-        "preset": preset,
-        "seed": seed,
         "shares": SHARES,
-        "steps": run.steps,
-        "tokens_per_step_at_most": chosen.shards * chosen.pieces * chosen.tokens_per_piece,
         "parameters": sum(weight.numel() for weight in run.model.parameters()),
-        "minutes": round(run.seconds / 60, 1),
-        "device": torch.cuda.get_device_name() if on.type == "cuda" else f"CPU, {chosen.shards} threads",
-        "torch": torch.__version__,
-        "finished": time.strftime("%Y-%m-%d"),
-        "log": run.log,
+        "runs": earlier["runs"]
+        + [
+            {
+                "preset": preset,
+                "seed": seed,
+                "steps": run.steps,
+                "tokens_per_step_at_most": chosen.shards * chosen.pieces * chosen.tokens_per_piece,
+                "minutes": round(run.seconds / 60, 1),
+                "device": torch.cuda.get_device_name() if on.type == "cuda" else f"CPU, {chosen.shards} threads",
+                "torch": torch.__version__,
+                "finished": time.strftime("%Y-%m-%d"),
+            }
+        ],
+        "log": after(earlier["log"], run.log),
     }
-    (folder / "training.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    (folder / RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
     state.unlink(missing_ok=True)
     print(f"wrote {folder}; measure it with: python data/evaluate.py")
 
@@ -173,8 +187,13 @@ def take_tokenizer(out: Path, folder: Path) -> None:
         shutil.copyfile(out / Name.target / file, folder / file)
 
 
-def start(name: Name, preset: Preset, steps: int, out: Path, seed: int, device: torch.device) -> Run:
-    """The model before its first step."""
+def start(
+    name: Name, preset: Preset, steps: int, out: Path, seed: int, device: torch.device, further: bool = False
+) -> Run:
+    """The model before its first step; trained on `further`, the one that is there."""
+    if further:
+        model = load_model(out / name, device=device).requires_grad_(True)
+        return Run(model, steps, peak=FURTHER_RATE, side_by_side=preset.shards)
     if name is Name.target:
         half = new_model(preset.half_target, seed).to(device)
         return Run(half, steps, grow_at=steps // 2, side_by_side=preset.shards)
@@ -184,16 +203,33 @@ def start(name: Name, preset: Preset, steps: int, out: Path, seed: int, device: 
     return Run(mixture.to(device), steps, peak=MOE_RATE, side_by_side=preset.shards)
 
 
-def lesson(name: Name, run: Run, out: Path, device: torch.device) -> tuple[Loss, Draw]:
+def lesson(name: Name, run: Run, out: Path, device: torch.device, further: bool = False) -> tuple[Loss, Draw]:
     """What a model learns from: its loss and its samples. One that is trained already needs no easy start."""
+
+    def hard(rng: Random, _: float) -> Sample:
+        return draw(rng, 1.0)
+
+    samples = hard if further or name is Name.moe else draw
     if name is Name.target:
-        return next_token_loss, draw
+        return next_token_loss, samples
     if name is Name.draft:
         teacher = load_model(out / Name.target, device=device)
         if device.type == "cuda":
             compile_layers(teacher)
-        return distillation_loss(teacher), draw
-    return balanced_loss(run.model, BALANCE), lambda rng, progress: draw(rng, 1.0)
+        return distillation_loss(teacher), samples
+    return balanced_loss(run.model, BALANCE), samples
+
+
+def after(earlier: list[dict[str, Any]], log: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One log of two runs: steps and seconds count on."""
+    if not earlier:
+        return log
+    last = earlier[-1]
+    later = [
+        {**entry, "step": entry["step"] + last["step"], "seconds": round(entry["seconds"] + last["seconds"], 1)}
+        for entry in log
+    ]
+    return earlier + later
 
 
 if __name__ == "__main__":

@@ -14,8 +14,6 @@ from data.training.mixture import COPYING_AT_FIRST, COPYING_ENDS, FULL_DIFFICULT
 from tinyllm.config import ModelConfig
 
 TEMPLATE = Path(__file__).parent / "card_template.md"
-#: What the card quotes of `training.json`.
-RECORDED = ("seed", "steps", "parameters", "minutes", "device", "torch", "preset", "finished")
 CURVE, CARD = "curve.svg", "card.md"
 
 #: Model -> what it is for, and how it came about.
@@ -64,6 +62,17 @@ def thresholds(name: str, lines: Sequence[Line]) -> str:
             measured = f"{line.written(line.values[name])}{between}"
             rows.append((line.measure, measured, line.bar_written(), line.written(line.aim), met, line.note))
     return table(("measure", "measured (95 % interval)", "at least", "aim", "reached", "floor"), rows)
+
+
+def runs(record: Mapping[str, Any]) -> str:
+    """The runs of training one after another, in words."""
+    told = []
+    for run in record["runs"]:
+        batch = f"{run['steps']:,} steps of at most {run['tokens_per_step_at_most']:,} tokens"
+        where = f"{run['device']} (torch {run['torch']}, preset {run['preset']}, seed {run['seed']})"
+        told.append(f"{batch} in {run['minutes']:g} minutes on {where}, finished {run['finished']}")
+    predictions = sum(entry["predictions"] for entry in record["log"])
+    return f"{'; then, `--further`, '.join(told)}; {predictions:,} predictions counted"
 
 
 def shortfalls(name: str, lines: Sequence[Line]) -> str:
@@ -149,7 +158,8 @@ def write_card(folder: Path, figures: Mapping[str, Any], lines: Sequence[Line]) 
         c=config,
         experts=experts,
         kind="Qwen3-MoE" if config.num_experts else "Qwen3 dense",
-        predictions=sum(entry["predictions"] for entry in record["log"]),
+        parameters=record["parameters"],
+        runs=runs(record),
         mixture=", ".join(f"{task} {100 * share:.0f} %" for task, share in record["shares"].items()),
         copying=f"{100 * COPYING_AT_FIRST:.0f} %",
         copying_ends=f"{100 * COPYING_ENDS:.0f} %",
@@ -169,6 +179,5 @@ def write_card(folder: Path, figures: Mapping[str, Any], lines: Sequence[Line]) 
         ),
         own=own_section(figures),
         samples=quotes(figures["samples"]),
-        **{key: record[key] for key in RECORDED},
     )
     (folder / CARD).write_text(card, encoding="utf-8")

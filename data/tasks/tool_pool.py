@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import random
+import re
 import tomllib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from data.world.names import is_held_out, letters, syllables
+from data.world.phrases import PHRASES
 from data.world.schema import RELATIONS, WORDS
 
 POOL: dict[str, Any] = tomllib.loads((Path(__file__).parent / "tools.toml").read_text(encoding="utf-8"))
 MEANINGS = tuple(POOL["meaning"])
 NUMBERS = ("value",)
 #: Share of names in training that are made up. With lists alone a model learns the lists and not to read the prompt.
-OPEN_SHARE = 0.5
+OPEN_SHARE = 0.7
+#: Words of the JSON around every name: to a model that never sees one copied they are no part of a name.
+JSON_WORDS = (
+    "string", "number", "type", "name", "object", "function", "arguments", "parameters", "required", "properties",
+    "description", "call", "tool", "response", "select", "where", "from",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,22 +64,55 @@ def tables(kinds: Sequence[str]) -> str:
     return ", ".join(f"{kind}(name, {', '.join(RELATIONS[kind])})" for kind in kinds)
 
 
+def held_out_names() -> set[str]:
+    """What tools and arguments are called in evaluation only."""
+    found = {entry["name"] for entry in POOL["other"] if entry.get("held_out")}
+    found |= {argument for entry in POOL["other"] if entry.get("held_out") for argument in entry["arguments"]}
+    for entry in POOL["meaning"].values():
+        found.update(entry["held_out"]["names"], *entry["held_out"]["arguments"].values())
+    return found
+
+
+def vocabulary() -> tuple[str, ...]:
+    """The words of all training phrases, in a fixed order."""
+    texts = [POOL["ask"][sort] for sort in POOL["ask"] if sort != "held_out"]
+    texts += [entry["descriptions"] for entry in POOL["meaning"].values()]
+    for phrases in PHRASES.values():
+        for name, table in phrases.items():
+            lists = table if isinstance(table, dict) else {name: table}
+            texts += [lists[key] for key in lists if not key.startswith("held_out_")]
+    return tuple(sorted({word for phrase in chain(*texts) for word in re.findall(r"[a-z]{3,10}", phrase)}))
+
+
+HELD_OUT_NAMES, VOCABULARY = held_out_names(), vocabulary()
+
+
 def open_name(rng: random.Random, taken: Collection[str]) -> str:
-    """A made-up name of one or two words, syllables or letters, not in `taken` and not held out: `fast_archive`."""
+    """A made-up name of one to three parts, not in `taken` and not held out: `fast_archive`."""
     while True:
-        name = "_".join(open_part(rng) for _ in range(rng.choice((1, 2, 2))))
-        if name not in taken and not is_held_out(name):
+        name = rng.choice("___-").join(open_part(rng) for _ in range(rng.choice((1, 1, 2, 2, 2, 3))))
+        if name not in taken and name not in HELD_OUT_NAMES and not is_held_out(name):
             return name
 
 
 def open_part(rng: random.Random) -> str:
-    """A part of a made-up name."""
-    kind = rng.randrange(6)
+    """A part of a made-up name: a word, a piece of one, syllables or letters.
+
+    Of every sort, as a model copies only what it has seen copied: with few words it wrote `query_type` for
+    `query_string`.
+    """
+    kind = rng.randrange(9)
     if kind < 2:
         return str(rng.choice(POOL["words"]))
-    if kind == 2:
-        return rng.choice(WORDS).lower().replace(" ", "_")
-    return letters(rng) if kind == 3 else syllables(rng, 1, 3).lower()
+    if kind < 4:
+        return rng.choice(VOCABULARY)
+    if kind == 4:
+        return rng.choice((rng.choice(JSON_WORDS), rng.choice(WORDS).lower().replace(" ", "_")))
+    if kind < 7:
+        word = rng.choice(VOCABULARY)
+        start = rng.randrange(len(word) - 1)
+        return word[start : start + rng.randint(2, 6)]
+    return letters(rng) if kind == 7 else syllables(rng, 1, 3).lower()
 
 
 def draw_name(rng: random.Random, names: Sequence[str], taken: Collection[str], held_out: bool) -> str:

@@ -324,10 +324,11 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder.mkdir()
         train_tokenizer(islice(texts(0), 1500), folder, 2048)
         save_model(random_model(config), folder)
-        record = {
-            "model": name, "preset": "cpu", "shares": {"reading": 1.0}, "seed": 0, "steps": 50, "parameters": 1,
-            "minutes": 0.1, "device": "CPU", "torch": torch.__version__, "finished": "2026-01-01", "log": log,
+        run = {
+            "preset": "cpu", "seed": 0, "steps": 50, "tokens_per_step_at_most": 9000, "minutes": 0.1, "device": "CPU",
+            "torch": torch.__version__, "finished": "2026-01-01",
         }  # fmt: skip
+        record = {"model": name, "shares": {"reading": 1.0}, "parameters": 1, "runs": [run], "log": log}
         (folder / "training.json").write_text(json.dumps(record))
     return root
 
