@@ -172,8 +172,8 @@ plots.rope_scores({f"query at {p}": score_by_distance(p) for p in (60, 600)})
 # %% [markdown]
 # ### Grouped-query attention
 #
-# There are Hq query heads but only Hkv key/value heads: a group of query heads shares one. That halves what must be kept
-# of each token here, and in larger models it keeps an eighth.
+# There are Hq query heads but only Hkv key/value heads: a group of query heads shares one. Of what would have to be
+# kept of each token, that leaves a third here, and an eighth in larger models.
 
 # %%
 plots.gqa_heads(Hq, Hkv)
@@ -400,7 +400,7 @@ def engine_rate(num_requests):
 #
 # <details><summary>Answer</summary>
 #
-# 2 x L x Hkv x D x 4 bytes = 2 x 14 x 2 x 32 x 4 = 7,168 bytes.
+# 2 x L x Hkv x D x 4 bytes = 2 x 20 x 2 x 32 x 4 = 10,240 bytes.
 #
 # </details>
 

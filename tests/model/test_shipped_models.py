@@ -31,6 +31,9 @@ def say(llm: LLM, *questions: str) -> str:
         ("What is a token?", ["piece of text"]),
         ("What is a block table?", ["block", "sequence"]),
         ("Where is Brinmouth?", ["west coast"]),
+        ("What is the capital of France?", ["Paris"]),
+        ("What is the opposite of hot?", ["cold"]),
+        ("What does a fox eat?", ["mice"]),
         ("Tell me a story about a fox.", ["fox"]),
     ],
 )
