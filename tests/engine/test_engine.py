@@ -6,7 +6,7 @@ import random
 
 import pytest
 import torch
-from support.models import VOCAB, dense_greedy, drain, make_engine, tiny_model
+from support.models import VOCAB, assert_no_block_lost, dense_greedy, drain, make_engine, tiny_model
 
 from tinyllm.config import SamplingParams
 from tinyllm.engine.engine import LLMEngine
@@ -29,14 +29,6 @@ def run(
         engine.add_request(prompt, params, str(i))
     outputs = drain(engine)
     return [outputs[str(i)] for i in range(len(prompts))]
-
-
-def assert_no_block_lost(engine: LLMEngine) -> None:
-    """With every request gone only the prefix cache may own blocks, and all of them can be evicted."""
-    assert not engine.kv.tables
-    if engine.kv.prefix_cache:
-        engine.kv.prefix_cache.evict(engine.kv.num_blocks)
-    assert engine.kv.num_free == engine.kv.num_blocks
 
 
 @pytest.fixture(scope="module")

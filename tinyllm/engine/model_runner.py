@@ -23,7 +23,7 @@ class Runner(ABC):
         """Compute the scheduled tokens.
 
         Returns:
-            [n, V] float32: the logits after the last token of each request that `finishes_known_tokens`, in order.
+            [n, V] float32: the logits after the last known token of each that `finishes_known_tokens`, in order.
         """
 
 
@@ -41,7 +41,8 @@ class ModelRunner(Runner):
         input_ids, positions, metadata = build_batch(scheduled, self.kv, self.model.head_weight.device)
         hidden = self.model(input_ids, positions, self.backend.plan(metadata, self.kv.storage))
         finished = torch.tensor([item.finishes_known_tokens for item in scheduled], device=hidden.device)
-        last_tokens = metadata.query_start_loc[1:][finished].long() - 1
+        num_drafts = torch.tensor([item.num_draft_tokens for item in scheduled], device=hidden.device)
+        last_tokens = (metadata.query_start_loc[1:].long() - 1 - num_drafts)[finished]
         return self.model.compute_logits(hidden[last_tokens])
 
 
@@ -74,7 +75,7 @@ def build_batch(
         request = item.request
         start = request.num_computed_tokens
         stop = start + item.num_tokens
-        input_ids += request.token_ids[start:stop]
+        input_ids += [*request.token_ids, *request.draft_token_ids][start:stop]
         positions += range(start, stop)
         slot_mapping += item.slots
         query_start_loc.append(len(input_ids))
