@@ -7,7 +7,7 @@ closer than `NEAR_TIE`, either may be taken, and the comparison of that prompt e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from random import Random
 
 import pytest
@@ -57,7 +57,7 @@ class Parity:
     def __init__(self, count: int) -> None:
         self.llm = LLM(num_blocks=1)
         self.prompts = [draw_prompt(self.llm.tokenizer, number) for number in range(count)]
-        self.longest = max(map(len, self.prompts)) + SIXTEEN.max_tokens
+        self.by_length = sorted(range(count), key=lambda i: len(self.prompts[i]))
         self.expected: list[list[int]] = []
         reference = theirs(shipped_checkpoint())
         for prompt, output in zip(self.prompts, self.outputs(self.prompts), strict=True):
@@ -79,11 +79,13 @@ class Parity:
         assert_no_block_lost(self.llm.engine)
         return [result.outputs[0].token_ids for result in results]
 
-    def check(self, only: slice = slice(None), times: int = 1, **options: int) -> None:
-        """Hold an engine with these options to what is expected of some of the prompts."""
-        outputs = self.outputs(self.prompts[only], times, **options)
-        for prompt, agreed, output in zip(self.prompts[only], self.expected[only], outputs, strict=True):
-            assert list(output[: len(agreed)]) == agreed, f"{self.llm.tokenizer.decode(prompt)!r} under {options}"
+    def check(self, only: Sequence[int] | None = None, times: int = 1, **options: int) -> None:
+        """Hold an engine with these options to what is expected of the prompts, or of some of them."""
+        chosen = range(len(self.prompts)) if only is None else only
+        outputs = self.outputs([self.prompts[i] for i in chosen], times, **options)
+        for i, output in zip(chosen, outputs, strict=True):
+            agreed = self.expected[i]
+            assert list(output[: len(agreed)]) == agreed, f"{self.llm.tokenizer.decode(self.prompts[i])!r}: {options}"
 
     def count(self, what: str) -> int:
         """A number of the last engine's step records, summed up."""
@@ -124,18 +126,21 @@ def test_the_same_tokens_whatever_the_batch(parity: Parity, options: dict[str, i
 
 def test_the_same_tokens_one_at_a_time(parity: Parity) -> None:
     """A step for every token of every prompt: some of the shortest must do."""
-    shortest = sorted(range(len(parity.prompts)), key=lambda i: len(parity.prompts[i]))[: len(parity.prompts) // 6]
-    for i in shortest:
-        parity.check(slice(i, i + 1), max_num_batched_tokens=1)
+    parity.check(parity.by_length[: len(parity.prompts) // 6], max_num_batched_tokens=1)
 
 
-def test_the_same_tokens_under_preemption(parity: Parity) -> None:
-    """The pool holds the longest request and little more."""
-    parity.check(block_size=4, num_blocks=-(-parity.longest // 4) + 2)
-    assert parity.count("num_preempted") > len(parity.prompts) // 12
+@pytest.mark.parametrize("prefix_caching", [True, False], ids=["prefix cache", "no prefix cache"])
+def test_the_same_tokens_under_preemption(parity: Parity, prefix_caching: bool) -> None:
+    """Short prompts, each four times, in a pool for little more than one: their outputs outgrow what is free."""
+    shortest = parity.by_length[: len(parity.prompts) // 4] * 4
+    num_blocks = (len(parity.prompts[shortest[-1]]) + SIXTEEN.max_tokens) // 4 + 4
+    parity.check(shortest, block_size=4, num_blocks=num_blocks, enable_prefix_caching=prefix_caching)
+    num_preempted = parity.count("num_preempted")
+    print(f"{num_preempted} preemptions of {len(shortest)} requests")
+    assert num_preempted >= len(shortest) // 8
 
 
 def test_the_same_tokens_when_a_prompt_comes_again(parity: Parity) -> None:
     """All of it but the end is in the prefix cache then."""
-    parity.check(slice(0, len(parity.prompts), 3), times=2)
+    parity.check(range(0, len(parity.prompts), 3), times=2)
     assert parity.count("num_prefix_tokens_hit") > parity.count("num_admitted_tokens") // 3
