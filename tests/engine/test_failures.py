@@ -7,13 +7,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.models import VOCAB, make_engine, tiny_model
+from support.models import VOCAB, assert_no_block_lost, make_engine, tiny_model
 from torch import Tensor
 
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.request import RequestOutput
 from tinyllm.errors import GenerationError
+from tinyllm.kv_cache.storage import PagedKVCache
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
+from tinyllm.parts import resolve
 from tinyllm.sampling_params import SamplingParams
 
 POISON = VOCAB - 1
@@ -65,9 +67,7 @@ def test_nan_ends_one_request_and_no_other(num_blocks: int, temperature: float) 
         with pytest.raises(GenerationError, match=f"bad {name} failed: the logits hold NaN"):
             _ = failed.text
     assert [output.token_ids for output in outputs["bad at once"].outputs] == [(), ()]
-    assert engine.kv.prefix_cache is not None
-    engine.kv.prefix_cache.evict(engine.kv.num_blocks)
-    assert engine.kv.num_free == engine.kv.num_blocks
+    assert_no_block_lost(engine)
 
 
 def test_a_prompt_that_failed_is_not_cached() -> None:
@@ -75,6 +75,31 @@ def test_a_prompt_that_failed_is_not_cached() -> None:
     engine.add_request([POISON] * 20, SamplingParams(), "bad")
     run(engine)
     assert engine.kv.num_free == engine.kv.num_blocks
+
+
+class LosesFarPositions(PagedKVCache):
+    """A learner's storage that reads rubbish beyond the 20th position of a context."""
+
+    def gather(self, layer: int, slots: Tensor) -> tuple[Tensor, Tensor]:
+        k, v = super().gather(layer, slots)
+        far = torch.arange(slots.shape[-1])[:, None, None] >= 20
+        return k.masked_fill(far, torch.nan), v.masked_fill(far, torch.nan)
+
+
+def test_a_broken_part_fails_the_requests_that_need_it_and_no_other() -> None:
+    params = SamplingParams(max_tokens=4)
+    prompts = {"short": [1, 2, 3], "long at once": [1] * 25, "long later": [2] * 18, "short too": [4]}
+    engine = make_engine(MODEL, resolve({"PagedKVCache": LosesFarPositions}))
+    for name, prompt in prompts.items():
+        engine.add_request(prompt, params, name)
+    outputs = {name: output.outputs[0] for name, output in run(engine).items()}
+    assert {name: len(output.token_ids) for name, output in outputs.items() if not output.error} == {
+        "short": 4,
+        "short too": 4,
+    }
+    assert [len(outputs[name].token_ids) for name in ("long at once", "long later")] == [0, 3]
+    assert "attention or the model computed nonsense" in outputs["long later"].error
+    assert_no_block_lost(engine)
 
 
 def test_what_came_before_the_failure_is_kept() -> None:

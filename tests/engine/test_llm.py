@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-import torch
+from support.oracle import NEAR_TIE, choices, theirs
+from transformers import PreTrainedModel
 
 from tinyllm import LLM, SamplingParams
 from tinyllm.errors import CheckpointError, RequestError
 from tinyllm.paths import shipped_checkpoint
 
 pytestmark = pytest.mark.needs("checkpoint")
-
-#: Two logits closer than this may swap places with the order of float32 additions.
-NEAR_TIE = 1e-4
 
 OPENINGS = ["The town of", "A recipe for", "Once", "She", "The company", "In the", "My name is", "What is", "He", "Two"]
 PROMPTS = [
@@ -29,32 +26,20 @@ def llm() -> LLM:
 
 
 @pytest.fixture(scope="module")
-def reference() -> Any:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(shipped_checkpoint(), dtype=torch.float32).eval()
+def reference() -> PreTrainedModel:
+    return theirs(shipped_checkpoint())
 
 
-def choices(reference: Any, prompt: Sequence[int], output: Sequence[int]) -> Iterator[tuple[int, float]]:
-    """What transformers takes after the prompt and after each token of `output`, with the gap to its second choice.
-
-    One pass for all of them: up to the first token that differs, these are its own greedy steps.
-    """
-    logits = reference(torch.tensor([[*prompt, *output]])).logits[0, len(prompt) - 1 : -1].float()
-    best = logits.topk(2)
-    return zip(best.indices[:, 0].tolist(), (best.values[:, 0] - best.values[:, 1]).tolist(), strict=True)
-
-
-def test_greedy_continuations_equal_those_of_transformers(llm: LLM, reference: Any) -> None:
+def test_greedy_continuations_equal_those_of_transformers(llm: LLM, reference: PreTrainedModel) -> None:
     assert len(PROMPTS) == 50
     prompts = [llm.tokenizer.encode(text) for text in PROMPTS]
     outputs = llm.generate(prompts, SamplingParams(max_tokens=40, ignore_eos=True))
     near_ties = 0
     for prompt, output in zip(prompts, outputs, strict=True):
         tokens = output.outputs[0].token_ids
-        for ours, (theirs, gap) in zip(tokens, choices(reference, prompt, tokens), strict=True):
-            if ours != theirs:
-                assert gap < NEAR_TIE, f"{llm.tokenizer.decode(prompt)!r}: {ours} where transformers takes {theirs}"
+        for ours, (taken, gap) in zip(tokens, choices(reference, prompt, tokens), strict=True):
+            if ours != taken:
+                assert gap < NEAR_TIE, f"{llm.tokenizer.decode(prompt)!r}: {ours} where transformers takes {taken}"
                 near_ties += 1
                 break  # from here on the two continue different texts
     print(f"50 prompts x 40 tokens: {near_ties} ended at a near-tie (gap below {NEAR_TIE})")

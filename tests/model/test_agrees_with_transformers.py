@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from support.checkpoints import random_model, small_config, small_sparse_config
+from support.oracle import theirs
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen3MoeForCausalLM
+from transformers import Qwen3MoeForCausalLM
 
 from tinyllm.config import ModelConfig
 from tinyllm.model.attention import causal_attend
@@ -18,10 +19,6 @@ from tinyllm.model.qwen3 import Qwen3ForCausalLM
 from tinyllm.paths import shipped_checkpoint
 
 TOLERANCE = 1e-5  # of the largest logit, in float32: transformers differs from itself by as much
-
-
-def theirs(folder: Path) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 def our_logits(model: Qwen3ForCausalLM, rows: Tensor) -> Tensor:

@@ -64,6 +64,14 @@ def drain(engine: LLMEngine) -> dict[str, tuple[tuple[int, ...], ...]]:
     return outputs
 
 
+def assert_no_block_lost(engine: LLMEngine) -> None:
+    """With every request gone only the prefix cache may own blocks, and all of them can be evicted."""
+    assert not engine.kv.tables
+    if engine.kv.prefix_cache:
+        engine.kv.prefix_cache.evict(engine.kv.num_blocks)
+    assert engine.kv.num_free == engine.kv.num_blocks
+
+
 def dense_logits(model: Qwen3ForCausalLM, token_ids: Sequence[int]) -> Tensor:
     """[T, V]: the logits after every token, from the dense cache in one shot."""
     step = DenseKVCache(model.config, 1, max_len=len(token_ids)).step([len(token_ids)])

@@ -147,7 +147,7 @@ class LLMEngine:
         rows: list[int] = []
         for item in scheduled:
             ready = item.finishes_known_tokens
-            item.request.num_computed_tokens += item.num_tokens
+            item.request.num_computed_tokens += item.num_known_tokens
             if not ready:
                 continue
             row = rows[-1] + 1 if rows else 0
@@ -185,6 +185,7 @@ class LLMEngine:
         if request.num_output_tokens == 0 and request.index == 0:
             self.kv.remember(request.request_id, request.token_ids)  # the prompt, now that its logits are known good
         request.token_ids.append(sampled.token_id)
+        request.draft_token_ids = []
         request.metrics.token_times.append(now)
         if sampled.logprobs:
             request.logprobs.append(sampled.logprobs)

@@ -78,6 +78,7 @@ class Intake:
             text=OutputText(self.tokenizer.decode, request.params.stop),
             logprobs=[],
             num_siblings_to_fork=0,
+            draft_token_ids=[],
         )
 
     def _check_length(self, token_ids: Sequence[int]) -> None:

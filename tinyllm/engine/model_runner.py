@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ class Runner(ABC):
         """Compute the scheduled tokens.
 
         Returns:
-            [n, V] float32: the logits after the last token of each request that `finishes_known_tokens`, in order.
+            [n, V] float32: the logits after the last known token of each that `finishes_known_tokens`, in order.
         """
 
 
@@ -40,8 +41,7 @@ class ModelRunner(Runner):
         """See `Runner.execute`."""
         input_ids, positions, metadata = build_batch(scheduled, self.kv, self.model.head_weight.device)
         hidden = self.model(input_ids, positions, self.backend.plan(metadata, self.kv.storage))
-        finished = torch.tensor([item.finishes_known_tokens for item in scheduled], device=hidden.device)
-        last_tokens = metadata.query_start_loc[1:][finished].long() - 1
+        last_tokens = torch.tensor(last_known_tokens(scheduled), dtype=torch.int64, device=hidden.device)
         return self.model.compute_logits(hidden[last_tokens])
 
 
@@ -54,6 +54,13 @@ class DryRunner(Runner):
     def execute(self, scheduled: Sequence[ScheduledRequest]) -> Tensor:
         """See `Runner.execute`."""
         return torch.zeros(sum(item.finishes_known_tokens for item in scheduled), self.vocab_size)
+
+
+def last_known_tokens(scheduled: Sequence[ScheduledRequest]) -> list[int]:
+    """Where in the flattened batch the last known token is of each request that `finishes_known_tokens`."""
+    stops = accumulate(item.num_tokens for item in scheduled)
+    items = zip(scheduled, stops, strict=True)
+    return [stop - item.num_draft_tokens - 1 for item, stop in items if item.finishes_known_tokens]
 
 
 def build_batch(
@@ -75,6 +82,7 @@ def build_batch(
         start = request.num_computed_tokens
         stop = start + item.num_tokens
         input_ids += request.token_ids[start:stop]
+        input_ids += request.draft_token_ids[: item.num_draft_tokens]
         positions += range(start, stop)
         slot_mapping += item.slots
         query_start_loc.append(len(input_ids))

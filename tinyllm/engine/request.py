@@ -35,6 +35,9 @@ class Request:
         end_token_ids: tokens that end this request's output.
         num_computed_tokens: tokens whose K and V are in the cache.
         num_siblings_to_fork: continuations that will be forked off when the prompt is computed.
+        draft_token_ids: guesses at the tokens that follow, at most as many as the request may still generate. A step
+            computes them beside the last known token where there is room; whoever verifies them moves those that are
+            right to `token_ids` and counts them as computed. With the next token the rest is void.
         on_delta: called with what each step adds, where someone listens.
     """
 
@@ -49,6 +52,7 @@ class Request:
     end_token_ids: frozenset[int] = frozenset()
     num_computed_tokens: int = 0
     num_siblings_to_fork: int = 0
+    draft_token_ids: list[int] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     error: str = ""
     logprobs: list[TokenLogprobs] = field(default_factory=list)

@@ -13,7 +13,7 @@ from tinyllm.kv_cache.manager import KVCacheManager
 
 @dataclass(frozen=True, slots=True)
 class ScheduledRequest:
-    """A request's share of a step: its next `len(slots)` uncomputed tokens, and where their K and V go."""
+    """A request's share of a step: its next `len(slots)` tokens, known ones first, and where their K and V go."""
 
     request: Request
     slots: list[int]
@@ -24,9 +24,19 @@ class ScheduledRequest:
         return len(self.slots)
 
     @property
+    def num_known_tokens(self) -> int:
+        """Those of them that are known, from prompt or output. The rest are drafts."""
+        return min(self.num_tokens, self.request.num_uncomputed_tokens)
+
+    @property
+    def num_draft_tokens(self) -> int:
+        """Those of them that are guesses; see `Request.draft_token_ids`."""
+        return self.num_tokens - self.num_known_tokens
+
+    @property
     def finishes_known_tokens(self) -> bool:
         """Whether no known token is left after this step, so that the last one's logits give a new token."""
-        return self.num_tokens == self.request.num_uncomputed_tokens
+        return self.num_known_tokens == self.request.num_uncomputed_tokens
 
 
 class Scheduler:
@@ -34,7 +44,10 @@ class Scheduler:
 
     Each request has tokens still to compute; a step has a token budget. Running requests are served before waiting
     ones, both in order of arrival. When the pool is full the latest arrival loses its blocks and is computed again
-    later (preemption by recompute); in such a step nobody new is admitted.
+    later (preemption by recompute); in such a step nobody new is admitted. Drafts get what budget and blocks are left
+    once all known tokens are served: no request waits for another one's guesses.
+
+    Invariant: `running`, then `waiting`, list all requests in order of arrival, continuations of a prompt together.
     """
 
     def __init__(self, config: EngineConfig, kv: KVCacheManager) -> None:
@@ -58,17 +71,18 @@ class Scheduler:
         Returns:
             The scheduled requests, and those that were preempted to make room for them.
         """
+        self._take_back_unused_slots()
         scheduled, preempted = self._schedule_running()
         if not preempted:
-            budget = self.config.max_num_batched_tokens - sum(item.num_tokens for item in scheduled)
-            scheduled += self._admit_waiting(budget)
+            scheduled += self._admit_waiting(self._budget_after(scheduled))
+            self._add_drafts(scheduled, self._budget_after(scheduled))
         return scheduled, preempted
 
     def fork(self, parent: Request, children: Iterable[Request]) -> None:
-        """Let continuations of a running request run too, on its blocks."""
-        for child in children:
+        """Let continuations of a running request run too, on its blocks; they arrived when it did."""
+        for place, child in enumerate(children, self.running.index(parent) + 1):
             self.kv.fork(parent.request_id, child.request_id)
-            self.running.append(child)
+            self.running.insert(place, child)
 
     def finish(self, request: Request) -> None:
         """Take a request out, wherever it is, and free its blocks."""
@@ -77,6 +91,20 @@ class Scheduler:
             self.kv.free(request.request_id)
         else:
             self.waiting.remove(request)
+
+    def _budget_after(self, scheduled: Iterable[ScheduledRequest]) -> int:
+        """Tokens that the step may still compute."""
+        return self.config.max_num_batched_tokens - sum(item.num_tokens for item in scheduled)
+
+    def _take_back_unused_slots(self) -> None:
+        """Leave every table with the slots of computed tokens only, and every request with a token to compute.
+
+        The last step may have given a table more: for drafts that were rejected, or for any token if it was
+        interrupted, after which a request may also lack the token that its last logits were for.
+        """
+        for request in self.running:
+            request.num_computed_tokens = min(request.num_computed_tokens, len(request.token_ids) - 1)
+            self.kv.truncate(request.request_id, request.num_computed_tokens)
 
     def _schedule_running(self) -> tuple[list[ScheduledRequest], list[Request]]:
         """Give each running request its tokens, preempting from the end of the list while the pool is too full."""
@@ -109,7 +137,8 @@ class Scheduler:
         while budget > 0 and self.waiting:
             request = self.waiting[0]
             seats = 1 + request.num_siblings_to_fork
-            if len(self.running) + seats > max(self.config.max_num_seqs, seats):
+            taken = sum(1 + other.num_siblings_to_fork for other in self.running)
+            if taken + seats > max(self.config.max_num_seqs, seats):
                 break
             num_cached = self.kv.start(request.request_id, request.token_ids)
             if num_cached is None:
@@ -124,3 +153,12 @@ class Scheduler:
             scheduled.append(ScheduledRequest(request, slots))
             budget -= num_tokens
         return scheduled
+
+    def _add_drafts(self, scheduled: Iterable[ScheduledRequest], budget: int) -> None:
+        """Give drafts the slots after their request's last known token, in order, while budget and pool have room."""
+        for item in scheduled:
+            num_drafts = min(len(item.request.draft_token_ids), budget) if item.finishes_known_tokens else 0
+            slots = self.kv.append(item.request.request_id, num_drafts) if num_drafts else None
+            if slots:
+                item.slots.extend(slots)
+                budget -= num_drafts

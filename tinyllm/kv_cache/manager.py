@@ -84,6 +84,20 @@ class KVCacheManager:
         self._check_slots(slots, num_tokens)
         return slots
 
+    def truncate(self, request_id: str, num_tokens: int) -> None:
+        """Forget a request's tokens after the first `num_tokens`; blocks that held only those are given up.
+
+        What another owner still sees of them stays as it is: the next `append` copies a shared last block.
+        """
+        table = self.table(request_id)
+        if table.num_tokens <= num_tokens:
+            return
+        num_kept = -(-num_tokens // self.block_size)
+        kept, dropped = table.block_ids[:num_kept], table.block_ids[num_kept:]
+        self.tables[request_id] = self.parts["BlockTable"](self.allocator, self.block_size, kept, num_tokens)
+        for block_id in reversed(dropped):
+            self.allocator.free(block_id)
+
     def fork(self, parent_id: str, child_id: str) -> None:
         """Give a new request the tokens of another, sharing all blocks."""
         self.tables[child_id] = self.copy_on_write.fork(self.table(parent_id))
