@@ -12,11 +12,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tinyllm.config import ModelConfig, read_json
-from tinyllm.errors import CheckpointError
+from tinyllm.errors import CheckpointError, OptionError
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+#: The dtypes that a model is run in, by name.
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 # One matrix here, several in the file: their rows stand one below the other, in this order.
 FUSED = {
@@ -31,21 +33,24 @@ STACKED = {
 
 
 def load_model(
-    folder: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    folder: str | Path, dtype: str | torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ) -> Qwen3ForCausalLM:
     """Build the model a checkpoint folder describes and fill it with its weights, ready for inference.
 
     Args:
         folder: holds `config.json` and `model.safetensors`, or shards and `model.safetensors.index.json`.
-        dtype: what the weights are converted to.
+        dtype: what the weights are converted to; see `resolve_dtype`.
         device: where they are put.
 
     Raises:
         CheckpointError: a file is missing or damaged, a tensor is missing, unknown or of the wrong shape,
             or the architecture is another.
+        OptionError: the dtype is unknown, or torch sees no such device.
     """
+    check_cuda(device)
     folder = Path(folder)
     config = ModelConfig.from_pretrained(folder)
+    dtype = resolve_dtype(dtype, config.dtype, device)
     tensors = read_tensors(folder)
     check_tensors(tensors, config, folder)
     with torch.device("meta"):  # shapes only: the weights below are the first memory that is taken
@@ -58,6 +63,43 @@ def load_model(
     }
     model.load_state_dict(state, assign=True)
     return model.requires_grad_(False).eval()
+
+
+def resolve_dtype(dtype: str | torch.dtype, stored: str, device: str | torch.device) -> torch.dtype:
+    """The dtype that weights, activations and the KV cache have.
+
+    Args:
+        dtype: "float32", "bfloat16", "float16", "auto", or torch's own. "auto" is what the weights are stored in on
+            CUDA, and float32 elsewhere: most CPUs compute slowly in 16 bits.
+        stored: the dtype that the checkpoint's config names.
+
+    Raises:
+        OptionError: the name is unknown, or "auto" leads to a dtype that no model is run in.
+    """
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    names = ", ".join(f'"{name}"' for name in DTYPES)
+    if dtype == "auto":
+        chosen = stored if torch.device(device).type == "cuda" else "float32"
+        if chosen not in DTYPES:
+            raise OptionError(f"the weights are stored in {stored}, in which no model is run; give dtype {names}")
+        return DTYPES[chosen]
+    if dtype not in DTYPES:
+        raise OptionError(f'the dtype is {dtype!r}; give "auto", {names}')
+    return DTYPES[dtype]
+
+
+def check_cuda(device: str | torch.device) -> None:
+    """Check that a CUDA device can be had if one is asked for.
+
+    Raises:
+        OptionError: torch sees none.
+    """
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise OptionError(
+            f"the device is {device}, but torch sees no NVIDIA GPU; `tinyllm doctor` says why. The CPU does all the "
+            'same: device="cpu"'
+        )
 
 
 def save_model(model: Qwen3ForCausalLM, folder: str | Path) -> None:
