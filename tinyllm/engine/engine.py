@@ -10,6 +10,7 @@ import torch
 from tinyllm.config import EngineConfig, ModelConfig
 from tinyllm.engine.attention import AttentionBackend
 from tinyllm.engine.attention_triton import attention_backend
+from tinyllm.engine.cuda_graphs import decode_graphs
 from tinyllm.engine.intake import Intake
 from tinyllm.engine.metrics import StepRecord
 from tinyllm.engine.model_runner import ModelRunner, Runner
@@ -61,7 +62,7 @@ class LLMEngine:
             self.kv = KVCacheManager(model.config, config, parts, weight.dtype, weight.device)
         self.intake = Intake(tokenizer, model.config, config)
         self.scheduler = Scheduler(config, self.kv)
-        self.runner = runner or ModelRunner(model, self.kv, backend)
+        self.runner = runner or self._model_runner(model, backend)
         self.step_records: list[StepRecord] = []
         self._groups: dict[str, list[Request]] = {}
         self._deltas: list[tuple[Callable[[OutputDelta], None], OutputDelta]] = []
@@ -151,6 +152,15 @@ class LLMEngine:
         return finished
 
     # ------------------------------------------------------------ inside
+
+    def _model_runner(self, model: Qwen3ForCausalLM, backend: AttentionBackend) -> ModelRunner:
+        """The model's own runner, with CUDA graphs as large as a step can be."""
+        graphs = None
+        if not self.config.enforce_eager:
+            max_batch = min(self.config.max_num_seqs, self.config.max_num_batched_tokens)
+            max_blocks = -(-self.max_model_len // self.config.block_size)
+            graphs = decode_graphs(model, self.kv, backend, max_batch, max_blocks)
+        return ModelRunner(model, self.kv, backend, graphs)
 
     def _compute(self, scheduled: Sequence[ScheduledRequest]) -> list[RequestOutput]:
         """Run the model, note what is computed, sample, and collect what is finished."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from tinyllm.engine.attention import AttentionBackend
+from tinyllm.engine.cuda_graphs import DecodeGraphs
 from tinyllm.engine.metadata import AttentionMetadata
 from tinyllm.engine.scheduler import ScheduledRequest
 from tinyllm.kv_cache.manager import KVCacheManager
@@ -28,21 +30,32 @@ class Runner(ABC):
 
 
 class ModelRunner(Runner):
-    """Runs the model over the paged cache."""
+    """Runs the model over the paged cache: decode steps as CUDA graphs where there are any, all others eagerly."""
 
-    def __init__(self, model: Qwen3ForCausalLM, kv: KVCacheManager, backend: AttentionBackend) -> None:
+    def __init__(
+        self,
+        model: Qwen3ForCausalLM,
+        kv: KVCacheManager,
+        backend: AttentionBackend,
+        graphs: DecodeGraphs | None = None,
+    ) -> None:
         self.model = model
         self.kv = kv
         self.backend = backend
+        self.graphs = graphs
 
     @torch.inference_mode()
     def execute(self, scheduled: Sequence[ScheduledRequest]) -> Tensor:
         """See `Runner.execute`."""
-        input_ids, positions, metadata = build_batch(scheduled, self.kv, self.model.head_weight.device)
-        hidden = self.model(input_ids, positions, self.backend.plan(metadata, self.kv.storage))
-        finished = torch.tensor([item.finishes_known_tokens for item in scheduled], device=hidden.device)
-        last_tokens = metadata.query_start_loc[1:][finished].long() - 1
-        return self.model.compute_logits(hidden[last_tokens])
+        ends = accumulate(item.num_tokens for item in scheduled)
+        last_tokens = [end - 1 for end, item in zip(ends, scheduled, strict=True) if item.finishes_known_tokens]
+        rows = torch.tensor(last_tokens, dtype=torch.int64, device=self.model.head_weight.device)
+        if self.graphs is not None and self.graphs.takes(scheduled):
+            hidden = self.graphs.run(*build_batch(scheduled, self.kv, torch.device("cpu")))
+        else:
+            input_ids, positions, metadata = build_batch(scheduled, self.kv, self.model.head_weight.device)
+            hidden = self.model(input_ids, positions, self.backend.plan(metadata, self.kv.storage))
+        return self.model.compute_logits(hidden[rows])
 
 
 class DryRunner(Runner):
