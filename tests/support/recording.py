@@ -87,7 +87,7 @@ class CapturableAttention(AttentionBackend):
             gathered = (torch.where(inside[..., None, None], pool[layer][slots], 0) for pool in (cache.k, cache.v))
             keys, values = (x.repeat_interleave(q.shape[1] // k.shape[1], 2) for x in gathered)
             scores = torch.einsum("bhd,bshd->bhs", q, keys) * q.shape[-1] ** -0.5
-            weights = scores.masked_fill(~inside[:, None], -1e30).softmax(-1)
+            weights = scores.masked_fill(~inside[:, None], torch.finfo(q.dtype).min).softmax(-1)
             return torch.einsum("bhs,bshd->bhd", weights, values)  # zeros where a context is empty
 
         return attend
