@@ -110,16 +110,21 @@ def save_model(model: Qwen3ForCausalLM, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     dtype = getattr(torch, model.config.dtype)
+    tensors = {name: piece.to("cpu", dtype).contiguous() for name, piece in checkpoint_tensors(model).items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(model.config.to_hf(), indent=2) + "\n", encoding="utf-8")
+
+
+def checkpoint_tensors(model: Qwen3ForCausalLM) -> dict[str, Tensor]:
+    """The weights under the names, and in the pieces, that a checkpoint has: views of the model's own."""
     shapes = checkpoint_shapes(model.config)
     tensors: dict[str, Tensor] = {}
     for name, weight in model.state_dict().items():
         parts = checkpoint_names(name, model.config)
         rows = [shapes[part][0] for part in parts]
         weight = weight.flatten(0, -2) if weight.dim() == 3 else weight  # a stack of matrices: one below the other
-        for part, piece in zip(parts, weight.to(device="cpu", dtype=dtype).split(rows), strict=True):
-            tensors[part] = piece.contiguous()
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(model.config.to_hf(), indent=2) + "\n", encoding="utf-8")
+        tensors |= zip(parts, weight.split(rows), strict=True)
+    return tensors
 
 
 def checkpoint_names(name: str, config: ModelConfig) -> list[str]:
