@@ -61,12 +61,13 @@ def test_a_batch_is_padded_to_the_next_size(batch_and_largest: tuple[int, int]) 
 
 
 def test_replayed_steps_give_the_tokens_of_eager_ones() -> None:
-    lengths = [3 + 4 * (i % 5) for i in range(9)]
+    """The batch shrinks through the sizes, then other requests come and all sizes are replayed."""
     model = tiny_model()
     engine = make_engine(model, max_num_seqs=12)
     graphs = with_graphs(engine, 12)
-    assert serve(engine, lengths) == serve(make_engine(model, max_num_seqs=12), lengths)
-    assert graphs.recorded_sizes == [1, 4, 8, 12]
+    for lengths in ([3 + 4 * (i % 5) for i in range(9)], [5 + 3 * i for i in range(9)]):
+        assert serve(engine, lengths) == serve(make_engine(model, max_num_seqs=12), lengths)
+    assert graphs.recorded_sizes == [1, 2, 4, 8, 12]
 
 
 def test_with_a_full_pool_preemption_and_prompts_in_chunks_too() -> None:

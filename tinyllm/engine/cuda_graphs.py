@@ -48,16 +48,17 @@ class CudaCapture:
     All are recorded on one side stream, because the matrix library keeps a workspace for each stream that it sees.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         self._memory_pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream()
+        self._stream = torch.cuda.Stream(device)
 
     def __call__(self, step: Step) -> Step:
         """Run the step once for real, which compiles kernels and sets libraries up, then record it."""
-        self._stream.wait_stream(torch.cuda.current_stream())
+        current = torch.cuda.current_stream(self._stream.device)
+        self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             step()
-        torch.cuda.current_stream().wait_stream(self._stream)
+        current.wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
         # "thread_local": another engine's thread may go on allocating memory meanwhile.
         with torch.cuda.graph(graph, self._memory_pool, self._stream, capture_error_mode="thread_local"):
@@ -72,7 +73,8 @@ class DecodeGraphs:
     [S] int64, context_lens [S] and block_tables [S, W] int32, and the result, hidden [S, hidden_size]. One token a
     sequence makes query_start_loc the same in every step: 0, 1, 2, ...
 
-    Weights and pool are recorded by address: to move or replace them makes the recordings wrong.
+    Weights and pool are recorded by address: to move or replace them makes the recordings wrong. The width W is
+    recorded too, so what a backend decides by the longest context there may be, as Triton's splits, it decides for W.
     """
 
     def __init__(
@@ -176,7 +178,7 @@ def decode_graphs(
 
     A sparse layer counts its experts' tokens on the CPU to split the batch, so its shapes change from step to step.
     """
-    on_cuda = model.embed_tokens.weight.device.type == "cuda"
-    if not (on_cuda and backend.supports_cuda_graphs) or model.config.sparse_layers:
+    device = model.embed_tokens.weight.device
+    if device.type != "cuda" or not backend.supports_cuda_graphs or model.config.sparse_layers:
         return None
-    return DecodeGraphs(model, kv, backend, max_batch=max_batch, max_blocks=max_blocks, capture=CudaCapture())
+    return DecodeGraphs(model, kv, backend, max_batch=max_batch, max_blocks=max_blocks, capture=CudaCapture(device))
