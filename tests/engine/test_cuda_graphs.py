@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +18,7 @@ from support.recording import CannotRecord, CapturableAttention, Recording, reco
 
 from tinyllm.config import SamplingParams
 from tinyllm.engine.attention import AttentionBackend, TorchAttention
-from tinyllm.engine.cuda_graphs import DecodeGraphs, decode_graphs, graph_sizes, padded_size
+from tinyllm.engine.cuda_graphs import CudaCapture, DecodeGraphs, decode_graphs, graph_sizes, padded_size
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.metadata import AttentionMetadata
 from tinyllm.engine.model_runner import ModelRunner
@@ -183,9 +186,72 @@ def test_steps_that_do_not_fit_run_eagerly() -> None:
     assert graphs.recorded_sizes == [1]
 
 
-def test_graphs_are_for_cuda_and_for_backends_that_support_them() -> None:
+def test_graphs_are_for_cuda_for_backends_that_support_them_and_without_experts() -> None:
     engine = make_engine(tiny_model())
     runner = engine.runner
     assert isinstance(runner, ModelRunner)
     assert runner.graphs is None
     assert decode_graphs(runner.model, engine.kv, CapturableAttention(), 8, 8) is None
+    weight = SimpleNamespace(device=torch.device("cuda"))
+    for config, backend in (
+        (tiny_model().config, TorchAttention()),
+        (small_sparse_config(), CapturableAttention()),
+    ):
+        on_cuda: Any = SimpleNamespace(embed_tokens=SimpleNamespace(weight=weight), config=config)
+        assert decode_graphs(on_cuda, engine.kv, backend, 8, 8) is None
+
+
+def test_the_engine_asks_for_graphs_as_large_as_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr("tinyllm.engine.engine.decode_graphs", lambda model, kv, backend, *sizes: asked.append(sizes))
+    make_engine(tiny_model(), max_num_seqs=300, max_num_batched_tokens=20, max_model_len=33, block_size=4)
+    make_engine(tiny_model(), max_num_seqs=5, num_blocks=7, block_size=3)
+    make_engine(tiny_model(), enforce_eager=True)
+    assert asked == [(20, 9), (5, 7)]
+
+
+class FakeCuda:
+    """Stands in for the parts of `torch.cuda` that record a graph, and writes down in which order they are used."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.log: list[str] = []
+        signature = inspect.signature(torch.cuda.graph)
+
+        def graph(*args: Any, **kwargs: Any) -> Any:
+            given = signature.bind(*args, **kwargs).arguments
+            assert given["pool"] == "memory pool"
+            assert given["stream"].name == "side"
+            assert given["capture_error_mode"] == "thread_local"
+            return self.inside("record")
+
+        fakes = {
+            "graph_pool_handle": lambda: "memory pool",
+            "Stream": lambda device: self.stream("side"),
+            "current_stream": lambda device: self.stream("current"),
+            "stream": lambda stream: self.inside(stream.name),
+            "CUDAGraph": lambda: SimpleNamespace(replay=lambda: self.log.append("replay")),
+            "graph": graph,
+        }
+        for name, fake in fakes.items():
+            monkeypatch.setattr(torch.cuda, name, fake)
+
+    def stream(self, name: str) -> Any:
+        """A stream that notes for whom it waits."""
+        return SimpleNamespace(
+            name=name, device="cuda:0", wait_stream=lambda other: self.log.append(f"{name} waits for {other.name}")
+        )
+
+    @contextmanager
+    def inside(self, name: str) -> Iterator[None]:
+        """A block that notes its begin and end."""
+        self.log.append(f"begin {name}")
+        yield
+        self.log.append(f"end {name}")
+
+
+def test_a_graph_is_recorded_after_a_real_run_on_the_same_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = FakeCuda(monkeypatch)
+    replay = CudaCapture(torch.device("cuda"))(lambda: cuda.log.append("step"))
+    replay()
+    warm_up = ["side waits for current", "begin side", "step", "end side", "current waits for side"]
+    assert cuda.log == [*warm_up, "begin record", "step", "end record", "replay"]
