@@ -36,6 +36,14 @@ Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
 TopK = Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")]
 TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens up to this probability in all.")]
 Seed = Annotated[int | None, typer.Option(help="Makes the draws repeatable.")]
+Device = Annotated[str, typer.Option(help="Where the model runs: `cpu` or `cuda`.")]
+Dtype = Annotated[
+    str, typer.Option(help="`float32`, `bfloat16`, `float16`, or `auto`: the checkpoint's on CUDA, else float32.")
+]
+Backend = Annotated[
+    str, typer.Option(help="Attention by `torch` or `triton`; `auto` is Triton on CUDA and torch elsewhere.")
+]
+EnforceEager = Annotated[bool, typer.Option("--enforce-eager", help="Replay no CUDA graphs.")]
 
 
 def main() -> None:
@@ -225,6 +233,10 @@ def generate(
     top_k: TopK = 0,
     top_p: TopP = 1.0,
     seed: Seed = None,
+    device: Device = "cpu",
+    dtype: Dtype = "auto",
+    attention_backend: Backend = "auto",
+    enforce_eager: EnforceEager = False,
     n: Annotated[int, typer.Option(help="Continuations; they share the prompt's KV blocks.")] = 1,
     stop: Annotated[list[str] | None, typer.Option(help="End the output before this text; may be repeated.")] = None,
 ) -> None:
@@ -235,6 +247,7 @@ def generate(
     - `tinyllm generate "Once upon a time"`
     - `tinyllm generate "The baker" --n 3 --temperature 0.8 --seed 1`
     - `tinyllm generate "The baker" --parts mine`
+    - `tinyllm generate "The baker" --device cuda --dtype bfloat16`
     """
     from tinyllm import LLM
     from tinyllm.config import SamplingParams
@@ -242,7 +255,15 @@ def generate(
     params = SamplingParams(
         temperature=temperature, top_k=top_k, top_p=top_p, max_tokens=max_tokens, n=n, seed=seed, stop=tuple(stop or ())
     )
-    for completion in LLM(model, parts=parts).generate(prompt, params)[0].outputs:
+    llm = LLM(
+        model,
+        parts=parts,
+        device=device,
+        dtype=dtype,
+        attention_backend=attention_backend,
+        enforce_eager=enforce_eager,
+    )
+    for completion in llm.generate(prompt, params)[0].outputs:
         console.print(prompt, style="dim", end="", markup=False, soft_wrap=True)
         console.print(completion.text, markup=False, soft_wrap=True)
 
@@ -256,6 +277,10 @@ def chat(
     top_k: TopK = 0,
     top_p: TopP = 1.0,
     seed: Seed = None,
+    device: Device = "cpu",
+    dtype: Dtype = "auto",
+    attention_backend: Backend = "auto",
+    enforce_eager: EnforceEager = False,
 ) -> None:
     """Talk with the model, one line a turn. An empty line starts over; Ctrl-D ends.
 
@@ -269,7 +294,14 @@ def chat(
     from tinyllm.config import SamplingParams
 
     params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, max_tokens=max_tokens, seed=seed)
-    llm = LLM(model, parts=parts)
+    llm = LLM(
+        model,
+        parts=parts,
+        device=device,
+        dtype=dtype,
+        attention_backend=attention_backend,
+        enforce_eager=enforce_eager,
+    )
     messages: list[dict[str, str]] = []
     while True:
         try:

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinyllm.errors import CheckpointError
+from tinyllm.errors import CheckpointError, OptionError
 from tinyllm.sampling_params import SamplingParams
 
 __all__ = ["EngineConfig", "ModelConfig", "SamplingParams"]
 
 DENSE, SPARSE = SUPPORTED_ARCHITECTURES = ("Qwen3ForCausalLM", "Qwen3MoeForCausalLM")
+#: What `EngineConfig.attention_backend` may be; "auto" is Triton on CUDA and torch elsewhere.
+ATTENTION_BACKENDS = ("auto", "torch", "triton")
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +241,11 @@ class EngineConfig:
         max_num_seqs: most requests running at once.
         max_model_len: longest prompt plus output of one request, in tokens; None takes the model's own limit.
         enable_prefix_caching: reuse the KV blocks of prompts that begin alike.
+        attention_backend: one of `ATTENTION_BACKENDS`; see `tinyllm.engine.attention_triton.attention_backend`.
+        enforce_eager: launch every kernel of every step from Python, and replay no CUDA graphs.
+
+    Raises:
+        OptionError: a value is out of range or unknown.
     """
 
     block_size: int = 16
@@ -247,12 +254,16 @@ class EngineConfig:
     max_num_seqs: int = 256
     max_model_len: int | None = None
     enable_prefix_caching: bool = True
+    attention_backend: str = "auto"
+    enforce_eager: bool = False
 
     def __post_init__(self) -> None:
         for name in ("block_size", "num_blocks", "max_num_batched_tokens", "max_num_seqs", "max_model_len"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+                raise OptionError(f"{name} is {value}; it must be at least 1")
+        if self.attention_backend not in ATTENTION_BACKENDS:
+            raise OptionError(f'the attention backend is {self.attention_backend!r}; give "auto", "torch" or "triton"')
 
     @property
     def num_slots(self) -> int:

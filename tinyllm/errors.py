@@ -9,6 +9,10 @@ class CheckpointError(TinyLLMError):
     """A checkpoint folder is missing, damaged, or of an architecture that is not supported."""
 
 
+class OptionError(TinyLLMError, ValueError):
+    """An option of the engine has a value that nobody knows, or one that cannot be had on this machine."""
+
+
 class RequestError(TinyLLMError, ValueError):
     """A request can never be served: an empty prompt, one longer than the pool, a parameter out of range."""
 

@@ -37,7 +37,14 @@ class Candidate:
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         self.folder = folder
         self.name = folder.name
-        self.llm = LLM(folder, device=device, num_blocks=NUM_BLOCKS, max_num_batched_tokens=2048, max_num_seqs=BATCH)
+        self.llm = LLM(
+            folder,
+            dtype="float32",  # on every device: what is measured is the model, not the rounding
+            device=device,
+            num_blocks=NUM_BLOCKS,
+            max_num_batched_tokens=2048,
+            max_num_seqs=BATCH,
+        )
 
     @property
     def model(self) -> Qwen3ForCausalLM:

@@ -17,7 +17,7 @@ from torch import Tensor
 from tinyllm import LLM, SamplingParams
 from tinyllm.engine.model_runner import Runner
 from tinyllm.engine.scheduler import ScheduledRequest
-from tinyllm.errors import GenerationError, RequestError
+from tinyllm.errors import GenerationError, OptionError, RequestError
 from tinyllm.model.loader import save_model
 
 TEMPLATE = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
@@ -147,3 +147,17 @@ def test_the_progress_bar_counts_requests(llm: LLM, capfd: pytest.CaptureFixture
     assert capfd.readouterr().err == ""
     llm.generate(["a"] * 5, FOUR, progress=True)
     assert "5/5" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_the_dtype_is_that_of_the_weights_and_of_the_pool(folder: Path, dtype: str) -> None:
+    llm = LLM(folder, dtype=dtype, attention_backend="torch", num_blocks=64)
+    assert llm.model.head_weight.dtype == llm.engine.kv.storage.k.dtype == getattr(torch, dtype)
+    assert len(llm.generate("Hello", FOUR)[0].outputs[0].token_ids) == 4
+
+
+def test_an_unknown_dtype_or_backend_is_refused(folder: Path) -> None:
+    with pytest.raises(OptionError, match="'float8'"):
+        LLM(folder, dtype="float8")
+    with pytest.raises(OptionError, match="'flash'"):
+        LLM(folder, attention_backend="flash")

@@ -111,6 +111,7 @@ def test_update_before_anything_is_started(clone: Path) -> None:
         (("lab", "--day", "day[9]"), "day[9]"),
         (("generate", "Hello", "--model", "/nowhere/at/all"), "/nowhere/at/all"),
         (("generate", "Hello", "--top-p", "0"), "top_p"),
+        (("generate", "Hello", "--attention-backend", "flash"), 'give "auto", "torch" or "triton"'),
     ],
 )
 def test_what_goes_wrong_is_one_message(
@@ -201,7 +202,21 @@ def test_chat_remembers_and_starts_over(monkeypatch: pytest.MonkeyPatch) -> None
     replies = [line.split("model: ")[1] for line in out.splitlines() if "model: " in line]
     assert replies == ["[1] one", "[3] two", "[1] four"]
     assert "the conversation is too long" in out
-    assert EchoLLM.made == [{"parts": "mine"}]
+    plain = {"device": "cpu", "dtype": "auto", "attention_backend": "auto", "enforce_eager": False}
+    assert EchoLLM.made == [{"parts": "mine", **plain}]
+
+
+def test_chat_hands_on_how_the_model_is_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinyllm.engine.llm.LLM", EchoLLM)
+    monkeypatch.setattr(EchoLLM, "made", [], raising=False)
+    run("chat", "--device", "cuda", "--dtype", "float16", "--attention-backend", "torch", "--enforce-eager", text="")
+    chosen = {"device": "cuda", "dtype": "float16", "attention_backend": "torch", "enforce_eager": True}
+    assert EchoLLM.made == [{"parts": "reference", **chosen}]
+
+
+@pytest.mark.needs("checkpoint")
+def test_an_unknown_dtype_is_one_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert '"bfloat16"' in error(monkeypatch, capsys, "generate", "Hello", "--dtype", "int3")
 
 
 @pytest.mark.needs("checkpoint")

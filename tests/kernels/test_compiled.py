@@ -86,7 +86,7 @@ def test_kernels_compile_and_fit(
     for module, name in KERNELS:
         monkeypatch.setattr(modules[module], name, launches[name])
     for module in ("launch", "store_kv"):
-        monkeypatch.setattr(modules[module], "check_device", lambda tensor: None)
+        monkeypatch.setattr(modules[module], "check_device", lambda device: None)
 
     kv = torch.zeros(4096, 2, head_dim, dtype=dtype)
     q = torch.zeros(512, 2 * gqa_ratio, head_dim, dtype=dtype)

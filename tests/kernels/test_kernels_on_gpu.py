@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from support.models import NumberTokenizer, drain, tiny_model
@@ -13,6 +16,7 @@ from tinyllm.engine.metadata import AttentionMetadata
 from tinyllm.kernels.cases import Case, device_grid
 from tinyllm.kv_cache.storage import PagedKVCache
 from tinyllm.parts import resolve
+from tinyllm.paths import project_root
 
 pytestmark = pytest.mark.gpu
 
@@ -63,3 +67,11 @@ def test_a_decode_step_never_waits_for_the_gpu() -> None:
         finally:
             torch.cuda.set_sync_debug_mode("default")
         assert torch.equal(out, expected)
+
+
+@pytest.mark.timeout(900)
+def test_the_self_test_passes_compiled() -> None:
+    command = [sys.executable, "-m", "tinyllm.kernels.selftest", "--device", "cuda"]
+    done = subprocess.run(command, cwd=project_root(), capture_output=True, text=True, timeout=850)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1500:]
+    assert "largest error" in done.stdout

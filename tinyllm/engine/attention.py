@@ -18,7 +18,14 @@ GROUP_FILL = 0.7
 
 
 class AttentionBackend(ABC):
-    """A way to compute attention over the paged cache."""
+    """A way to compute attention over the paged cache.
+
+    Attributes:
+        supports_cuda_graphs: a step of one new token a sequence neither waits for the GPU nor takes a shape or a
+            Python number from a tensor's values, and it leaves padding (slot -1, context length 0) alone.
+    """
+
+    supports_cuda_graphs: bool = False
 
     @abstractmethod
     def plan(self, metadata: AttentionMetadata, cache: Any) -> Attend:

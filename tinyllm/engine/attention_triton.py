@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tinyllm.config import ATTENTION_BACKENDS
 from tinyllm.engine.attention import AttentionBackend, TorchAttention
 from tinyllm.engine.metadata import AttentionMetadata
+from tinyllm.errors import OptionError, TinyLLMError
 from tinyllm.model.qwen3 import Attend
 
 
@@ -17,7 +19,8 @@ class TritonAttention(AttentionBackend):
     """Store with one kernel, then attend: decodes, in splits where the batch is small, and chunks of prompt.
 
     Where every sequence has one new token, a step neither waits for the GPU nor takes a shape from its values, as a
-    CUDA graph needs it.
+    CUDA graph needs it. The kernels read and write the tensors `k` and `v` of the cache: its methods `write` and
+    `gather`, the reference's or a learner's, are not called.
 
     Attributes:
         sliding_window: a token sees itself and the `sliding_window - 1` before it; None for all.
@@ -34,8 +37,10 @@ class TritonAttention(AttentionBackend):
         from tinyllm.kernels.paged_decode import paged_decode
         from tinyllm.kernels.paged_decode_split import choose_split_size, paged_decode_split
         from tinyllm.kernels.paged_prefill import paged_prefill
+        from tinyllm.kernels.runtime import INTERPRETED
         from tinyllm.kernels.store_kv import store_kv
 
+        self.supports_cuda_graphs = not INTERPRETED
         self.sliding_window = sliding_window
         self.split_size = split_size
         self._store, self._prefill = store_kv, paged_prefill
@@ -98,13 +103,28 @@ def num_processors(device: torch.device) -> int:
 
 
 def attention_backend(name: str, device: str | torch.device) -> AttentionBackend:
-    """A backend by name: "torch", "triton", or "auto" for Triton on CUDA and torch elsewhere.
+    """A backend by name: "torch", "triton", or "auto" for Triton where it compiles for CUDA and torch elsewhere.
 
     Raises:
-        ValueError: an unknown name.
-        KernelsUnavailable: "triton" where there is no Triton.
+        OptionError: an unknown name.
+        KernelsUnavailable: "triton" where there is no Triton, or where it can run nothing on this device.
     """
-    if name not in ("auto", "torch", "triton"):
-        raise ValueError(f'the attention backend is {name!r}; give "auto", "torch" or "triton"')
-    on_cuda = torch.device(device).type == "cuda"
-    return TritonAttention() if name == "triton" or (name == "auto" and on_cuda) else TorchAttention()
+    if name not in ATTENTION_BACKENDS:
+        raise OptionError(f'the attention backend is {name!r}; give "auto", "torch" or "triton"')
+    device = torch.device(device)
+    if name == "triton":
+        backend = TritonAttention()
+        from tinyllm.kernels.runtime import check_device
+
+        check_device(device)
+        return backend
+    return TritonAttention() if name == "auto" and device.type == "cuda" and kernels_compile() else TorchAttention()
+
+
+def kernels_compile() -> bool:
+    """Whether Triton is here and compiles; its interpreter is for checking, thousands of times too slow to serve."""
+    try:
+        from tinyllm.kernels.runtime import INTERPRETED
+    except TinyLLMError:  # KernelsUnavailable, which cannot be imported without Triton
+        return False
+    return not INTERPRETED

@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 import torch
 
 from tinyllm.config import EngineConfig, ModelConfig
-from tinyllm.engine.attention import AttentionBackend, TorchAttention
+from tinyllm.engine.attention import AttentionBackend
+from tinyllm.engine.attention_triton import attention_backend
+from tinyllm.engine.cuda_graphs import decode_graphs
 from tinyllm.engine.intake import Intake
 from tinyllm.engine.metrics import StepRecord
 from tinyllm.engine.model_runner import ModelRunner, Runner
@@ -40,16 +42,27 @@ class LLMEngine:
         backend: AttentionBackend | None = None,
         runner: Runner | None = None,
     ) -> None:
-        """Reserve the whole pool now. `runner` replaces the model's own, for studies that need no logits."""
+        """Reserve the whole pool now.
+
+        Args:
+            model: its dtype and device are those of the pool too.
+            parts: what the pool is made of; see `tinyllm.parts.resolve`.
+            backend: an attention backend of your own; the one that `config.attention_backend` names by default.
+            runner: replaces the model's own, for studies that need no logits.
+
+        Raises:
+            KernelsUnavailable: the config asks for Triton, which cannot run on the model's device.
+        """
         self.model_config: ModelConfig = model.config
         self.tokenizer = tokenizer
         self.config = config
         weight = model.embed_tokens.weight
+        backend = backend or attention_backend(config.attention_backend, weight.device)
         with name_failing_part():
             self.kv = KVCacheManager(model.config, config, parts, weight.dtype, weight.device)
         self.intake = Intake(tokenizer, model.config, config)
         self.scheduler = Scheduler(config, self.kv)
-        self.runner = runner or ModelRunner(model, self.kv, backend or TorchAttention())
+        self.runner = runner or self._model_runner(model, backend)
         self.step_records: list[StepRecord] = []
         self._groups: dict[str, list[Request]] = {}
         self._deltas: list[tuple[Callable[[OutputDelta], None], OutputDelta]] = []
@@ -139,6 +152,15 @@ class LLMEngine:
         return finished
 
     # ------------------------------------------------------------ inside
+
+    def _model_runner(self, model: Qwen3ForCausalLM, backend: AttentionBackend) -> ModelRunner:
+        """The model's own runner, with CUDA graphs as large as a step can be."""
+        graphs = None
+        if not self.config.enforce_eager:
+            max_batch = min(self.config.max_num_seqs, self.config.max_num_batched_tokens)
+            max_blocks = -(-self.max_model_len // self.config.block_size)
+            graphs = decode_graphs(model, self.kv, backend, max_batch, max_blocks)
+        return ModelRunner(model, self.kv, backend, graphs)
 
     def _compute(self, scheduled: Sequence[ScheduledRequest]) -> list[RequestOutput]:
         """Run the model, note what is computed, sample, and collect what is finished."""

@@ -35,7 +35,7 @@ class LLM:
         model: str | Path | None = None,
         *,
         parts: str | Mapping[str, Any] = "reference",
-        dtype: torch.dtype = torch.float32,
+        dtype: str | torch.dtype = "auto",
         device: str | torch.device = "cpu",
         **engine_options: Any,
     ) -> None:
@@ -44,10 +44,15 @@ class LLM:
         Args:
             model: a folder in Hugging Face format; the target that ships with the course by default.
             parts: "reference", "mine", or a mapping of part names to objects; see `tinyllm.parts.resolve`.
-            engine_options: the fields of `EngineConfig`, for example `num_blocks=64`.
+            dtype: of weights, activations and KV cache: "float32", "bfloat16", "float16", or "auto" for the
+                checkpoint's own on CUDA and float32 elsewhere.
+            device: where the model runs, for example "cpu" or "cuda".
+            engine_options: the fields of `EngineConfig`, for example `num_blocks=64` or `attention_backend="torch"`.
 
         Raises:
             CheckpointError: the folder is missing, damaged or of another architecture.
+            OptionError: an option is unknown here, or asks for a device that is not there.
+            KernelsUnavailable: the attention backend is "triton", and Triton cannot run on this device.
         """
         folder = Path(model) if model is not None else shipped_checkpoint()
         config = EngineConfig(**engine_options)

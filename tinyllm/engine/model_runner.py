@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tinyllm.engine.attention import AttentionBackend
+from tinyllm.engine.cuda_graphs import DecodeGraphs
 from tinyllm.engine.metadata import AttentionMetadata
 from tinyllm.engine.scheduler import ScheduledRequest
 from tinyllm.kv_cache.manager import KVCacheManager
@@ -29,20 +30,30 @@ class Runner(ABC):
 
 
 class ModelRunner(Runner):
-    """Runs the model over the paged cache."""
+    """Runs the model over the paged cache: decode steps as CUDA graphs where there are any, all others eagerly."""
 
-    def __init__(self, model: Qwen3ForCausalLM, kv: KVCacheManager, backend: AttentionBackend) -> None:
+    def __init__(
+        self,
+        model: Qwen3ForCausalLM,
+        kv: KVCacheManager,
+        backend: AttentionBackend,
+        graphs: DecodeGraphs | None = None,
+    ) -> None:
         self.model = model
         self.kv = kv
         self.backend = backend
+        self.graphs = graphs
 
     @torch.inference_mode()
     def execute(self, scheduled: Sequence[ScheduledRequest]) -> Tensor:
         """See `Runner.execute`."""
-        input_ids, positions, metadata = build_batch(scheduled, self.kv, self.model.head_weight.device)
-        hidden = self.model(input_ids, positions, self.backend.plan(metadata, self.kv.storage))
-        last_tokens = torch.tensor(last_known_tokens(scheduled), dtype=torch.int64, device=hidden.device)
-        return self.model.compute_logits(hidden[last_tokens])
+        rows = torch.tensor(last_known_tokens(scheduled), dtype=torch.int64, device=self.model.head_weight.device)
+        if self.graphs is not None and self.graphs.takes(scheduled):
+            hidden = self.graphs.run(*build_batch(scheduled, self.kv, torch.device("cpu")))
+        else:
+            input_ids, positions, metadata = build_batch(scheduled, self.kv, self.model.head_weight.device)
+            hidden = self.model(input_ids, positions, self.backend.plan(metadata, self.kv.storage))
+        return self.model.compute_logits(hidden[rows])
 
 
 class DryRunner(Runner):

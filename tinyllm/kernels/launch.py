@@ -99,7 +99,7 @@ def attention_arguments(
         or (out.shape == q.shape and out.dtype == q.dtype and out.is_contiguous() and out.device == q.device),
         "out must be contiguous, with the shape, dtype and device of q",
     )
-    check_device(q)
+    check_device(q.device)
     if out is None:
         out = torch.zeros(q.shape, dtype=q.dtype, device=q.device)
     q = last_dim_contiguous(q)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
 
 from tinyllm.errors import TinyLLMError
 
@@ -32,14 +32,14 @@ if triton.knobs.runtime.interpret != INTERPRETED:
     )
 
 
-def check_device(tensor: Tensor) -> None:
-    """Check that a kernel can be launched on a tensor's device.
+def check_device(device: torch.device) -> None:
+    """Check that a kernel can be launched on a device.
 
     Raises:
-        KernelsUnavailable: it is on the CPU and the kernels are compiled for CUDA.
+        KernelsUnavailable: it is not a GPU and the kernels are compiled for CUDA.
     """
-    if tensor.device.type != "cuda" and not INTERPRETED:
+    if device.type != "cuda" and not INTERPRETED:
         raise KernelsUnavailable(
-            f"the kernels are compiled for CUDA, but the tensors are on {tensor.device}: set TRITON_INTERPRET=1 in "
+            f"the kernels are compiled for CUDA, but the tensors are on {device}: set TRITON_INTERPRET=1 in "
             "the environment before Python starts (slow, for checking), or use the torch attention backend"
         )

@@ -70,7 +70,7 @@ def store_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mappin
         len({t.device for t in (k, v, k_cache, slot_mapping)}) == 1,
         "k, v, the pool and slot_mapping are on different devices",
     )
-    check_device(k)
+    check_device(k.device)
     if k.shape[0] == 0:
         return
     k, v = last_dim_contiguous(k), last_dim_contiguous(v)

@@ -12,11 +12,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tinyllm.config import ModelConfig, read_json
-from tinyllm.errors import CheckpointError
+from tinyllm.errors import CheckpointError, OptionError
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+#: The dtypes that a model is run in, by name.
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 # One matrix here, several in the file: their rows stand one below the other, in this order.
 FUSED = {
@@ -31,21 +33,24 @@ STACKED = {
 
 
 def load_model(
-    folder: str | Path, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    folder: str | Path, dtype: str | torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ) -> Qwen3ForCausalLM:
     """Build the model a checkpoint folder describes and fill it with its weights, ready for inference.
 
     Args:
         folder: holds `config.json` and `model.safetensors`, or shards and `model.safetensors.index.json`.
-        dtype: what the weights are converted to.
+        dtype: what the weights are converted to; see `resolve_dtype`.
         device: where they are put.
 
     Raises:
         CheckpointError: a file is missing or damaged, a tensor is missing, unknown or of the wrong shape,
             or the architecture is another.
+        OptionError: the dtype is unknown, or torch sees no such device.
     """
+    check_cuda(device)
     folder = Path(folder)
     config = ModelConfig.from_pretrained(folder)
+    dtype = resolve_dtype(dtype, config.dtype, device)
     tensors = read_tensors(folder)
     check_tensors(tensors, config, folder)
     with torch.device("meta"):  # shapes only: the weights below are the first memory that is taken
@@ -60,6 +65,43 @@ def load_model(
     return model.requires_grad_(False).eval()
 
 
+def resolve_dtype(dtype: str | torch.dtype, stored: str, device: str | torch.device) -> torch.dtype:
+    """The dtype that weights, activations and the KV cache have.
+
+    Args:
+        dtype: "float32", "bfloat16", "float16", "auto", or torch's own. "auto" is what the weights are stored in on
+            CUDA, and float32 elsewhere: most CPUs compute slowly in 16 bits.
+        stored: the dtype that the checkpoint's config names.
+
+    Raises:
+        OptionError: the name is unknown, or "auto" leads to a dtype that no model is run in.
+    """
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    names = ", ".join(f'"{name}"' for name in DTYPES)
+    if dtype == "auto":
+        chosen = stored if torch.device(device).type == "cuda" else "float32"
+        if chosen not in DTYPES:
+            raise OptionError(f"the weights are stored in {stored}, in which no model is run; give dtype {names}")
+        return DTYPES[chosen]
+    if dtype not in DTYPES:
+        raise OptionError(f'the dtype is {dtype!r}; give "auto", {names}')
+    return DTYPES[dtype]
+
+
+def check_cuda(device: str | torch.device) -> None:
+    """Check that a CUDA device can be had if one is asked for.
+
+    Raises:
+        OptionError: torch sees none.
+    """
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise OptionError(
+            f"the device is {device}, but torch sees no NVIDIA GPU; `tinyllm doctor` says why. The CPU does all the "
+            'same: device="cpu"'
+        )
+
+
 def save_model(model: Qwen3ForCausalLM, folder: str | Path) -> None:
     """Write `config.json` and `model.safetensors` so that `load_model` and `transformers` read them.
 
@@ -68,16 +110,21 @@ def save_model(model: Qwen3ForCausalLM, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     dtype = getattr(torch, model.config.dtype)
+    tensors = {name: piece.to("cpu", dtype).contiguous() for name, piece in checkpoint_tensors(model).items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(model.config.to_hf(), indent=2) + "\n", encoding="utf-8")
+
+
+def checkpoint_tensors(model: Qwen3ForCausalLM) -> dict[str, Tensor]:
+    """The weights under the names, and in the pieces, that a checkpoint has: views of the model's own."""
     shapes = checkpoint_shapes(model.config)
     tensors: dict[str, Tensor] = {}
     for name, weight in model.state_dict().items():
         parts = checkpoint_names(name, model.config)
         rows = [shapes[part][0] for part in parts]
         weight = weight.flatten(0, -2) if weight.dim() == 3 else weight  # a stack of matrices: one below the other
-        for part, piece in zip(parts, weight.to(device="cpu", dtype=dtype).split(rows), strict=True):
-            tensors[part] = piece.contiguous()
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(model.config.to_hf(), indent=2) + "\n", encoding="utf-8")
+        tensors |= zip(parts, weight.split(rows), strict=True)
+    return tensors
 
 
 def checkpoint_names(name: str, config: ModelConfig) -> list[str]:
