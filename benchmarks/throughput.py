@@ -4,7 +4,7 @@ All requests wait from the start; each has the prompt and the output length that
 model says. Every way to serve them runs greedily in float32, in one process, on the same threads, several times in
 turns; the medians are compared. Padded batches compute more tokens than were asked for; only those are counted.
 
-    python -m benchmarks.throughput             writes benchmarks/results/throughput.json; two hours on two cores
+    python -m benchmarks.throughput             writes benchmarks/results/throughput.json; an hour on two cores
     python -m benchmarks.throughput --profile   and says where our engine's time goes
     python -m benchmarks.throughput --quick     a minute, to see that it runs; prints the result, writes nothing
     python -m benchmarks.throughput --trace alpaca --rounds 5 --device cuda
@@ -38,7 +38,6 @@ from tinyllm.parts import resolve
 from tinyllm.paths import shipped_checkpoint
 from tinyllm.traces import PUBLISHED_MEANS, TraceRequest, make_trace
 
-MAX_MODEL_LEN = 2048
 BLOCK_SIZE = 16
 
 
@@ -56,7 +55,7 @@ class Sizes:
 
     trace: str = "sharegpt"
     num_requests: int = 64
-    max_len: int = MAX_MODEL_LEN
+    max_len: int = 1024
     batch_sizes: tuple[int, ...] = (4, 8, 16, 32, 64)
     rounds: int = 3
     matmul_size: int = 2048
@@ -224,6 +223,7 @@ def main() -> None:
     add("--seed", type=int, default=0, help="seed of the trace (default 0)")
     add("--trace", choices=PUBLISHED_MEANS, default="sharegpt", help="whose lengths the requests have")
     add("--requests", type=int, default=64, help="how many (default 64)")
+    add("--max-len", type=int, default=1024, help="longest prompt plus output in tokens (default 1024)")
     add("--rounds", type=int, default=3, help="how often each way runs (default 3)")
     add("--threads", type=int, help="torch threads of all ways (default: torch's own)")
     add("--device", choices=("cpu", "cuda"), default="cpu")
@@ -233,7 +233,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    sizes = QUICK if args.quick else Sizes(args.trace, args.requests, rounds=args.rounds)
+    sizes = QUICK if args.quick else Sizes(args.trace, args.requests, args.max_len, rounds=args.rounds)
     values = measure(shipped_checkpoint(args.model), sizes, args.seed, args.device, args.profile)
     if args.quick:
         print(json.dumps(values, indent=2))

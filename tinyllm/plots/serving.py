@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tinyllm.plots.style import BLUE, FAINT, LINES, MARKERS, ORANGE, new_figure, plain, series_color
+from tinyllm.plots.style import BLUE, INK, LINES, MARKERS, ORANGE, new_figure, plain, series_color
 
 
 def throughput_bars(result: Mapping[str, Any]) -> Figure:
@@ -25,14 +25,14 @@ def throughput_bars(result: Mapping[str, Any]) -> Figure:
     figure, ax = new_figure(7, 0.42 * len(rates) + 1.2)
     for y, (name, rate) in enumerate(rates.items()):
         ours = name == "tinyllm"
-        bar = ax.barh(y, rate, color=BLUE if ours else ORANGE, hatch="" if ours else "//", edgecolor="white")
+        ax.barh(y, rate, color=BLUE if ours else ORANGE, hatch="" if ours else "//", edgecolor="white")
         runs = [result["num_output_tokens"] / seconds for seconds in result["seconds"][name]]
-        ax.plot([min(runs), max(runs)], [y, y], color=FAINT, linewidth=1.5)
+        ax.plot([min(runs), max(runs)], [y, y], color=INK, linewidth=1.5)
         ratio = "" if ours else f" (tinyllm: {rates['tinyllm'] / rate:.1f} times that)"
-        ax.bar_label(bar, [f" {rate:,.0f}{ratio}"], fontsize=9)
+        ax.text(max(runs), y, f"  {rate:,.0f}{ratio}", va="center", fontsize=9)
     ax.set_yticks(range(len(rates)), labels)
     ax.invert_yaxis()
-    ax.margins(x=0.32)
+    ax.set_xlim(0, 1.3 * max(rates.values()))
     ax.set_xlabel("output tokens/s")
     ax.set_title("The same requests, served in different ways", fontsize=10)
     plain(ax)
