@@ -126,7 +126,7 @@ def attend_once(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     Returns:
         [b, Hq, D].
     """
-    queries = q.unflatten(1, (k.shape[2], -1))  # [b, Hkv, Hq / Hkv, D]
+    queries = q.view(len(q), k.shape[2], -1, q.shape[2])  # [b, Hkv, Hq / Hkv, D]
     out = F.scaled_dot_product_attention(queries, k.transpose(1, 2), v.transpose(1, 2), attn_mask=bias)
     return out.flatten(1, 2)
 
