@@ -13,7 +13,7 @@ PYTEST_ARGS ?=
 SUBMISSIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-all grade gate book lint format setup constraints doctor
+.PHONY: help lab test test-all grade gate bench book lint format setup constraints doctor
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,11 @@ grade: $(STAMP) ## grade the example class, or real submissions (SUBMISSIONS=dir
 
 gate: $(STAMP) ## prove that each exercise's checks tell right from wrong
 	$(BIN)/grader gate
+
+bench: $(STAMP) ## measure on this CPU and write benchmarks/results; hours, on a machine with nothing else to do
+	$(BIN)/python -m benchmarks.scheduler_overhead
+	$(BIN)/python -m benchmarks.throughput --profile
+	$(BIN)/python -m benchmarks.kv_memory
 
 book: $(STAMP) ## build the site
 	$(BIN)/python -m book.build

@@ -22,6 +22,13 @@ from tinyllm.plots.style import SERIES, VERMILION, ink_on
 TEN = TableView([12, 5, 3], 10)
 FORK = {"A": TableView([12, 5, 8], 11), "B": TableView([12, 5, 3], 11)}
 
+THROUGHPUT = {
+    "num_output_tokens": 100,
+    "tokens_per_second": {"tinyllm": 50.0, "one_by_one": 5.0, "padded_8": 10.0, "continuous_batching": 4.0},
+    "seconds": {"tinyllm": [2, 3], "one_by_one": [20], "padded_8": [10], "continuous_batching": [25]},
+}
+STEPS = {"256": {"outside_ms": 1.0}, "1900": {"outside_ms": 2.0}}
+
 PICTURES: dict[str, Callable[[], Figure]] = {
     "pool": lambda: plots.pool(FORK, 16, 4, {"A": "Ten tokens!", "B": "Ten tokens?"}),
     "block_table": lambda: plots.block_table(TEN, "Ten tokens", 16, 4),
@@ -40,6 +47,8 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "cost_per_token": lambda: plots.cost_per_token([16, 128], {"dense": [0.001, 0.001]}),
     "phases": lambda: plots.phases({"prefill": 4000.0, "decode": 300.0}),
     "token_timeline": lambda: plots.token_timeline(1.0, [1.05, 1.06]),
+    "throughput_bars": lambda: plots.throughput_bars(THROUGHPUT),
+    "step_overhead": lambda: plots.step_overhead({"stand_in": {"1": STEPS, "64": STEPS}}),
 }
 
 

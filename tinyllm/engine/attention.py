@@ -16,6 +16,9 @@ from tinyllm.model.qwen3 import Attend
 #: Sequences whose context is at least this share of the longest in their group are padded to it and run together.
 GROUP_FILL = 0.7
 
+#: Bytes of K that a group gathers at most, and of V: what stays in the processor's cache until attention reads it.
+GROUP_BYTES = 2**20
+
 
 class AttentionBackend(ABC):
     """A way to compute attention over the paged cache.
@@ -47,12 +50,12 @@ class DecodeGroup:
     Attributes:
         rows: [b] int64, their tokens in the flattened batch.
         slots: [b, max_context] int64, the slot of every position; padding repeats the first.
-        mask: [b, 1, 1, max_context] bool, False at padding.
+        bias: [b, 1, 1, max_context], added to the scores: 0, and minus infinity at padding.
     """
 
     rows: Tensor
     slots: Tensor
-    mask: Tensor
+    bias: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,8 @@ class TorchAttention(AttentionBackend):
         lens = metadata.context_lens.tolist()
         sequences = range(len(lens))
         decodes = [i for i in sequences if starts[i + 1] - starts[i] == 1]
-        groups = [decode_group(metadata, group) for group in group_by_length(decodes, lens)]
+        max_slots = GROUP_BYTES // (cache.k[0, 0].numel() * cache.k.element_size())
+        groups = [decode_group(metadata, group, cache.k.dtype) for group in group_by_length(decodes, lens, max_slots)]
         chunks = [prefill_chunk(metadata, i) for i in sequences if starts[i + 1] - starts[i] > 1]
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -88,7 +92,7 @@ class TorchAttention(AttentionBackend):
             out = torch.empty_like(q)
             for group in groups:
                 keys, values = cache.gather(layer, group.slots)
-                out[group.rows] = attend_to(q[group.rows, None], keys, values, group.mask)[:, 0]
+                out.index_copy_(0, group.rows, attend_once(q.index_select(0, group.rows), keys, values, group.bias))
             for chunk in chunks:
                 keys, values = cache.gather(layer, chunk.slots)
                 queries = q[None, chunk.start : chunk.stop]
@@ -115,18 +119,41 @@ def attend_to(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     return out.transpose(1, 2)
 
 
-def group_by_length(sequences: list[int], context_lens: list[int]) -> list[list[int]]:
-    """Split sequences into groups of similar context length, so that padding to the longest wastes little."""
+def attend_once(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """Attention of one query token a sequence.
+
+    The Hq / Hkv query heads that share a KV head look at the same keys, as that many queries of one head would: so
+    they are handed over, and K and V are read once for all of them.
+
+    Args:
+        q: [b, Hq, D].
+        k, v: [b, s, Hkv, D].
+        bias: broadcasts to [b, Hkv, Hq / Hkv, s], in the dtype of q.
+
+    Returns:
+        [b, Hq, D].
+    """
+    queries = q.view(len(q), k.shape[2], -1, q.shape[2])  # [b, Hkv, Hq / Hkv, D]
+    out = F.scaled_dot_product_attention(queries, k.transpose(1, 2), v.transpose(1, 2), attn_mask=bias)
+    return out.flatten(1, 2)
+
+
+def group_by_length(sequences: list[int], context_lens: list[int], max_slots: int) -> list[list[int]]:
+    """Split sequences into groups of similar context length, so that padding to the longest wastes little.
+
+    A group of more than one has at most `max_slots` positions, padding included.
+    """
     groups: list[list[int]] = []
     for i in sorted(sequences, key=lambda i: -context_lens[i]):
-        if groups and context_lens[i] >= GROUP_FILL * context_lens[groups[-1][0]]:
+        longest = context_lens[groups[-1][0]] if groups else 0
+        if groups and context_lens[i] >= GROUP_FILL * longest and (len(groups[-1]) + 1) * longest <= max_slots:
             groups[-1].append(i)
         else:
             groups.append([i])
     return groups
 
 
-def decode_group(metadata: AttentionMetadata, sequences: list[int]) -> DecodeGroup:
+def decode_group(metadata: AttentionMetadata, sequences: list[int], dtype: torch.dtype) -> DecodeGroup:
     """The padded call of these sequences; the first has the longest context."""
     device = metadata.slot_mapping.device
     chosen = torch.tensor(sequences, device=device)
@@ -136,7 +163,8 @@ def decode_group(metadata: AttentionMetadata, sequences: list[int]) -> DecodeGro
     mask = torch.arange(longest, device=device) < lens[:, None]
     rows = metadata.query_start_loc[chosen].long()
     # Masked values are multiplied by 0, which does not make NaN harmless: padding must stay within the sequence.
-    return DecodeGroup(rows, torch.where(mask, slots, slots[:, :1]), mask[:, None, None, :])
+    bias = torch.zeros(mask.shape, dtype=dtype, device=device).masked_fill_(~mask, -torch.inf)
+    return DecodeGroup(rows, torch.where(mask, slots, slots[:, :1]), bias[:, None, None, :])
 
 
 def prefill_chunk(metadata: AttentionMetadata, sequence: int) -> Chunk:

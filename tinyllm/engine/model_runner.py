@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
 
 import torch
 from torch import Tensor
@@ -112,4 +113,6 @@ def build_batch(
 def padded(rows: Sequence[Sequence[int]]) -> Tensor:
     """[B, longest] int32, short rows filled up with 0."""
     longest = max(len(row) for row in rows)
-    return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], dtype=torch.int32)
+    # An array takes ints several times faster than torch.tensor does, and there may be a hundred blocks a sequence.
+    flat = array("i", chain.from_iterable((*row, *[0] * (longest - len(row))) for row in rows))
+    return torch.frombuffer(flat, dtype=torch.int32).view(len(rows), longest)

@@ -125,7 +125,7 @@ class KVCacheManager:
     @property
     def num_blocks_in_tables(self) -> int:
         """Different blocks that running requests hold, each counted once however many share it."""
-        return len({block_id for table in self.tables.values() for block_id in table.block_ids})
+        return len(set().union(*(table.block_ids for table in self.tables.values())))
 
     @property
     def num_block_references(self) -> int:

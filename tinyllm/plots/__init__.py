@@ -8,6 +8,7 @@ from tinyllm.plots.latency import cost_per_token, phases, token_timeline
 from tinyllm.plots.memory import bytes_per_token, kv_rows, requests_at_once, reservation, waste_bars, waste_stack
 from tinyllm.plots.model import gqa_heads, query_norms, rope_angles, rope_scores
 from tinyllm.plots.pool import TableView, block_table, pool
+from tinyllm.plots.serving import step_overhead, throughput_bars
 from tinyllm.plots.sharing import pool_over_time, sharing_graph
 
 __all__ = [
@@ -26,6 +27,8 @@ __all__ = [
     "rope_angles",
     "rope_scores",
     "sharing_graph",
+    "step_overhead",
+    "throughput_bars",
     "token_timeline",
     "waste_bars",
     "waste_stack",
