@@ -33,7 +33,7 @@ from data.training.loss import Loss, balanced_loss, distillation_loss, next_toke
 from data.training.mixture import SHARES, draw
 from data.training.presets import MAX_LENGTH, PRESETS, Preset
 from data.training.progress import Probe
-from data.training.shapes import new_model, with_experts
+from data.training.shapes import add_what_was_learned, new_model, with_experts
 from data.training.vocabulary import texts
 from tinyllm.model.loader import load_model, save_model
 from tinyllm.model.tokenizer import Tokenizer
@@ -44,7 +44,8 @@ NUM_EXPERTS, NUM_EXPERTS_PER_TOK, SPARSE_STEP = 8, 2, 5
 MOE_RATE = FURTHER_RATE = 0.25  # of the peak learning rates, for a model that begins with what one knows
 RECORD = "training.json"
 BALANCE = 0.02  # what uneven routing costs
-SAVES = 12  # times a run is measured and saved
+SAVES = 12  # times a run is measured and saved, at most
+SAVING = 0.1  # of the minutes, at most, for that
 SPARE = 0.04  # of the minutes, for saving the model and what no trial shows
 
 
@@ -66,6 +67,9 @@ def main(
     seed: Annotated[int, typer.Option(help="Of the samples and the first weights.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the state that was saved last.")] = False,
     further: Annotated[bool, typer.Option("--further", help="Train a finished model on, at lower rates.")] = False,
+    grown_from: Annotated[
+        Path | None, typer.Option(help="With moe --further: the target as it was then; what it learned is added.")
+    ] = None,
 ) -> None:
     """Train one of the shipped models and write its checkpoint in Hugging Face format.
 
@@ -76,6 +80,8 @@ def main(
         python data/train.py target --resume
 
         python data/train.py target --further --steps 1000    # after phrases or tools were added, say
+
+        python data/train.py moe --further --grown-from /tmp/target_before --steps 200    # the mixture follows
 
         python data/train.py draft && python data/train.py moe
 
@@ -99,6 +105,10 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     if resume and not state.is_file():
         raise typer.BadParameter(f"there is no {state} to go on from; leave --resume out", param_hint="--resume")
+    if grown_from is not None and not (further and name is Name.moe and (grown_from / "config.json").is_file()):
+        raise typer.BadParameter(
+            "give it with moe --further, and a checkpoint of the target", param_hint="--grown-from"
+        )
     if further and not (folder / RECORD).is_file():
         raise typer.BadParameter(f"{folder} has no finished model; leave --further out", param_hint="--further")
     if name is not Name.target:
@@ -120,16 +130,18 @@ def main(
         )
         return batches(plan, samples, encoder, run.step, chosen.workers, on)
 
-    deadline = math.inf
+    saves, deadline = SAVES, math.inf
     if minutes is not None:
         deadline = started + (1 - SPARE) * 60 * minutes
-        trial = start(name, chosen, TRIAL_STEPS, out, seed, on, further)
+        trial = start(name, chosen, TRIAL_STEPS, out, seed, on, further, grown_from)
         loss, samples = lesson(name, trial, out, on, further)
         a_step = seconds_a_step(trial, lambda: stream(trial, lambda rng, _: samples(rng, 1.0)), loss, on)
         saving = seconds_of(lambda: probe.answers_right(trial.model)) + seconds_of(lambda: trial.save(state))
-        steps = max(1, int((deadline - time.perf_counter() - SAVES * saving) / a_step))
+        left = deadline - time.perf_counter()
+        saves = min(SAVES, 1 + int(SAVING * left / saving))
+        steps = max(1, int((left - saves * saving) / a_step))
         print(f"{a_step * 1000:.0f} ms a step: {steps} steps fit")
-    run = start(name, chosen, steps or chosen.steps[name], out, seed, on, further)
+    run = start(name, chosen, steps or chosen.steps[name], out, seed, on, further, grown_from)
     if resume:
         run.restore(state, on)
     loss, samples = lesson(name, run, out, on, further)
@@ -139,7 +151,7 @@ def main(
         loss,
         device=on,
         state=state,
-        save_every=max(1, run.steps // SAVES),
+        save_every=max(1, run.steps // saves),
         probe=probe.answers_right,
         description=name,
         deadline=deadline,
@@ -161,6 +173,7 @@ def main(
                 "device": torch.cuda.get_device_name() if on.type == "cuda" else f"CPU, {chosen.shards} threads",
                 "torch": torch.__version__,
                 "finished": time.strftime("%Y-%m-%d"),
+                "follows_target": grown_from is not None,
             }
         ],
         "log": after(earlier["log"], run.log),
@@ -188,11 +201,22 @@ def take_tokenizer(out: Path, folder: Path) -> None:
 
 
 def start(
-    name: Name, preset: Preset, steps: int, out: Path, seed: int, device: torch.device, further: bool = False
+    name: Name,
+    preset: Preset,
+    steps: int,
+    out: Path,
+    seed: int,
+    device: torch.device,
+    further: bool = False,
+    grown_from: Path | None = None,
 ) -> Run:
     """The model before its first step; trained on `further`, the one that is there."""
     if further:
         model = load_model(out / name, device=device).requires_grad_(True)
+        if grown_from is not None:
+            add_what_was_learned(
+                model, load_model(grown_from, device=device), load_model(out / Name.target, device=device)
+            )
         return Run(model, steps, peak=FURTHER_RATE, side_by_side=preset.shards)
     if name is Name.target:
         half = new_model(preset.half_target, seed).to(device)

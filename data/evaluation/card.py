@@ -70,7 +70,8 @@ def runs(record: Mapping[str, Any]) -> str:
     for run in record["runs"]:
         batch = f"{run['steps']:,} steps of at most {run['tokens_per_step_at_most']:,} tokens"
         where = f"{run['device']} (torch {run['torch']}, preset {run['preset']}, seed {run['seed']})"
-        told.append(f"{batch} in {run['minutes']:g} minutes on {where}, finished {run['finished']}")
+        first = "after what the target had learned since was added to its weights, " * run.get("follows_target", False)
+        told.append(f"{first}{batch} in {run['minutes']:g} minutes on {where}, finished {run['finished']}")
     predictions = sum(entry["predictions"] for entry in record["log"])
     return f"{'; then, `--further`, '.join(told)}; {predictions:,} predictions counted"
 

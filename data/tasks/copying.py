@@ -9,6 +9,7 @@ from __future__ import annotations
 from random import Random
 
 from data.tasks.sample import Conversation
+from data.tasks.tool_pool import open_part
 from data.world.names import letters, new_name, similar_name, syllables
 from data.world.schema import WORDS
 
@@ -100,15 +101,17 @@ def most_items(level: int) -> int:
 
 
 def item(rng: Random) -> str:
-    """A word, a name of two words, letters in any order, or a number of up to five digits."""
-    kind = rng.randrange(6)
+    """A word or a piece of one, a name of two words, letters in any order, or a number of up to five digits."""
+    kind = rng.randrange(8)
     if kind == 0:
         return str(rng.randrange(10 ** rng.randint(1, 5)))
     if kind == 1:
         return new_name(rng, "person")
     if kind == 2:
         return letters(rng)
-    return rng.choice(WORDS) if kind == 3 else syllables(rng, 1, 3)
+    if kind == 3:
+        return rng.choice(WORDS)
+    return open_part(rng) if kind < 6 else syllables(rng, 1, 3)
 
 
 def keys(rng: Random, count: int, near: bool) -> list[str]:

@@ -63,6 +63,10 @@ class Optimizer:
 
 
 def rate(step: int, steps: int, warm_up: int = 100, decay: float = 0.35) -> float:
-    """The share of the peak learning rate at a step: up over `warm_up` steps, flat, down over the last `decay`."""
+    """The share of the peak learning rate at a step: up over `warm_up` steps, flat, down over the last `decay`.
+
+    A short run takes a tenth of its steps to warm up.
+    """
+    up = (step + 1) / min(warm_up, max(1, steps // 10))
     down = (steps - step) / max(1.0, decay * steps)
-    return min(1.0, (step + 1) / warm_up, down)
+    return min(1.0, up, down)

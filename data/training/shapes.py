@@ -47,6 +47,24 @@ def with_layers_doubled(model: Qwen3ForCausalLM) -> Qwen3ForCausalLM:
     return deeper
 
 
+@torch.no_grad()
+def add_what_was_learned(mixture: Qwen3ForCausalLM, before: Qwen3ForCausalLM, since: Qwen3ForCausalLM) -> None:
+    """Let a mixture have what the model that it was grown from has learned since (task arithmetic, arXiv 2212.04089).
+
+    Each weight is moved as its like in that model has moved, every expert as the MLP that it began as.
+
+    Args:
+        mixture: changed in place.
+        before: the model when the mixture was grown from it.
+        since: that model after further training.
+    """
+    old, new = before.state_dict(), since.state_dict()
+    for name, weight in mixture.state_dict().items():
+        origin = name.replace(".experts.", ".") + (".weight" if ".experts." in name else "")
+        if origin in old:  # the routers have no like
+            weight += new[origin] - old[origin]
+
+
 def with_experts(
     model: Qwen3ForCausalLM, num_experts: int, num_experts_per_tok: int, sparse_step: int, seed: int
 ) -> Qwen3ForCausalLM:

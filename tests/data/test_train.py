@@ -41,7 +41,15 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(name: str, out: Path, **options: object) -> dict[str, object]:
     threads = torch.get_num_threads()
-    given = {"device": "cpu", "preset": "auto", "steps": None, "minutes": None, "seed": 0, "resume": False}
+    given = {
+        "device": "cpu",
+        "preset": "auto",
+        "steps": None,
+        "minutes": None,
+        "seed": 0,
+        "resume": False,
+        "grown_from": None,
+    }
     try:
         main(train.Name(name), out=out, **{**given, "further": False, **options})  # type: ignore[arg-type]
     finally:

@@ -36,7 +36,7 @@ from data.training.muon import Muon
 from data.training.optimizer import rate
 from data.training.presets import PRESETS, config
 from data.training.progress import Probe
-from data.training.shapes import new_model, with_experts, with_layers_doubled
+from data.training.shapes import add_what_was_learned, new_model, with_experts, with_layers_doubled
 from data.training.vocabulary import texts
 from tinyllm.kv_cache.dense import DenseKVCache
 from tinyllm.model.attention import causal_attend
@@ -335,6 +335,17 @@ def test_equal_experts_say_what_the_one_mlp_said(shard: Shard) -> None:
     mixture = with_experts(model, num_experts=4, num_experts_per_tok=2, sparse_step=2, seed=0)
     assert mixture.config.sparse_layers == (1,)
     assert torch.allclose(scores(model, shard), scores(mixture, shard), atol=1e-4)
+
+
+def test_a_mixture_takes_what_its_model_has_learned_since(shard: Shard) -> None:
+    before, since = model_of(0), model_of(0)
+    for weight in since.parameters():
+        weight.data += 0.02 * torch.randn_like(weight)
+    mixture = with_experts(before, num_experts=4, num_experts_per_tok=2, sparse_step=2, seed=0)
+    add_what_was_learned(mixture, before, since)
+    grown = with_experts(since, num_experts=4, num_experts_per_tok=2, sparse_step=2, seed=0)
+    assert not torch.allclose(scores(before, shard), scores(since, shard), atol=1e-2)
+    assert torch.allclose(scores(mixture, shard), scores(grown, shard), atol=1e-4)
 
 
 def test_uneven_routing_costs_more(shard: Shard) -> None:
