@@ -33,7 +33,7 @@ from data.training.loss import Loss, balanced_loss, distillation_loss, next_toke
 from data.training.mixture import SHARES, draw
 from data.training.presets import MAX_LENGTH, PRESETS, Preset
 from data.training.progress import Probe
-from data.training.shapes import add_what_was_learned, new_model, with_experts
+from data.training.shapes import add_what_was_learned, move_part_of_the_way, new_model, with_experts
 from data.training.vocabulary import texts
 from tinyllm.model.loader import load_model, save_model
 from tinyllm.model.tokenizer import Tokenizer
@@ -42,6 +42,7 @@ CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 NUM_EXPERTS, NUM_EXPERTS_PER_TOK, SPARSE_STEP = 8, 2, 5
 MOE_RATE = FURTHER_RATE = 0.25  # of the peak learning rates, for a model that begins with what one knows
+FURTHER_SHARE = 0.6  # of the way from the weights before further training to those after it
 RECORD = "training.json"
 BALANCE = 0.02  # what uneven routing costs
 SAVES = 12  # times a run is measured and saved, at most
@@ -156,6 +157,8 @@ def main(
         description=name,
         deadline=deadline,
     )
+    if further:  # with all of it a model forgets more of what it knew than it learns
+        move_part_of_the_way(run.model, load_model(folder, device=on), FURTHER_SHARE)
     earlier = json.loads((folder / RECORD).read_text(encoding="utf-8")) if further else {"runs": [], "log": []}
     save_model(run.model, folder)
     record = {
@@ -174,6 +177,7 @@ def main(
                 "torch": torch.__version__,
                 "finished": time.strftime("%Y-%m-%d"),
                 "follows_target": grown_from is not None,
+                "share": FURTHER_SHARE if further else 1.0,
             }
         ],
         "log": after(earlier["log"], run.log),

@@ -71,7 +71,9 @@ def runs(record: Mapping[str, Any]) -> str:
         batch = f"{run['steps']:,} steps of at most {run['tokens_per_step_at_most']:,} tokens"
         where = f"{run['device']} (torch {run['torch']}, preset {run['preset']}, seed {run['seed']})"
         first = "after what the target had learned since was added to its weights, " * run.get("follows_target", False)
-        told.append(f"{first}{batch} in {run['minutes']:g} minutes on {where}, finished {run['finished']}")
+        share = run.get("share", 1.0)
+        last = "" if share == 1 else f", of which {100 * share:g} % of the way were taken (arXiv 2109.01903)"
+        told.append(f"{first}{batch} in {run['minutes']:g} minutes on {where}, finished {run['finished']}{last}")
     predictions = sum(entry["predictions"] for entry in record["log"])
     return f"{'; then, `--further`, '.join(told)}; {predictions:,} predictions counted"
 

@@ -48,6 +48,19 @@ def with_layers_doubled(model: Qwen3ForCausalLM) -> Qwen3ForCausalLM:
 
 
 @torch.no_grad()
+def move_part_of_the_way(model: Qwen3ForCausalLM, before: Qwen3ForCausalLM, share: float) -> None:
+    """Put a model's weights between those before its further training and its own (WiSE-FT, arXiv 2109.01903).
+
+    Args:
+        model: changed in place.
+        before: the model as it was.
+        share: 0 gives `before`, 1 leaves the model as it is.
+    """
+    for weight, old in zip(model.parameters(), before.parameters(), strict=True):
+        weight.copy_(torch.lerp(old, weight, share))
+
+
+@torch.no_grad()
 def add_what_was_learned(mixture: Qwen3ForCausalLM, before: Qwen3ForCausalLM, since: Qwen3ForCausalLM) -> None:
     """Let a mixture have what the model that it was grown from has learned since (task arithmetic, arXiv 2212.04089).
 

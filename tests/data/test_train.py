@@ -83,7 +83,7 @@ def test_the_three_models_are_made_one_after_the_other_and_trained_further(tmp_p
 
 
 def test_a_run_is_told_its_minutes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    record = run("target", tmp_path, minutes=0.2)
+    record = run("target", tmp_path, minutes=0.05)
     steps = record["runs"][0]["steps"]  # type: ignore[index]
     assert steps >= 1
     assert "ms a step" in capsys.readouterr().out

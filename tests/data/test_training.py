@@ -36,7 +36,13 @@ from data.training.muon import Muon
 from data.training.optimizer import rate
 from data.training.presets import PRESETS, config
 from data.training.progress import Probe
-from data.training.shapes import add_what_was_learned, new_model, with_experts, with_layers_doubled
+from data.training.shapes import (
+    add_what_was_learned,
+    move_part_of_the_way,
+    new_model,
+    with_experts,
+    with_layers_doubled,
+)
 from data.training.vocabulary import texts
 from tinyllm.kv_cache.dense import DenseKVCache
 from tinyllm.model.attention import causal_attend
@@ -335,6 +341,15 @@ def test_equal_experts_say_what_the_one_mlp_said(shard: Shard) -> None:
     mixture = with_experts(model, num_experts=4, num_experts_per_tok=2, sparse_step=2, seed=0)
     assert mixture.config.sparse_layers == (1,)
     assert torch.allclose(scores(model, shard), scores(mixture, shard), atol=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_weights_end_part_of_the_way(share: float) -> None:
+    before, trained = model_of(0), model_of(1)
+    wanted = [old + share * (new - old) for old, new in zip(before.parameters(), trained.parameters(), strict=True)]
+    move_part_of_the_way(trained, before, share)
+    for got, weight in zip(trained.parameters(), wanted, strict=True):
+        assert torch.allclose(got, weight, atol=1e-6)
 
 
 def test_a_mixture_takes_what_its_model_has_learned_since(shard: Shard) -> None:
