@@ -157,7 +157,7 @@ def test_bytes_of_the_model_that_ships() -> None:
     per_token = kv_bytes_per_token(target, 4)
     worked_out = f"2 x {layers} x {heads} x {dim} x 4 = {per_token:,} bytes"
     assert f"2 x L x Hkv x D x 4 bytes = {worked_out}" in text_of(find_day("day0"))
-    assert target.gqa_ratio == 2  # "That halves what must be kept"
+    assert target.gqa_ratio == 3  # "Of what would have to be kept of each token, that leaves a third here"
     assert target.max_position_embeddings == 2048  # "a row for the longest: 2,048 tokens"
 
 
