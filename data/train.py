@@ -11,10 +11,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
-from random import Random
 from typing import Annotated, Any
 
 import torch
@@ -22,40 +19,26 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs as a script, from anywhere
 
-from data.tasks.sample import Sample
 from data.tokenizer import train_tokenizer
-from data.training.batches import Draw, Plan, Shard, batches
-from data.training.compiled import compile_layers
 from data.training.encode import Encoder
 from data.training.fitting import TRIAL_STEPS, seconds_a_step, seconds_of
 from data.training.loop import Run, train
-from data.training.loss import Loss, balanced_loss, distillation_loss, next_token_loss
-from data.training.mixture import SHARES, draw
-from data.training.presets import MAX_LENGTH, PRESETS, Preset
+from data.training.mixture import SHARES
+from data.training.presets import MAX_LENGTH, PRESETS
 from data.training.progress import Probe
-from data.training.shapes import add_what_was_learned, move_part_of_the_way, new_model, with_experts
+from data.training.recipe import Name, Recipe, hard
+from data.training.shapes import move_part_of_the_way
 from data.training.vocabulary import texts
 from tinyllm.model.loader import load_model, save_model
 from tinyllm.model.tokenizer import Tokenizer
 
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
-NUM_EXPERTS, NUM_EXPERTS_PER_TOK, SPARSE_STEP = 8, 2, 5
-MOE_RATE = FURTHER_RATE = 0.25  # of the peak learning rates, for a model that begins with what one knows
-FURTHER_SHARE = 0.6  # of the way from the weights before further training to those after it
 RECORD = "training.json"
-BALANCE = 0.02  # what uneven routing costs
+FURTHER_SHARE = 0.6  # of the way from the weights before further training to those after it
 SAVES = 12  # times a run is measured and saved, at most
 SAVING = 0.1  # of the minutes, at most, for that
 SPARE = 0.04  # of the minutes, for saving the model and what no trial shows
-
-
-class Name(StrEnum):
-    """What can be trained; the other two need the target."""
-
-    target = "target"
-    draft = "draft"
-    moe = "moe"
 
 
 def main(
@@ -100,55 +83,28 @@ def main(
     if on.type == "cpu":
         torch.set_num_threads(1)  # each shard of a batch has its own thread
     torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for every length of rows, a tenth of a second each time
-    chosen = PRESETS[preset]
-    folder = out / name
-    state = folder / "state.pt"
-    folder.mkdir(parents=True, exist_ok=True)
-    if resume and not state.is_file():
-        raise typer.BadParameter(f"there is no {state} to go on from; leave --resume out", param_hint="--resume")
-    if grown_from is not None and not (further and name is Name.moe and (grown_from / "config.json").is_file()):
-        raise typer.BadParameter(
-            "give it with moe --further, and a checkpoint of the target", param_hint="--grown-from"
-        )
-    if further and not (folder / RECORD).is_file():
-        raise typer.BadParameter(f"{folder} has no finished model; leave --further out", param_hint="--further")
+    recipe = Recipe(name, PRESETS[preset], out, seed, on, further, grown_from)
+    state = recipe.folder / "state.pt"
+    check(recipe, state if resume else None)
+    recipe.folder.mkdir(parents=True, exist_ok=True)
     if name is not Name.target:
-        take_tokenizer(out, folder)
+        take_tokenizer(recipe)
     elif not (resume or further):
-        make_tokenizer(folder, seed)
-    encoder = Encoder(Tokenizer(folder))
+        make_tokenizer(recipe.folder, seed)
+    encoder = Encoder(Tokenizer(recipe.folder))
     probe = Probe.draw(encoder, on)
-
-    def stream(run: Run, samples: Draw) -> Iterator[list[Shard]]:
-        plan = Plan(
-            run.steps,
-            chosen.shards,
-            chosen.pieces,
-            chosen.tokens_per_piece,
-            MAX_LENGTH,
-            seed,
-            chosen.steps_per_chunk,
-        )
-        return batches(plan, samples, encoder, run.step, chosen.workers, on)
 
     saves, deadline = SAVES, math.inf
     if minutes is not None:
         deadline = started + (1 - SPARE) * 60 * minutes
-        trial = start(name, chosen, TRIAL_STEPS, out, seed, on, further, grown_from)
-        loss, samples = lesson(name, trial, out, on, further)
-        a_step = seconds_a_step(trial, lambda: stream(trial, lambda rng, _: samples(rng, 1.0)), loss, on)
-        saving = seconds_of(lambda: probe.answers_right(trial.model)) + seconds_of(lambda: trial.save(state))
-        left = deadline - time.perf_counter()
-        saves = min(SAVES, 1 + int(SAVING * left / saving))
-        steps = max(1, int((left - saves * saving) / a_step))
-        print(f"{a_step * 1000:.0f} ms a step: {steps} steps fit")
-    run = start(name, chosen, steps or chosen.steps[name], out, seed, on, further, grown_from)
+        steps, saves = steps_that_fit(recipe, encoder, probe, state, deadline)
+    run = recipe.start(steps or recipe.preset.steps[name])
     if resume:
         run.restore(state, on)
-    loss, samples = lesson(name, run, out, on, further)
+    loss, samples = recipe.lesson(run)
     train(
         run,
-        stream(run, samples),
+        recipe.batches(run, samples, encoder),
         loss,
         device=on,
         state=state,
@@ -158,33 +114,29 @@ def main(
         deadline=deadline,
     )
     if further:  # with all of it a model forgets more of what it knew than it learns
-        move_part_of_the_way(run.model, load_model(folder, device=on), FURTHER_SHARE)
-    earlier = json.loads((folder / RECORD).read_text(encoding="utf-8")) if further else {"runs": [], "log": []}
-    save_model(run.model, folder)
-    record = {
-        "model": name,
-        "shares": SHARES,
-        "parameters": sum(weight.numel() for weight in run.model.parameters()),
-        "runs": earlier["runs"]
-        + [
-            {
-                "preset": preset,
-                "seed": seed,
-                "steps": run.steps,
-                "tokens_per_step_at_most": chosen.shards * chosen.pieces * chosen.tokens_per_piece,
-                "minutes": round(run.seconds / 60, 1),
-                "device": torch.cuda.get_device_name() if on.type == "cuda" else f"CPU, {chosen.shards} threads",
-                "torch": torch.__version__,
-                "finished": time.strftime("%Y-%m-%d"),
-                "follows_target": grown_from is not None,
-                "share": FURTHER_SHARE if further else 1.0,
-            }
-        ],
-        "log": after(earlier["log"], run.log),
-    }
-    (folder / RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
+        move_part_of_the_way(run.model, load_model(recipe.folder, device=on), FURTHER_SHARE)
+    record = record_of(recipe, preset, run)
+    save_model(run.model, recipe.folder)
+    (recipe.folder / RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
     state.unlink(missing_ok=True)
-    print(f"wrote {folder}; measure it with: python data/evaluate.py")
+    print(f"wrote {recipe.folder}; measure it with: python data/evaluate.py")
+
+
+def check(recipe: Recipe, state: Path | None) -> None:
+    """Refuse what cannot be done before anything is written; `state` is what a stopped run goes on from."""
+    if state is not None and not state.is_file():
+        raise typer.BadParameter(f"there is no {state} to go on from; leave --resume out", param_hint="--resume")
+    if recipe.further and not (recipe.folder / RECORD).is_file():
+        raise typer.BadParameter(f"{recipe.folder} has no finished model; leave --further out", param_hint="--further")
+    before = recipe.grown_from
+    if before is not None and not (recipe.further and recipe.name is Name.moe and (before / "config.json").is_file()):
+        where = "give it with moe --further, and a checkpoint of the target"
+        raise typer.BadParameter(where, param_hint="--grown-from")
+    if recipe.name is not Name.target:
+        files = (*TOKENIZER_FILES, "model.safetensors")
+        missing = [file for file in files if not (recipe.target / file).is_file()]
+        if missing:
+            raise typer.BadParameter(f"{recipe.target} has no {missing[0]}: train the target first", param_hint="name")
 
 
 def make_tokenizer(folder: Path, seed: int) -> None:
@@ -195,57 +147,50 @@ def make_tokenizer(folder: Path, seed: int) -> None:
     (folder / "generation_config.json").write_text(generation + "\n", encoding="utf-8")
 
 
-def take_tokenizer(out: Path, folder: Path) -> None:
+def take_tokenizer(recipe: Recipe) -> None:
     """The target's tokenizer, copied: models that work together read the same ids."""
-    missing = [file for file in (*TOKENIZER_FILES, "model.safetensors") if not (out / Name.target / file).is_file()]
-    if missing:
-        raise typer.BadParameter(f"{out / Name.target} has no {missing[0]}: train the target first", param_hint="name")
     for file in TOKENIZER_FILES:
-        shutil.copyfile(out / Name.target / file, folder / file)
+        shutil.copyfile(recipe.target / file, recipe.folder / file)
 
 
-def start(
-    name: Name,
-    preset: Preset,
-    steps: int,
-    out: Path,
-    seed: int,
-    device: torch.device,
-    further: bool = False,
-    grown_from: Path | None = None,
-) -> Run:
-    """The model before its first step; trained on `further`, the one that is there."""
-    if further:
-        model = load_model(out / name, device=device).requires_grad_(True)
-        if grown_from is not None:
-            add_what_was_learned(
-                model, load_model(grown_from, device=device), load_model(out / Name.target, device=device)
-            )
-        return Run(model, steps, peak=FURTHER_RATE, side_by_side=preset.shards)
-    if name is Name.target:
-        half = new_model(preset.half_target, seed).to(device)
-        return Run(half, steps, grow_at=steps // 2, side_by_side=preset.shards)
-    if name is Name.draft:
-        return Run(new_model(preset.draft, seed).to(device), steps, side_by_side=preset.shards)
-    mixture = with_experts(load_model(out / Name.target), NUM_EXPERTS, NUM_EXPERTS_PER_TOK, SPARSE_STEP, seed)
-    return Run(mixture.to(device), steps, peak=MOE_RATE, side_by_side=preset.shards)
+def steps_that_fit(recipe: Recipe, encoder: Encoder, probe: Probe, state: Path, deadline: float) -> tuple[int, int]:
+    """By a trial: how many steps can be done until `deadline`, and how often to save on the way."""
+    trial = recipe.start(TRIAL_STEPS)
+    loss, _ = recipe.lesson(trial)
+    a_step = seconds_a_step(trial, lambda: recipe.batches(trial, hard, encoder), loss, recipe.device)
+    saving = seconds_of(lambda: probe.answers_right(trial.model)) + seconds_of(lambda: trial.save(state))
+    left = deadline - time.perf_counter()
+    saves = max(1, min(SAVES, 1 + int(SAVING * left / saving)))
+    steps = max(1, int((left - saves * saving) / a_step))
+    print(f"{a_step * 1000:.0f} ms a step: {steps} steps fit")
+    return steps, saves
 
 
-def lesson(name: Name, run: Run, out: Path, device: torch.device, further: bool = False) -> tuple[Loss, Draw]:
-    """What a model learns from: its loss and its samples. One that is trained already needs no easy start."""
-
-    def hard(rng: Random, _: float) -> Sample:
-        return draw(rng, 1.0)
-
-    samples = hard if further or name is Name.moe else draw
-    if name is Name.target:
-        return next_token_loss, samples
-    if name is Name.draft:
-        teacher = load_model(out / Name.target, device=device)
-        if device.type == "cuda":
-            compile_layers(teacher)
-        return distillation_loss(teacher), samples
-    return balanced_loss(run.model, BALANCE), samples
+def record_of(recipe: Recipe, preset: str, run: Run) -> dict[str, Any]:
+    """What `training.json` says: the runs one after another, and their log."""
+    earlier: dict[str, Any] = {"runs": [], "log": []}
+    if recipe.further:
+        earlier = json.loads((recipe.folder / RECORD).read_text(encoding="utf-8"))
+    sizes, on_gpu = recipe.preset, recipe.device.type == "cuda"
+    this_run = {
+        "preset": preset,
+        "seed": recipe.seed,
+        "steps": run.steps,
+        "tokens_per_step_at_most": sizes.shards * sizes.pieces * sizes.tokens_per_piece,
+        "minutes": round(run.seconds / 60, 1),
+        "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {sizes.shards} threads",
+        "torch": torch.__version__,
+        "finished": time.strftime("%Y-%m-%d"),
+        "follows_target": recipe.grown_from is not None,
+        "share": FURTHER_SHARE if recipe.further else 1.0,
+    }
+    return {
+        "model": recipe.name,
+        "shares": SHARES,
+        "parameters": sum(weight.numel() for weight in run.model.parameters()),
+        "runs": [*earlier["runs"], this_run],
+        "log": after(earlier["log"], run.log),
+    }
 
 
 def after(earlier: list[dict[str, Any]], log: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from statistics import median
 
 import pytest
 import torch
 
 from benchmarks import throughput
 from benchmarks.throughput import QUICK, measure, ratios, run_in_turns
-from tinyllm.paths import shipped_checkpoint
+from tinyllm.paths import project_root, shipped_checkpoint
 from tinyllm.plots import throughput_bars
 from tinyllm.traces import TraceRequest
 
@@ -82,3 +83,14 @@ def test_ratios_are_over_the_fastest_padded_batch() -> None:
 def test_the_pool_holds_every_request_to_its_end() -> None:
     assert throughput.engine_config(TRACE).num_blocks == 2
     assert throughput.engine_config([TraceRequest((0,) * 16, 1)]).num_blocks == 2
+
+
+def test_the_committed_result_is_whole_and_its_ratios_are_those_of_its_times() -> None:
+    result = json.loads((project_root() / "benchmarks" / "results" / "throughput.json").read_text(encoding="utf-8"))
+    assert result["not_measured"] == {}
+    assert set(result["outputs_as_ours"].values()) == {result["settings"]["num_requests"]}
+    rates = result["tokens_per_second"]
+    for way, seconds in result["seconds"].items():
+        assert len(seconds) == result["settings"]["rounds"]
+        assert rates[way] == pytest.approx(result["num_output_tokens"] / median(seconds))
+    assert result["ratios"] == ratios(rates)

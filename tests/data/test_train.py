@@ -93,6 +93,7 @@ def test_a_run_is_told_its_minutes(tmp_path: Path, capsys: pytest.CaptureFixture
     ("name", "options", "message"),
     [
         ("draft", {}, "train the target first"),
+        ("target", {"grown_from": Path("/")}, "give it with moe --further"),
         ("target", {"resume": True}, "leave --resume out"),
         ("target", {"further": True}, "leave --further out"),
         ("target", {"preset": "tpu"}, "is none of auto"),

@@ -422,20 +422,25 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(
         assert torch.equal(a, b)
 
 
+def train_until(deadline: float, run: Run, encoder: Encoder, folder: Path, save_every: int) -> None:
+    stream = batches(replace(PLAN, steps=run.steps), short, encoder, 0, workers=0)
+    train(
+        run,
+        stream,
+        next_token_loss,
+        device=CPU,
+        state=folder / "state.pt",
+        save_every=save_every,
+        probe=lambda model: {},
+        description="test",
+        deadline=deadline,
+    )
+
+
 def test_a_run_that_is_late_is_shortened_and_still_ends_cold(encoder: Encoder, tmp_path: Path) -> None:
     """At step 12 the pace is known, and the deadline has passed: one more step, and it grows before that."""
     run = Run(new_model(SMALL, 0), 40, grow_at=20)
-    train(
-        run,
-        batches(replace(PLAN, steps=40), short, encoder, 0, workers=0),
-        next_token_loss,
-        device=CPU,
-        state=tmp_path / "state.pt",
-        save_every=6,
-        probe=lambda model: {},
-        description="test",
-        deadline=0.0,
-    )
+    train_until(0.0, run, encoder, tmp_path, save_every=6)
     assert run.step == run.steps == 13
     assert run.model.config.num_layers == 4
     assert rate(12, run.steps) < 1 / 4
@@ -443,17 +448,7 @@ def test_a_run_that_is_late_is_shortened_and_still_ends_cold(encoder: Encoder, t
 
 def test_a_run_with_time_enough_is_not_shortened(encoder: Encoder, tmp_path: Path) -> None:
     run = Run(new_model(SMALL, 0), 8)
-    train(
-        run,
-        batches(replace(PLAN, steps=8), short, encoder, 0, workers=0),
-        next_token_loss,
-        device=CPU,
-        state=tmp_path / "state.pt",
-        save_every=2,
-        probe=lambda model: {},
-        description="test",
-        deadline=time.perf_counter() + 3600,
-    )
+    train_until(time.perf_counter() + 3600, run, encoder, tmp_path, save_every=2)
     assert run.step == run.steps == 8
 
 
