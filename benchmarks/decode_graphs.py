@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.record import write_result
+from benchmarks.shapes import QWEN3_0_6B
 from tinyllm.config import EngineConfig, ModelConfig
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.model_runner import ModelRunner, Runner
@@ -39,18 +40,6 @@ WARM_UP_STEPS = 8
 #: Logits of two implementations agree when they differ by less than this share of the largest, in bfloat16.
 TOLERANCE = 5e-2
 MODES = {"graphs": False, "eager": True}  # enforce_eager
-
-QWEN3_0_6B = ModelConfig(
-    vocab_size=151_936,
-    hidden_size=1024,
-    intermediate_size=3072,
-    num_layers=28,
-    num_heads=16,
-    num_kv_heads=8,
-    head_dim=128,
-    max_position_embeddings=40_960,
-    dtype="bfloat16",
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ class Attention(nn.Module):
         return self.o_proj(out.flatten(start_dim=1))
 
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[T, hidden_size] -> q [T, Hq, D], k [T, Hkv, D], v [T, Hkv, D], queries and keys normalised and rotated."""
+        """[T, hidden_size] -> q [T, Hq, D], k and v [T, Hkv, D]; q and k normalised and rotated."""
         heads = self.qkv_proj(x).view(x.shape[0], -1, self.head_dim)  # [T, Hq + 2 Hkv, D]
         q, k, v = heads.split(self.head_counts, dim=1)
         return apply_rotary(self.q_norm(q), cos, sin), apply_rotary(self.k_norm(k), cos, sin), v
