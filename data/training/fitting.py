@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from data.training.batches import Shard
-from data.training.loop import Run, step_pool, take_step, trains_on
+from data.training.loop import Run, make_ready, step_pool, take_step
 from data.training.loss import Loss
 
 WARM_UP, COUNTED = 6, 24
@@ -39,7 +39,7 @@ def seconds_a_step(run: Run, stream: Callable[[], Iterator[list[Shard]]], loss: 
 
 
 def _seconds_a_step(run: Run, batches: Iterator[list[Shard]], loss: Loss, device: torch.device) -> float:
-    trains_on(run, device)
+    make_ready(run, device)
     with step_pool(device) as pool:
 
         def go(steps: int) -> None:

@@ -101,8 +101,8 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
 
 
-def trains_on(run: Run, device: torch.device) -> None:
-    """Make ready what `take_step` runs: on a GPU, the compiled layers of the model as it is now."""
+def make_ready(run: Run, device: torch.device) -> None:
+    """Before the first step of a model, or the first since it has grown: on a GPU, have its layers compiled."""
     if device.type == "cuda":
         compile_layers(run.model)
 
@@ -119,6 +119,24 @@ def step_pool(device: torch.device) -> ThreadPoolExecutor:
     """The threads of `take_step`: one for each shard, but a GPU takes one shard after another."""
     threads = 1 if device.type == "cuda" else None
     return ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+
+
+@dataclass(slots=True)
+class Pace:
+    """How fast a run goes at one depth, and so how many more steps it can take until `deadline`."""
+
+    deadline: float
+    since: tuple[float, int] | None = None  # a time and a step: not the first, which waits for samples
+
+    def steps_that_fit(self, run: Run) -> float:
+        """Without end as long as too few steps have been taken to tell."""
+        now = time.perf_counter()
+        if self.since is None:
+            self.since = now, run.step
+        taken = run.step - self.since[1]
+        if taken < PACED * run.steps:
+            return math.inf
+        return (self.deadline - now) / (now - self.since[0]) * taken
 
 
 def train(
@@ -143,15 +161,15 @@ def train(
     """
     recent: list[tuple[Tensor, int]] = []
     started = time.perf_counter() - run.seconds
-    paced_from: tuple[float, int] | None = None  # a time and a step: not the first, which waits for samples
+    pace = Pace(deadline)
     progress = tqdm(initial=run.step, total=run.steps, desc=description, unit="step", mininterval=2)
-    trains_on(run, device)
+    make_ready(run, device)
     with step_pool(device) as pool, progress:
         for batch in batches:
             if run.grow_at is not None and run.step >= run.grow_at:
                 run.grow()
-                trains_on(run, device)
-                paced_from = None
+                make_ready(run, device)
+                pace = Pace(deadline)
             mean = take_step(run, batch, loss, pool, device)
             progress.update()
             recent.append((mean, sum(len(shard.labels) for shard in batch)))
@@ -172,13 +190,8 @@ def train(
                     entry["answers_right"] = probe(run.model)
                     tqdm.write(f"step {run.step}: loss {entry['loss']}, right {entry['answers_right']}")
                     run.save(state)
-                now = time.perf_counter()
-                if paced_from is None:
-                    paced_from = now, run.step
-                elif not last and run.step - paced_from[1] >= PACED * run.steps:
-                    fit = (deadline - now) / (now - paced_from[0]) * (run.step - paced_from[1])
-                    if fit < run.steps - run.step:
-                        run.shorten(run.step + max(1, int(fit)))
-                        progress.total = run.steps
+                if not last and (fit := pace.steps_that_fit(run)) < run.steps - run.step:
+                    run.shorten(run.step + max(1, int(fit)))
+                    progress.total = run.steps
             if last:
                 break
