@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from support.checkpoints import small_config
+from support.commands import run_without_gpu
 from support.models import tiny_model
 
 from benchmarks import decode_graphs
 from benchmarks.decode_graphs import Sizes, check_agreement, measure, random_model, transformers_model
-from tinyllm.paths import project_root
 
 TINY = Sizes(
     batches=(1, 3),
@@ -67,13 +64,6 @@ def test_too_few_steps_are_refused() -> None:
 
 
 def test_without_a_gpu_it_says_so() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.decode_graphs"],
-        cwd=project_root(),
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_without_gpu("benchmarks.decode_graphs")
     assert done.returncode == 1
     assert "needs an NVIDIA GPU" in done.stderr

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 from interpreted import run_interpreted
-
-from tinyllm.paths import project_root
+from support.commands import run_without_gpu
 
 STUDY = """
 import json
@@ -45,14 +41,6 @@ def test_the_study_runs_and_counts_what_it_says() -> None:
 
 
 def test_without_a_gpu_it_says_so() -> None:
-    command = [sys.executable, "-m", "benchmarks.kernels"]
-    done = subprocess.run(
-        command,
-        cwd=project_root(),
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_without_gpu("benchmarks.kernels")
     assert done.returncode == 1
     assert "needs an NVIDIA GPU" in done.stderr

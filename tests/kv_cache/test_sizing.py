@@ -5,19 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.shapes import QWEN3_0_6B
 from tinyllm.config import ModelConfig
 from tinyllm.kv_cache.sizing import Snapshot, Waste, kv_bytes_per_token, reservation_waste
 from tinyllm.kv_cache.storage import PagedKVCache
-
-QWEN3_0_6B = ModelConfig(
-    vocab_size=151_936,
-    hidden_size=1024,
-    intermediate_size=3072,
-    num_layers=28,
-    num_heads=16,
-    num_kv_heads=8,
-    head_dim=128,
-)
 
 
 def test_qwen3_0_6b_keeps_112_kib_a_token() -> None:

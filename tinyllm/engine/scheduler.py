@@ -134,10 +134,10 @@ class Scheduler:
     def _admit_waiting(self, budget: int) -> list[ScheduledRequest]:
         """Start waiting requests in order while there are budget, seats, and blocks for all their known tokens."""
         scheduled: list[ScheduledRequest] = []
+        taken = sum(1 + request.num_siblings_to_fork for request in self.running)
         while budget > 0 and self.waiting:
             request = self.waiting[0]
             seats = 1 + request.num_siblings_to_fork
-            taken = sum(1 + other.num_siblings_to_fork for other in self.running)
             if taken + seats > max(self.config.max_num_seqs, seats):
                 break
             num_cached = self.kv.start(request.request_id, request.token_ids)
@@ -147,6 +147,7 @@ class Scheduler:
                 request.metrics.num_prefix_tokens_hit = num_cached
             request.num_computed_tokens = num_cached
             self.running.append(self.waiting.popleft())
+            taken += seats
             num_tokens = min(request.num_uncomputed_tokens, budget)
             slots = self.kv.append(request.request_id, num_tokens)
             assert slots is not None, "KVCacheManager.start promised room for all tokens"
