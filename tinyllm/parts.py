@@ -34,6 +34,9 @@ PART_MODULES = (
     "tinyllm.kv_cache.storage",
     "tinyllm.kv_cache.copy_on_write",
     "tinyllm.kv_cache.prefix_cache",
+    "tinyllm.engine.paged_attention",
+    "tinyllm.kernels.reference",
+    "tinyllm.engine.scheduler",
 )
 
 _REFERENCE: dict[str, Part] = {}

@@ -13,6 +13,7 @@ from tinyllm.engine.attention import AttentionBackend, TorchAttention
 from tinyllm.engine.metadata import AttentionMetadata
 from tinyllm.errors import OptionError, TinyLLMError
 from tinyllm.model.qwen3 import Attend
+from tinyllm.parts import Parts, resolve
 
 
 class TritonAttention(AttentionBackend):
@@ -102,8 +103,11 @@ def num_processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
-def attention_backend(name: str, device: str | torch.device) -> AttentionBackend:
+def attention_backend(name: str, device: str | torch.device, parts: Parts | None = None) -> AttentionBackend:
     """A backend by name: "torch", "triton", or "auto" for Triton where it compiles for CUDA and torch elsewhere.
+
+    Args:
+        parts: what the backend is made of; the reference by default.
 
     Raises:
         OptionError: an unknown name.
@@ -118,7 +122,9 @@ def attention_backend(name: str, device: str | torch.device) -> AttentionBackend
 
         check_device(device)
         return backend
-    return TritonAttention() if name == "auto" and device.type == "cuda" and kernels_compile() else TorchAttention()
+    if name == "auto" and device.type == "cuda" and kernels_compile():
+        return TritonAttention()
+    return TorchAttention((parts or resolve())["paged_attention"])
 
 
 def kernels_compile() -> bool:
