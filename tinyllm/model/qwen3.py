@@ -51,7 +51,7 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
-        """[T, hidden_size] -> [T, hidden_size]; cos and sin are [T, D / 2]."""
+        """[T, hidden_size] -> [T, hidden_size]; cos and sin are [T, 1, D]."""
         q, k, v = self.project(x, cos, sin)
         out = attend(self.layer, q, k, v)
         return self.o_proj(out.flatten(start_dim=1))
