@@ -13,11 +13,12 @@ class RMSNorm(nn.Module):
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
+        self.size = (size,)
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., size] -> [..., size]: `weight * x / sqrt(mean(x * x) + eps)`, in the dtype of `x`."""
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        return F.rms_norm(x, self.size, self.weight, self.eps)
 
 
 class MLP(nn.Module):
