@@ -57,7 +57,7 @@ class LLMEngine:
         self.tokenizer = tokenizer
         self.config = config
         weight = model.embed_tokens.weight
-        backend = backend or attention_backend(config.attention_backend, weight.device)
+        backend = backend or attention_backend(config.attention_backend, weight.device, parts)
         with name_failing_part():
             self.kv = KVCacheManager(model.config, config, parts, weight.dtype, weight.device)
         self.intake = Intake(tokenizer, model.config, config)
