@@ -45,8 +45,6 @@ class KernelWithoutTriton:
         raise KernelsUnavailable(NO_TRITON)
 
 
-triton: Any
-tl: Any
 try:
     import triton
     import triton.language as tl
@@ -57,7 +55,7 @@ try:
     INTERPRETED = not isinstance(tl.sum, triton.JITFunction)
 except ImportError:
     AVAILABLE = INTERPRETED = False
-    triton = tl = NoTriton()
+    triton = tl = NoTriton()  # type: ignore[assignment]
 
 
 def check_device(device: torch.device) -> None:

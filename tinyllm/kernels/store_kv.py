@@ -8,8 +8,8 @@ from tinyllm.kernels.launch import Kernel, check, check_pool, last_dim_contiguou
 from tinyllm.kernels.runtime import check_device, tl, triton
 from tinyllm.parts import part
 
-#: Numbers of one token that a program copies at once.
-BLOCK = 1024
+#: Most numbers of one token that a program copies.
+MAX_BLOCK = 1024
 
 
 @triton.jit
@@ -92,7 +92,7 @@ def launch_store_kv(
         return
     k, v = last_dim_contiguous(k), last_dim_contiguous(v)
     num_kv_heads, head_dim = k.shape[1:]
-    block = min(BLOCK, triton.next_power_of_2(num_kv_heads * head_dim))
+    block = min(MAX_BLOCK, triton.next_power_of_2(num_kv_heads * head_dim))
     kernel[(k.shape[0], triton.cdiv(num_kv_heads * head_dim, block))](
         k,
         v,
