@@ -266,8 +266,8 @@ class TakesTheFirstOfTheList(Scheduler):
 
 @mutant
 class KeepsAStaleCount(Scheduler):
-    """A preempted request keeps its count of computed tokens, though its blocks are gone. When it comes back it computes
-    too few tokens, and reads slots that hold nothing of it."""
+    """A preempted request keeps its count of computed tokens, though its blocks are gone. Counted from there it has too
+    few tokens left to compute, and reads slots that hold nothing of it."""
 
     def preempt_last(self) -> Request:
         victim = self.running.pop()
@@ -278,7 +278,7 @@ class KeepsAStaleCount(Scheduler):
 
 @variant(KeepsAStaleCount)
 class KeepsWhatItHadComputed(Scheduler):
-    """The same, and at the next start the larger of the two counts wins."""
+    """The same: the count is put back."""
 
     def preempt_last(self) -> Request:
         victim = self.running[-1]
