@@ -327,9 +327,9 @@ check(paged_prefill)
 # Where the two meet is a property of the machine. First both speeds of this one, on one thread:
 
 # %%
-big = torch.randn(2**25)
+big, other = torch.randn(2, 2**25)
 matrix = torch.randn(1024, 1024)
-bytes_per_s = 2 * big.nbytes / (milliseconds(big.clone, repeats=5) / 1000)
+bytes_per_s = 2 * big.nbytes / (milliseconds(other.copy_, big, repeats=5) / 1000)
 flops_per_s = 2 * 1024**3 / (milliseconds(torch.mm, matrix, matrix, repeats=5) / 1000)
 f"{bytes_per_s / 1e9:.1f} GB/s, {flops_per_s / 1e9:.0f} billion operations/s"
 
@@ -342,7 +342,8 @@ f"{bytes_per_s / 1e9:.1f} GB/s, {flops_per_s / 1e9:.0f} billion operations/s"
 #
 # A position's K and V of one KV head are 2 x D x 4 = 8 D bytes. Each of the 3 query heads that read it does 2 D
 # operations with the key and 2 D with the value: 12 D in all. That is **1.5** operations a byte, whatever the context
-# and the batch: more sequences bring their own keys. 256 tokens do 256 times as many on the same bytes: **384**.
+# and the batch: more sequences bring their own keys. 256 tokens do 256 times as many on the same bytes: **384**. (The
+# picture says somewhat less, since queries and outputs are moved as well.)
 #
 # </details>
 
@@ -357,16 +358,16 @@ def attention_dot(num_sequences, context_len, num_new):
     return flops, moved, milliseconds(paged_attention, *args, repeats=5) / 1000
 
 
-def linear_dot(num_tokens, width=1024):
+def linear_dot(num_tokens, width=4096):
     """The same of a linear layer, whose weights are read once for all tokens of the step."""
     x, weight = torch.randn(num_tokens, width), torch.randn(width, width)
     moved = weight.nbytes + 2 * x.nbytes
-    return 2 * num_tokens * weight.numel(), moved, milliseconds(torch.mm, x, weight) / 1000
+    return 2 * num_tokens * weight.numel(), moved, milliseconds(torch.mm, x, weight, repeats=5) / 1000
 
 
 # %%
 dots = {
-    "attention, decode": attention_dot(16, 1024, 1),
+    "attention, decode": attention_dot(128, 1024, 1),
     "attention, chunk of 256": attention_dot(1, 1024, 256),
     "linear layer, 1 token": linear_dot(1),
     "linear layer, 64 tokens": linear_dot(64),
@@ -374,7 +375,7 @@ dots = {
 plots.roofline(dots, flops_per_s, bytes_per_s)
 
 # %% [markdown]
-# Look at the two dots of the linear layer. One token moves all weights for little arithmetic; 64 tokens move the same
+# All four are larger than the processor's caches. Look at the two dots of the linear layer. One token moves all weights for little arithmetic; 64 tokens move the same
 # weights. **This is why batching pays**: the step hardly gets longer, and computes 64 tokens in place of one. Attention
 # gains nothing from a larger batch, since each sequence has keys of its own. So a serving engine wants as many tokens
 # in each step as it can find. The scheduler finds them.
@@ -634,7 +635,7 @@ plots.step_timeline({name: records for name, (records, _) in at_once.items()}, s
 
 # %% [markdown]
 # Each block of static batching falls off to the right as its requests end. Continuous batching fills every seat as soon
-# as it is free, until there is nobody left to come.
+# as it is free, until nobody is left to come.
 #
 # Now requests that come at random, as users do: a Poisson process at 80 % of what your scheduler can serve.
 
