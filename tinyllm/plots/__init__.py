@@ -4,6 +4,7 @@ Colours are those of Okabe and Ito, which colour-blind readers can tell apart; l
 say the same again. A figure is shown once: by the notebook, as the value of its cell.
 """
 
+from tinyllm.plots.kernels import programs, running_softmax, score_tiles
 from tinyllm.plots.latency import cost_per_token, phases, token_timeline
 from tinyllm.plots.memory import bytes_per_token, kv_rows, requests_at_once, reservation, waste_bars, waste_stack
 from tinyllm.plots.model import gqa_heads, query_norms, rope_angles, rope_scores
@@ -21,11 +22,14 @@ __all__ = [
     "phases",
     "pool",
     "pool_over_time",
+    "programs",
     "query_norms",
     "requests_at_once",
     "reservation",
     "rope_angles",
     "rope_scores",
+    "running_softmax",
+    "score_tiles",
     "sharing_graph",
     "step_overhead",
     "throughput_bars",
