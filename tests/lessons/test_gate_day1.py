@@ -1,4 +1,7 @@
-"""The gate holds for every exercise of the course; `make gate` runs it on more seeds."""
+"""The gate holds for every exercise of the course; `make gate` runs it on more seeds.
+
+Those with Triton kernels are in test_gate_kernels.py.
+"""
 
 from __future__ import annotations
 

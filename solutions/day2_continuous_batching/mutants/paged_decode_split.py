@@ -14,7 +14,6 @@ def _weighs_splits_equally(
 ):  # fmt: skip
     splits = tl.arange(0, PADDED_SPLITS)
     written = splits < num_written
-    lse = tl.load(lse_ptr + splits * stride_split, mask=written, other=float("-inf"))
     partial = load_tile(partial_ptr, splits * stride_split * HEAD_DIM, written, HEAD_DIM, PADDED_DIM)
     return tl.sum(partial, 0) / tl.maximum(num_written, 1)
 
