@@ -349,7 +349,7 @@ own = [40 + row // 3 for row in range(24)]
 plots.score_tiles(own, tile=16)
 
 # %% [markdown]
-# The first tiles are seen by all rows, and only the last one needs a mask. With a sliding window of 16 the first tiles need
+# The first tiles are seen by all rows, and only the last one needs a mask. With a sliding window of 16 the first tile need
 # not even be loaded:
 
 # %%
