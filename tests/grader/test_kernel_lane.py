@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from grader import running
 from grader.checks.day2.store_kv import EXERCISE
 from grader.hidden import converse
 from grader.kernel_lane import kernel_host, stop_host, stubbed_function
@@ -19,6 +18,7 @@ from grader.mutants import as_cell
 from grader.results import CheckResult, Outcome
 from grader.running import LocalDriver, run
 from grader.sitting import Judge
+from tinyllm.doctor import CHECKS, judge_triton
 from tinyllm.kernels.store_kv import store_kv
 
 HEAD = """\
@@ -124,7 +124,7 @@ def test_the_judge_drives_kernels_in_the_students_process(tmp_path: Path) -> Non
 
 
 def test_without_triton_nothing_is_right_or_wrong_and_all_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(CHECKS, "triton", lambda: judge_triton(None, "2.4.6", False))
     result = run(EXERCISE, 1, LocalDriver(EXERCISE, store_kv))
     assert result.outcome is Outcome.NOT_CHECKED
     assert {item.outcome for item in result.properties} == {Outcome.NOT_CHECKED}

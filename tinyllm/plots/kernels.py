@@ -87,7 +87,7 @@ def score_tiles(own: Sequence[int], tile: int, window: int | None = None) -> Fig
         ax.add_patch(Rectangle((start, 0), tile, len(own), fill=False, edgecolor=INK, linewidth=1.2, zorder=3))
         ax.text(start + tile / 2, -0.04 * len(own), kind, ha="center", fontsize=8, color=INK)
     for row, seen in enumerate(visible):
-        for position in np.flatnonzero(seen):
+        for position in np.flatnonzero(seen).tolist():
             ax.add_patch(Rectangle((position, row), 1, 1, facecolor=SKY, edgecolor="white", linewidth=0.2))
     ax.set_xlim(0, visible.shape[1])
     ax.set_ylim(len(own), -0.14 * len(own))
