@@ -508,13 +508,13 @@ found.tolist()
 def watch_softmax(scores_ptr, highest_ptr, total_ptr, TILE: tl.constexpr):
     columns = tl.arange(0, TILE)
     v = tl.zeros([TILE, 16], tl.float32)
-    highest = tl.full([16], float("-inf"), tl.float32)
+    top = tl.full([16], float("-inf"), tl.float32)
     total = tl.zeros([16], tl.float32)
     acc = tl.zeros([16, 16], tl.float32)
     for tile in range(4):
         scores = tl.load(scores_ptr + tile * TILE + columns)[None, :] + tl.zeros([16, TILE], tl.float32)
-        highest, total, acc = softmax_step(scores, v, highest, total, acc)
-        tl.store(highest_ptr + tile * 16 + tl.arange(0, 16), highest)
+        top, total, acc = softmax_step(scores, v, top, total, acc)
+        tl.store(highest_ptr + tile * 16 + tl.arange(0, 16), top)
         tl.store(total_ptr + tile * 16 + tl.arange(0, 16), total)
 
 
@@ -632,7 +632,7 @@ own = [40 + row // 3 for row in range(24)]
 plots.score_tiles(own, tile=16)
 
 # %% [markdown]
-# The first tiles are seen by all rows, and only the last one needs a mask. With a sliding window of 16 the first tiles need
+# The first tiles are seen by all rows, and only the last one needs a mask. With a sliding window of 16 the first tile need
 # not even be loaded:
 
 # %%

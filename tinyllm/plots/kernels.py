@@ -45,12 +45,19 @@ def programs(counts: Mapping[str, int], num_processors: int) -> Figure:
     names = list(counts)
     colors = [ORANGE if count < num_processors else BLUE for count in counts.values()]
     ax.barh(names, list(counts.values()), color=colors)
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # the dashed line must not cross the words
     for row, count in enumerate(counts.values()):
         busy = min(1.0, count / num_processors)
         ax.text(
-            count * 1.05, row, f"{count:,} programs, {busy:.0%} of the processors", va="center", fontsize=8, color=INK
+            count * 1.05,
+            row,
+            f"{count:,} programs, {busy:.0%} of the processors",
+            va="center",
+            fontsize=8,
+            color=INK,
+            bbox=box,
         )
-    ax.axvline(num_processors, color=INK, linewidth=1, linestyle="--")
+    ax.axvline(num_processors, color=INK, linewidth=1, linestyle="--", zorder=0)
     ax.set_xscale("log")
     ax.set_xlim(1, 60 * max(counts.values()))
     ax.invert_yaxis()
@@ -76,10 +83,11 @@ def score_tiles(own: Sequence[int], tile: int, window: int | None = None) -> Fig
         part: Any = visible[:, start : start + tile]
         kind = "whole" if part.all() else "masked" if part.any() else "skipped"
         counts[kind] += 1
-        ax.add_patch(Rectangle((start, 0), tile, len(own), facecolor=FREE, edgecolor=INK, linewidth=0.8))
+        ax.add_patch(Rectangle((start, 0), tile, len(own), facecolor=FREE))
+        ax.add_patch(Rectangle((start, 0), tile, len(own), fill=False, edgecolor=INK, linewidth=1.2, zorder=3))
         ax.text(start + tile / 2, -0.04 * len(own), kind, ha="center", fontsize=8, color=INK)
     for row, seen in enumerate(visible):
-        for position in np.flatnonzero(seen):
+        for position in np.flatnonzero(seen).tolist():
             ax.add_patch(Rectangle((position, row), 1, 1, facecolor=SKY, edgecolor="white", linewidth=0.2))
     ax.set_xlim(0, visible.shape[1])
     ax.set_ylim(len(own), -0.14 * len(own))
