@@ -703,11 +703,11 @@ f"{operations / 1e9:.0f} billion operations, {operations / kv_bytes:,.0f} for ea
 from tinyllm import LLM, SamplingParams
 
 few = SamplingParams(max_tokens=4)
-answers = {}
+answers_by_backend = {}
 for backend in ["torch", "triton"] if AVAILABLE else ["torch"]:
     llm = LLM(parts="mine", num_blocks=16, attention_backend=backend, device=device, dtype="float32")
-    answers[backend] = llm.generate("The cache", few)[0].outputs[0].token_ids
-answers
+    answers_by_backend[backend] = llm.generate("The cache", few)[0].outputs[0].token_ids
+answers_by_backend
 
 # %% [markdown]
 # ## What limits a computation: the roofline
