@@ -120,6 +120,7 @@ class Prover:
         self.known = known or specimens(exercise)
         self.reference = reference or all_parts()[exercise.name].reference
         self.row = Row(exercise.name)
+        self._results: dict[tuple[Any, int], CheckResult] = {}
 
     def prove(self) -> Row:
         """Try everything and count it."""
@@ -146,7 +147,10 @@ class Prover:
 
     def checked(self, obj: Any, seed: int) -> CheckResult:
         """The result that a learner with this object would get."""
-        return diagnosed(self.exercise, run(self.exercise, seed, LocalDriver(self.exercise, obj)), self.known)
+        if (obj, seed) not in self._results:
+            result = run(self.exercise, seed, LocalDriver(self.exercise, obj))
+            self._results[obj, seed] = diagnosed(self.exercise, result, self.known)
+        return self._results[obj, seed]
 
     def not_right(self, obj: Any, seed: int, label: str) -> str:
         """Why an object that is right is not found right."""

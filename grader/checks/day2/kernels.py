@@ -51,13 +51,18 @@ class AttentionProperty(KernelProperty):
     def case(self, rng: random.Random, context_lens: list[int], *sizes: int, **changes: Any) -> Case:
         """A case with one new token a sequence, unless `query_lens` says otherwise.
 
+        The first block of the first sequence is never block 0, where a position would be its own slot.
+
         Args:
             sizes: Hq, Hkv, D and P.
             changes: other fields of `tinyllm.kernels.cases.Case`; `opposed=True` makes all scores negative.
         """
         named = dict(zip(SIZES, sizes, strict=True))
         lens = {"query_lens": [1] * len(context_lens), "context_lens": context_lens}
-        return {**lens, **named, "opposed": False, "seed": rng.getrandbits(32), **changes}
+        case = {**lens, **named, "opposed": False, "seed": rng.getrandbits(32), **changes}
+        while int(self.inputs(case, "cpu").block_tables[0, 0]) == 0:
+            case["seed"] = rng.getrandbits(32)
+        return case
 
     @abstractmethod
     def launch(self, parts: SimpleNamespace, inputs: Inputs, case: Case) -> None:
