@@ -240,3 +240,17 @@ def test_requests_go_on_rightly_after_a_step_that_broke_off(
         engine.step()
     assert drain(engine) == expected
     assert_no_block_lost(engine)
+
+
+def test_metrics_say_when_a_request_was_first_scheduled_and_what_it_found_then() -> None:
+    """With one seat the second waits for the first to end; by then the first one's blocks are in the prefix cache."""
+    engine = make_engine(MODEL, max_num_seqs=1)
+    for name in ("a", "b"):
+        engine.add_request(list(range(9)), TWELVE, name)
+    metrics = {}
+    while engine.has_unfinished:
+        metrics |= {output.request_id: output.outputs[0].metrics for output in engine.step()}
+    a, b = metrics["a"], metrics["b"]
+    assert a.arrival < b.arrival < a.first_scheduled < a.token_times[0]
+    assert a.token_times[-1] < b.first_scheduled < b.token_times[0]
+    assert (a.num_prefix_tokens_hit, b.num_prefix_tokens_hit) == (0, 8)
