@@ -49,7 +49,7 @@ list of the pages that use the term is put below. Anywhere else, `term` links to
     ![alternative text](file.png)           a picture needs the text
     <details><summary>...</summary>         answers to unfold; open on the print page
 
-A block (all but `number` and `term`) stands on a line of its own. Links to other chapters are written `[Day 1](day1.md)`.
+A block (all but `number` and `term`) stands on a line of its own. Chapters are linked as `[Day 1](day1.md)`.
 Every page that was ever published is listed in book/pages.txt: add a line for a new chapter; a chapter that moves or
 goes needs a line under `[output.html.redirect]` in book.toml.
 """
