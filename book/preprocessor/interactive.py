@@ -57,7 +57,7 @@ def interactive(args: str, context: Context) -> str:
     if name not in PICTURES:
         raise FaultError(f"no interactive picture {name!r}; there are: {', '.join(PICTURES)}")
     found = PICTURES[name]
-    text = inline_html(caption or found.caption, context.maths)
+    text = inline_html(caption or found.caption, context)
     return (
         f'<figure class="fig interactive" data-interactive="{name}">'
         f'<div class="fig-scroll still">{picture(found.still, found.alt, context)}</div>'
