@@ -1,7 +1,7 @@
 "use strict";
 // Static and continuous batching as a picture: two timelines, seats down and steps across, shown step by step.
 (() => {
-  const { el, button, slider, named, register } = globalThis.courseKit;
+  const { el, button, slider, register } = globalThis.courseKit;
   const { REQUESTS, run, seatsUsed } = globalThis.courseBatching;
   const KINDS = [["Static batching", false], ["Continuous batching", true]];
 
@@ -20,10 +20,9 @@
     // ---------------------------------------------------------------- in words
 
     const share = ({ name, computed, tokens, prefill, finishes }) => {
-      const what = prefill ? `computes ${named("prompt token", range(computed + 1, tokens))}` : "decodes 1 token";
-      return `${name} ${what}${finishes ? " and is done" : ""}`;
+      const which = tokens === 1 ? `token ${computed + 1}` : `tokens ${computed + 1} to ${computed + tokens}`;
+      return `${name} ${prefill ? `computes prompt ${which}` : "decodes 1 token"}${finishes ? " and is done" : ""}`;
     };
-    const range = (first, count) => (count === 1 ? [first] : [`${first} to ${first + count - 1}`]);
 
     const told = (steps, kind) => {
       if (shown > steps.length) return `${kind}: all done since step ${steps.length}.`;

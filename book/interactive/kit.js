@@ -20,7 +20,7 @@
 
   /** A slider with its label and its value in digits; `changed` gets the new number. */
   const slider = (text, { min, max, step = 1, value }, changed) => {
-    const output = el("output", { text: String(value) });
+    const output = el("span", { class: "number", "aria-hidden": "true", text: String(value) }); // the slider says it itself
     const input = el("input", {
       type: "range", min, max, step, value,
       input: () => { output.textContent = input.value; changed(Number(input.value)); },

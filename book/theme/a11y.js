@@ -46,7 +46,7 @@
 
   // Whatever scrolls sideways can be reached by keyboard.
   const scrollers = () => {
-    for (const element of document.querySelectorAll("pre > code, .math, .table-wrapper, .fig-scroll")) {
+    for (const element of document.querySelectorAll("pre > code, .math, .table-wrapper, .fig-scroll, .stage .scroller")) {
       if (element.scrollWidth > element.clientWidth) element.tabIndex = 0;
       else element.removeAttribute("tabindex");
     }

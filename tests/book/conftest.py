@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ sys.path.insert(0, str(ROOT))  # `book` and `benchmarks` are run from the clone,
 from book.preprocessor.context import Context  # noqa: E402
 from book.preprocessor.glossary import Glossary  # noqa: E402
 from book.preprocessor.maths import MathRenderer  # noqa: E402
+from tinyllm.doctor import find_chromium  # noqa: E402
 
 SAMPLE = '''\
 """A module."""
@@ -98,3 +101,14 @@ def site() -> Path:
     from book.build import build
 
     return build()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium, started once."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()
