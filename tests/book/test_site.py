@@ -31,16 +31,16 @@ command = "replaced by the build"
 """
 
 
-def build_small(project: Path, chapter: str) -> Path:
+def build_small(project: Path, chapter: str, settings: str = BOOK_TOML) -> Path:
     """Run mdBook over a book of one chapter."""
-    (project / "book" / "book.toml").write_text(BOOK_TOML)
+    (project / "book" / "book.toml").write_text(settings)
     (project / "book" / "src" / "SUMMARY.md").write_text("- [One](one.md)\n- [Other](other.md)\n")
     (project / "book" / "src" / "one.md").write_text(chapter)
     write_pages(project / "book", project / "figures", project / "site")
     return project / "site"
 
 
-@pytest.mark.needs("mdbook")
+@pytest.mark.needs("mdbook", "node")
 @pytest.mark.parametrize(
     "fault",
     [
@@ -50,16 +50,47 @@ def build_small(project: Path, chapter: str) -> Path:
         "{{#number result.json:gone}}",
         "{{#quiz gone}}",
         "{{#notebook gone}}",
+        "{{#solution gone}}",
+        "{{#interactive gone}}",
+        "{{#term gone}}",
+        "{{#include sample.py}}",
+        "![](boxes.svg)",
+        "> [!HINT]",
+        "$\\frac{1$",
+        "$$\\notacommand$$",
         "[dead](gone.md)",
     ],
 )
 def test_a_planted_fault_stops_the_build_with_chapter_and_line(
     fault: str, project: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    build.install_npm_parts()
     with pytest.raises(BuildError, match="no page was written"):
         build_small(project, f"# One\n\nText.\n\n{fault}\n")
     assert "book/src/one.md:5: " in capfd.readouterr().err
     assert not list(project.glob("site/*.html"))
+
+
+@pytest.mark.needs("mdbook")
+def test_front_matter_is_asked_for_where_the_book_says_so(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    strict = BOOK_TOML.replace("[output.html]", "front-matter = true\n[output.html]")
+    with pytest.raises(BuildError, match="no page was written"):
+        build_small(project, "# One\n", strict)
+    assert "book/src/one.md:1: no front matter" in capfd.readouterr().err
+
+
+@pytest.mark.needs("mdbook")
+def test_a_removed_page_without_a_redirect_stops_the_build(project: Path) -> None:
+    listed = project / "pages.txt"
+    listed.write_text("404.html\nindex.html\none.html\nother.html\nold.html\n")
+    site = build_small(project, "# One\n")
+    with pytest.raises(BuildError, match=r"old\.html: published page is gone: name where it went"):
+        build.check_pages(site, listed)
+    moved = f'{BOOK_TOML}[output.html.redirect]\n"old.html" = "other.html"\n'
+    assert build.check_pages(build_small(project, "# One\n", moved), listed) == 7
+    lost = moved.replace("other.html", "gone.html")
+    with pytest.raises(BuildError, match=r"old\.html: dead link: gone\.html"):
+        build.check_pages(build_small(project, "# One\n", lost), listed)
 
 
 @pytest.mark.needs("mdbook")
