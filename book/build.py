@@ -101,12 +101,21 @@ def build(address: str | None = None, repository: str | None = None) -> Path:
             (site / "solutions" / name).write_bytes(content)
     settings = tomllib.loads((BOOK / "book.toml").read_text(encoding="utf-8"))["book"]
     finish_pages(site, settings["title"], settings["description"], address)
+    print(f"{check_pages(site, BOOK / 'pages.txt')} pages, all links and fragments good")
+    return site
+
+
+def check_pages(site: Path, listed: Path) -> int:
+    """How many pages a built site has; `listed` has a line for each that was ever published.
+
+    Raises:
+        BuildError: anything is wrong with one of them, or a published one is gone.
+    """
     pages, problems = check_site(site)
-    problems += check_published(site, BOOK / "pages.txt")
+    problems += check_published(site, listed)
     if problems:
         raise BuildError("\n".join([f"{len(problems)} problem(s) on the built pages:", *map(str, problems)]))
-    print(f"{pages} pages, all links and fragments good")
-    return site
+    return pages
 
 
 def publishing(address: str | None, repository: str | None) -> dict[str, str]:

@@ -37,6 +37,7 @@ def finish_pages(site: Path, title: str, description: str, address: str | None) 
         path = str(page.relative_to(site))
         if path == "print.html":
             text = re.sub(r"<details(?![^>]* open)", "<details open", text)
+        text = re.sub(r"<th([^>]*)></th>", r"<td\1></td>", text)  # an empty corner is no heading
         text = text.replace("</main>", f"{FOOTER}</main>", 1)
         text = text.replace("</head>", card_tags(page_title(text), description, path, address) + "</head>", 1)
         page.write_text(text, encoding="utf-8")

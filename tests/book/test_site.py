@@ -31,16 +31,16 @@ command = "replaced by the build"
 """
 
 
-def build_small(project: Path, chapter: str) -> Path:
+def build_small(project: Path, chapter: str, settings: str = BOOK_TOML) -> Path:
     """Run mdBook over a book of one chapter."""
-    (project / "book" / "book.toml").write_text(BOOK_TOML)
+    (project / "book" / "book.toml").write_text(settings)
     (project / "book" / "src" / "SUMMARY.md").write_text("- [One](one.md)\n- [Other](other.md)\n")
     (project / "book" / "src" / "one.md").write_text(chapter)
     write_pages(project / "book", project / "figures", project / "site")
     return project / "site"
 
 
-@pytest.mark.needs("mdbook")
+@pytest.mark.needs("mdbook", "node")
 @pytest.mark.parametrize(
     "fault",
     [
@@ -50,16 +50,47 @@ def build_small(project: Path, chapter: str) -> Path:
         "{{#number result.json:gone}}",
         "{{#quiz gone}}",
         "{{#notebook gone}}",
+        "{{#solution gone}}",
+        "{{#interactive gone}}",
+        "{{#term gone}}",
+        "{{#include sample.py}}",
+        "![](boxes.svg)",
+        "> [!HINT]",
+        "$\\frac{1$",
+        "$$\\notacommand$$",
         "[dead](gone.md)",
     ],
 )
 def test_a_planted_fault_stops_the_build_with_chapter_and_line(
     fault: str, project: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    build.install_npm_parts()
     with pytest.raises(BuildError, match="no page was written"):
         build_small(project, f"# One\n\nText.\n\n{fault}\n")
     assert "book/src/one.md:5: " in capfd.readouterr().err
     assert not list(project.glob("site/*.html"))
+
+
+@pytest.mark.needs("mdbook")
+def test_front_matter_is_asked_for_where_the_book_says_so(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    strict = BOOK_TOML.replace("[output.html]", "front-matter = true\n[output.html]")
+    with pytest.raises(BuildError, match="no page was written"):
+        build_small(project, "# One\n", strict)
+    assert "book/src/one.md:1: no front matter" in capfd.readouterr().err
+
+
+@pytest.mark.needs("mdbook")
+def test_a_removed_page_without_a_redirect_stops_the_build(project: Path) -> None:
+    listed = project / "pages.txt"
+    listed.write_text("404.html\nindex.html\none.html\nother.html\nold.html\n")
+    site = build_small(project, "# One\n")
+    with pytest.raises(BuildError, match=r"old\.html: published page is gone: name where it went"):
+        build.check_pages(site, listed)
+    moved = f'{BOOK_TOML}[output.html.redirect]\n"old.html" = "other.html"\n'
+    assert build.check_pages(build_small(project, "# One\n", moved), listed) == 7
+    lost = moved.replace("other.html", "gone.html")
+    with pytest.raises(BuildError, match=r"old\.html: dead link: gone\.html"):
+        build.check_pages(build_small(project, "# One\n", lost), listed)
 
 
 @pytest.mark.needs("mdbook")
@@ -123,7 +154,9 @@ PAGE = "<html><head><title>One &amp; two - Book</title></head><body><main><h1>On
 def test_pages_get_tags_and_licence_and_the_print_page_its_answers_open(tmp_path: Path) -> None:
     (tmp_path / "days").mkdir()
     for page in ("index.html", "days/one.html", "print.html"):
-        (tmp_path / page).write_text(PAGE.format("<details><summary>Q</summary>A</details><details open>B</details>"))
+        (tmp_path / page).write_text(
+            PAGE.format("<details><summary>Q</summary>A</details><details open>B</details><th></th>")
+        )
     (tmp_path / "toc.html").write_text("<body></body>")
     finish_pages(tmp_path, "Book", 'Says "much".', "https://example.org/course/")
     one = (tmp_path / "days" / "one.html").read_text()
@@ -133,6 +166,7 @@ def test_pages_get_tags_and_licence_and_the_print_page_its_answers_open(tmp_path
     assert '<link rel="canonical" href="https://example.org/course/days/one.html">' in one
     assert one.index("CC BY 4.0") < one.index("</main>")
     assert one.count("<details open") == 1
+    assert "<td></td>" in one
     assert 'content="https://example.org/course/"' in (tmp_path / "index.html").read_text()
     assert (tmp_path / "print.html").read_text().count("<details open>") == 2
     assert (tmp_path / "toc.html").read_text() == "<body></body>"
@@ -191,12 +225,13 @@ def test_two_builds_are_the_same_byte_for_byte(site: Path) -> None:
 def test_solutions_have_pages_that_no_search_finds(site: Path) -> None:
     (index,) = site.glob("searchindex-*.js")
     text = index.read_text(encoding="utf-8")
-    assert "day1.html" in text
+    (addresses,) = re.findall(r'"doc_urls":\[(.*?)\]', text)
+    assert '"day1.html#' in addresses
+    assert "solutions/" not in addresses
     for lesson in (ROOT / "solutions").glob("day*/lesson.py"):
         name = lesson.parent.name
         page = (site / "solutions" / f"{name}.html").read_text(encoding="utf-8")
         assert "HIDDEN TESTS" not in page
-        assert f"solutions/{name}" not in text
 
 
 @pytest.mark.needs("mdbook", "node", "checkpoint")

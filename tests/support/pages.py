@@ -41,11 +41,16 @@ def page_of(browser: Any, options: dict[str, Any], **more: Any) -> Iterator[tupl
     faults: list[str] = []
     page.on("console", lambda m: faults.append(f"console: {m.text}") if m.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: faults.append(f"error: {error}"))
-    page.on("requestfailed", lambda request: faults.append(f"failed: {request.url}"))
+    page.on("requestfailed", lambda r: None if was_left(r) else faults.append(f"failed: {r.url}"))
     page.on("response", lambda r: faults.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
     page.on("request", lambda r: None if is_inside(r.url) else faults.append(f"outside: {r.url}"))
     yield page, faults
     context.close()
+
+
+def was_left(request: Any) -> bool:
+    """Whether a request failed only because the page was left."""
+    return request.failure == "net::ERR_ABORTED"
 
 
 def is_inside(address: str) -> bool:
