@@ -13,7 +13,7 @@ PYTEST_ARGS ?=
 SUBMISSIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-all grade gate bench book lint format setup constraints doctor
+.PHONY: help lab test test-all grade gate bench book book-serve lint format setup constraints doctor
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ bench: $(STAMP) ## measure on this CPU and write benchmarks/results; hours, on a
 
 book: $(STAMP) ## build the site
 	$(BIN)/python -m book.build
+
+book-serve: $(STAMP) ## build the site, serve it on this machine, and build again when a source changes
+	$(BIN)/python -m book.build --serve
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from typing import Any
 from book.preprocessor.chapter import render_chapter
 from book.preprocessor.context import Context
 from book.preprocessor.faults import Fault
+from book.preprocessor.glossary import read_glossary
 from book.preprocessor.maths import MathRenderer
 
 
@@ -35,10 +36,13 @@ def render_book(mdbook: dict[str, Any], book: dict[str, Any]) -> list[Fault]:
     book_root = Path(mdbook["root"])
     src = book_root / mdbook["config"]["book"].get("src", "src")
     figures = Path(os.environ.get("BOOK_FIGURES") or book_root / "build" / "figures")
+    settings = mdbook["config"].get("preprocessor", {}).get("course", {})
+    strict = bool(settings.get("front-matter", False))
     faults: list[Fault] = []
+    glossary = read_glossary({c["path"]: (c["name"], c["content"]) for c in chapters(book["items"])})
     with MathRenderer() as maths:
         for chapter in chapters(book["items"]):
-            context = Context(book_root.parent, src, figures, chapter["path"], maths)
+            context = Context(book_root.parent, src, figures, chapter["path"], maths, glossary, strict)
             chapter["content"], found = render_chapter(chapter["content"], context)
             faults += found
     return faults

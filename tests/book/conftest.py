@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # `book` and `benchmarks` are run from the clone, not installed
 
 from book.preprocessor.context import Context  # noqa: E402
+from book.preprocessor.glossary import Glossary  # noqa: E402
 from book.preprocessor.maths import MathRenderer  # noqa: E402
 
 SAMPLE = '''\
@@ -59,8 +60,8 @@ def twice():
 FIGURE = '<?xml version="1.0"?><svg width="9pt"><path id="a" style="fill: #1f77b4"/><use href="#a"/></svg>'
 RESULT = {
     "date": "2026-01-01",
-    "machine": {"cpu": "a CPU"},
-    "versions": {},
+    "machine": {"cpu": "a CPU", "cpu_cores": 2, "gpu": None, "system": "Linux"},
+    "versions": {"torch": "2.13"},
     "seed": 0,
     "waste": {"block_16": 1.25, "steps": 1234, "sizes": [8, 16]},
 }
@@ -83,7 +84,7 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture
 def context(project: Path) -> Context:
     """The surroundings of the chapter `one.md`."""
-    return Context(project, project / "book" / "src", project / "figures", "one.md", MathRenderer())
+    return Context(project, project / "book" / "src", project / "figures", "one.md", MathRenderer(), Glossary())
 
 
 @pytest.fixture(scope="session")
