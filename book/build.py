@@ -1,4 +1,4 @@
-"""Builds the site: figures, pages, notebooks to download, and a check of the result.
+"""Builds the site: figures, solved notebooks, pages, notebooks to download, and a check of the result.
 
 Needs the `book` extra (mdBook) and Node with npm (formulas and their font); the first build downloads three npm
 packages, later ones load nothing.
@@ -29,7 +29,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from book.finish import finish_pages
+from book.preprocessor.solution_pages import pictures
 from book.sitecheck import check_published, check_site
+from book.solutions import executed_notebooks
 from tinyllm.doctor import find_program
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,8 +93,12 @@ def build(address: str | None = None, repository: str | None = None) -> Path:
         address = address.rstrip("/") + "/"
     figures, site = OUT / "figures", OUT / "site"
     run([sys.executable, "-m", "book.figures", str(figures)], "a figure cannot be drawn")
-    write_pages(BOOK, figures, site, publishing(address, repository))
+    solved = executed_notebooks()
+    write_pages(BOOK, figures, site, {**publishing(address, repository), "BOOK_SOLUTIONS": str(solved)})
     copy_extras(site)
+    for file in sorted(solved.glob("*.ipynb")):
+        for name, content in pictures(file):
+            (site / "solutions" / name).write_bytes(content)
     settings = tomllib.loads((BOOK / "book.toml").read_text(encoding="utf-8"))["book"]
     finish_pages(site, settings["title"], settings["description"], address)
     pages, problems = check_site(site)

@@ -23,7 +23,7 @@ that a diagram is made from the course's own objects, follows the reader's theme
 
     {{#figure pool | What the picture shows, for those who cannot see it | The caption.}}
 
-**Interactive pictures**; a figure `interactive_<name>` stands in for it where there is no script::
+**Interactive pictures**, with a drawn figure in their place where there is no script. The caption may be left out::
 
     {{#interactive allocator | The caption.}}     allocate, append, fork, free, find a prefix
     {{#interactive batching | The caption.}}      static against continuous batching, step by step

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from urllib.parse import unquote, urlsplit
 
 from book.preprocessor.context import Context
 from book.preprocessor.faults import Fault, FaultError
@@ -12,6 +11,7 @@ from book.preprocessor.figures import figure
 from book.preprocessor.frontmatter import put_below_heading, take_front_matter
 from book.preprocessor.glossary import define, place_users, term
 from book.preprocessor.interactive import interactive
+from book.preprocessor.links import check_link
 from book.preprocessor.listings import contract_listing, object_listing
 from book.preprocessor.numbers import measured_note, number
 from book.preprocessor.quizzes import quiz
@@ -110,19 +110,3 @@ def render_directive(match: re.Match[str], context: Context) -> str:
     if (before and not before.endswith("\n")) or (after and not after.startswith("\n")):
         raise FaultError(f"{{{{#{name}}}}} must stand on a line of its own, at its beginning")
     return BLOCKS[name](args, context)
-
-
-def check_link(address: str, context: Context) -> None:
-    """Refuse a link to a chapter or file that is not there. Fragments are checked on the built pages.
-
-    Raises:
-        FaultError: with the path.
-    """
-    parts = urlsplit(address)
-    if parts.scheme or parts.netloc or not parts.path:
-        return
-    if parts.path.startswith("/"):
-        raise FaultError(f"link {address} starts at the server's root; write it relative to this chapter")
-    target = (context.src / context.chapter).parent / unquote(parts.path)
-    if not target.is_file():
-        raise FaultError(f"dead link: {address}")

@@ -31,7 +31,7 @@ def figure(args: str, context: Context) -> str:
     drawn = picture(name, alt, context)
     if not caption:
         raise FaultError(f"figure {name} has no caption; write {{{{#figure {name} | what it shows | caption}}}}")
-    text = inline_html(caption, context.maths)
+    text = inline_html(caption, context)
     return f'<figure class="fig"><div class="fig-scroll">{drawn}</div><figcaption>{text}</figcaption></figure>'
 
 

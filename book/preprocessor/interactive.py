@@ -7,6 +7,7 @@ the pages that use them.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 from book.preprocessor.context import Context
@@ -16,22 +17,35 @@ from book.preprocessor.inline import inline_html
 
 FOLDER = Path(__file__).resolve().parents[1] / "interactive"
 
-#: Name -> what the drawn figure shows, and the caption where the chapter gives none.
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An interactive picture: the drawn figure that stands in for it, what that shows, and a caption for both."""
+
+    still: str
+    alt: str
+    caption: str
+
+
 PICTURES = {
-    "allocator": (
-        "A pool of 16 blocks of 4 slots. Request A holds three blocks, its fork B shares the first two of them and "
-        "has a copy of the third, and the prefix cache holds two more blocks that no request uses. The rest is free.",
+    "allocator": Picture(
+        "interactive_allocator",
+        "A pool of 16 blocks of 4 slots. Request A holds three blocks with the ten letters of Ten tokens. Its fork B "
+        "shares the first two, each with 2 references, and has a copy of the third, in which its eleventh token "
+        "stands. The prefix cache alone holds two more blocks. The rest is free.",
         "A pool of 16 blocks. Allocate, append, fork and free, and watch the reference counts.",
     ),
-    "batching": (
-        "Two timelines with 3 seats each, for the same six requests. In static batching a seat stays empty until the "
-        "longest request of its batch is done. In continuous batching the next request takes the seat at once, and "
-        "the last request ends several steps earlier.",
-        "The same requests under static and under continuous batching.",
+    "batching": Picture(
+        "static_and_continuous",
+        "Two timelines of the same six requests, A to F, on three seats. Under static batching two seats are without "
+        "work until the longest request of the batch is done. Under continuous batching the next request takes a "
+        "seat as soon as it is free, and all are done several steps earlier.",
+        "The same six requests under static and under continuous batching.",
     ),
-    "merge": (
-        "Eight scores, cut after the fifth. Each part has its maximum, its sum of exponentials and its output; both "
-        "are scaled to the common maximum, and their sum is the softmax over all eight.",
+    "merge": Picture(
+        "interactive_merge",
+        "Eight scores with a value each, cut after the fifth. Of each part three numbers are kept: its maximum m, its "
+        "sum of exponentials l and its output o. Merged they give the same output as the softmax over all eight.",
         "Two partial attention states, merged, are the attention over all positions.",
     ),
 }
@@ -42,11 +56,11 @@ def interactive(args: str, context: Context) -> str:
     name, _, caption = (piece.strip() for piece in args.partition("|"))
     if name not in PICTURES:
         raise FaultError(f"no interactive picture {name!r}; there are: {', '.join(PICTURES)}")
-    alt, usual = PICTURES[name]
-    text = inline_html(caption or usual, context.maths)
+    found = PICTURES[name]
+    text = inline_html(caption or found.caption, context)
     return (
         f'<figure class="fig interactive" data-interactive="{name}">'
-        f'<div class="fig-scroll still">{picture(f"interactive_{name}", alt, context)}</div>'
+        f'<div class="fig-scroll still">{picture(found.still, found.alt, context)}</div>'
         f"<figcaption>{text}</figcaption></figure>"
         + "".join(script(file, context) for file in ("kit", f"{name}_model", name))
     )

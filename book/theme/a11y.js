@@ -57,7 +57,7 @@
   scrollers();
 
   // Arrow keys turn the page, but not from inside what scrolls or is chosen with them (rust-lang/mdBook#1789, #518).
-  const own = "pre, .math, .fig-scroll, .table-wrapper, .quiz";
+  const own = "pre, .math, .fig-scroll, .table-wrapper, .quiz, .interactive";
   document.addEventListener("keydown", (event) => {
     const arrow = event.key === "ArrowLeft" || event.key === "ArrowRight";
     if (arrow && (event.target.closest?.(own) || String(getSelection()))) event.stopImmediatePropagation();

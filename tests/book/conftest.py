@@ -67,6 +67,11 @@ RESULT = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the tests of the built site to the end: those of the lessons run the notebooks that the site shows."""
+    items.sort(key=lambda item: "site" in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A project with one module, one figure, one result and one chapter."""

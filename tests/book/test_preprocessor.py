@@ -261,7 +261,7 @@ def test_faults_after_front_matter_have_the_line_of_the_file(context: Context) -
         ("minutes: 30", "minutes 30", 2, "as key: value"),
         ("needs:", "wants:", 3, "as key: value"),
         ("needs: `make lab`, once", "needs:", 3, "needs is empty"),
-        ("[Other](other.md)", "[Other](gone.md)", 4, "no chapter gone.md"),
+        ("[Other](other.md)", "[Other](gone.md)", 4, "dead link: gone.md"),
         ("[Other](other.md)", "Other", 4, "write [title](chapter.md)"),
         ("verified: 2026-11-26", "verified: yesterday", 5, "write a date"),
         ("verified: 2026-11-26", "verified: 9999-01-01", 5, "has not come yet"),
@@ -351,6 +351,15 @@ def test_links_to_files_are_checked(context: Context) -> None:
     assert render("[a](other.md#x) [b](https://example.org/x) [c](#here)", context)
     assert only_fault("\n[a](another.md)", context) == "one.md:2: dead link: another.md"
     assert "server's root" in only_fault("[a](/other.html)", context)
+
+
+def test_captions_and_quizzes_may_hold_links(context: Context) -> None:
+    shown = render(
+        "{{#figure boxes | Boxes | See [the `other` one](other.md#a) & [more](https://example.org/a.md). }}", context
+    )
+    assert 'See <a href="other.html#a">the <code>other</code> one</a> &amp; ' in shown
+    assert '<a href="https://example.org/a.md">more</a>.</figcaption>' in shown
+    assert "dead link: gone.md" in only_fault("{{#figure boxes | Boxes | See [it](gone.md) }}", context)
 
 
 def test_notebook_links_need_the_notebook(context: Context, project: Path) -> None:

@@ -12,6 +12,7 @@ from book import build
 from book.build import BuildError, find_mdbook, write_pages
 from book.figures.style import FIGURES, svg
 from book.finish import finish_pages
+from book.preprocessor.interactive import PICTURES
 from book.sitecheck import check_published, check_site
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -178,6 +179,27 @@ def test_the_real_site_builds_and_is_clean(site: Path) -> None:
 
 
 @pytest.mark.needs("mdbook", "node", "checkpoint")
+def test_two_builds_are_the_same_byte_for_byte(site: Path) -> None:
+    before = {path.relative_to(site): path.read_bytes() for path in site.rglob("*") if path.is_file()}
+    build.build()
+    after = {path.relative_to(site): path.read_bytes() for path in site.rglob("*") if path.is_file()}
+    assert before.keys() == after.keys()
+    assert [path for path in before if before[path] != after[path]] == []
+
+
+@pytest.mark.needs("mdbook", "node", "checkpoint")
+def test_solutions_have_pages_that_no_search_finds(site: Path) -> None:
+    (index,) = site.glob("searchindex-*.js")
+    text = index.read_text(encoding="utf-8")
+    assert "day1.html" in text
+    for lesson in (ROOT / "solutions").glob("day*/lesson.py"):
+        name = lesson.parent.name
+        page = (site / "solutions" / f"{name}.html").read_text(encoding="utf-8")
+        assert "HIDDEN TESTS" not in page
+        assert f"solutions/{name}" not in text
+
+
+@pytest.mark.needs("mdbook", "node", "checkpoint")
 def test_notebooks_can_be_downloaded_as_they_are(site: Path) -> None:
     notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
     assert notebooks
@@ -191,7 +213,7 @@ def test_every_figure_is_used_and_drawn_the_same_each_time() -> None:
 
     drawing.load_all()
     text = "".join(chapter.read_text(encoding="utf-8") for chapter in CHAPTERS)
-    used = set(re.findall(r"\{\{#figure (\w+)", text))
+    used = set(re.findall(r"\{\{#figure (\w+)", text)) | {picture.still for picture in PICTURES.values()}
     assert used == set(FIGURES)
     for name, draw in FIGURES.items():
         assert svg(draw) == svg(draw), name
