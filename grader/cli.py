@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from grader.instructor.commands import add_commands
 from grader.usage import ShortError
 from tinyllm.errors import TinyLLMError
 
@@ -20,6 +21,7 @@ app = typer.Typer(
     help="Build the course's notebooks, prove its checks, and grade submissions.",
     rich_markup_mode="markdown",
 )
+add_commands(app)
 console = Console()
 
 
@@ -104,6 +106,9 @@ def grade(
         int | None, typer.Option(help="What hidden cases are drawn from; by default a fresh secret one.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier grading in the same folder.")] = False,
+    class_file: Annotated[
+        Path | None, typer.Option("--class", help="What counts, and when it is due (class.toml; the guide says how).")
+    ] = None,
 ) -> None:
     """Grade submissions: marks, feedback pages, and an nbgrader course to look through them.
 
@@ -117,8 +122,8 @@ def grade(
     """
     import tempfile
 
+    from grader.build.course import gradable_days
     from grader.example_class import write_class
-    from grader.pipeline.grade import gradable_days
     from grader.pipeline.grade import grade as grade_class
     from grader.pipeline.report import Status, table
     from tinyllm.paths import project_root
@@ -135,7 +140,9 @@ def grade(
             bar.update(task, completed=done, total=total, description=name)
 
         place = submissions or Path(temporary)
-        marks = grade_class(place, target, course, seed, force, example=submissions is None, progress=progress)
+        marks = grade_class(
+            place, target, course, seed, force, example=submissions is None, progress=progress, class_file=class_file
+        )
     console.print(table(marks))
     seconds = sum(one.seconds for one in marks)
     console.print(

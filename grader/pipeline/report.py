@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -54,22 +55,28 @@ class Marks:
         """Points of a perfect submission."""
         return sum(possible for _, possible in self.points.values())
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data, without the time that grading took: the same every time."""
+        return {
+            "student": self.student,
+            "day": self.day,
+            "status": str(self.status),
+            "points": {name: list(pair) for name, pair in self.points.items()},
+            "results": {name: result.to_dict() for name, result in self.results.items()},
+            "notes": list(self.notes),
+        }
 
-COLUMNS = ("day", "student", "status", "exercise", "outcome", "points", "max_points", "mistakes")
-
-
-def write_marks(path: Path, marks: Sequence[Marks]) -> None:
-    """Write one line for each student and exercise. Where grading failed the points stay empty: that is no 0."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for one in marks:
-            for name, (earned, possible) in one.points.items():
-                result = one.results.get(name)
-                outcome = one.status if result is None else result.outcome
-                mistakes = "" if result is None else " ".join(item.name for item in result.diagnoses)
-                points = "" if one.status is Status.FAILED else f"{earned:g}"
-                writer.writerow([one.day, one.student, one.status, name, outcome, points, f"{possible:g}", mistakes])
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Marks:
+        """The marks that `to_dict` wrote."""
+        return cls(
+            student=data["student"],
+            day=data["day"],
+            status=Status(data["status"]),
+            points={name: (float(earned), float(possible)) for name, (earned, possible) in data["points"].items()},
+            results={name: CheckResult.from_dict(item) for name, item in data["results"].items()},
+            notes=tuple(data["notes"]),
+        )
 
 
 def write_times(path: Path, marks: Sequence[Marks]) -> None:
