@@ -32,19 +32,13 @@ def export(out: OutArgument, class_file: ClassOption = None) -> None:
 
         grader export results/ --class class.toml
     """
-    import shutil
-
     from grader.build.course import gradable_days
-    from grader.instructor.class_file import FILE_NAME, read_class_file
     from grader.reporting.export import export as export_folder
-    from grader.reporting.export import read_results
+    from grader.reporting.export import keep_class_file, kept_records
 
     course = gradable_days()
-    marks, _ = read_results(out)
-    if class_file is not None:
-        read_class_file(class_file, course)  # a bad file changes nothing
-        if class_file.resolve() != (out / FILE_NAME).resolve():
-            shutil.copyfile(class_file, out / FILE_NAME)
+    marks = kept_records(out)
+    keep_class_file(out, class_file, course)
     exported = export_folder(out, course)
     statuses = Counter(str(one.status) for one in exported.finals)
     words = ", ".join(f"{number} {status}" for status, number in statuses.most_common())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from grader.build.course import Day
 from grader.instructor.overrides import Override, OverrideError, history, in_force, record
-from grader.reporting.export import kept_class_file, read_results
+from grader.reporting.export import kept_class_file, kept_records
 
 
 def decide(
@@ -33,7 +33,7 @@ def decide(
         OverrideError: no such student or exercise, points out of range, no reason, or nothing to take back.
         ResultsError: `out` holds no results.
     """
-    marks, _ = read_results(out)
+    marks = kept_records(out)
     mine = [one for one in marks if one.student == student]
     if not mine:
         raise OverrideError(f"{out} has no student {student!r}; the names are those in marks.csv")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from grader.instructor.overrides import Override
 from grader.instructor.similar import Alike
-from grader.pipeline.report import Status
+from grader.pipeline.record import Status
 from grader.rendering import escape, prose
 from grader.reporting.feedback_page import count
 from grader.reporting.final import FinalExercise, FinalMarks

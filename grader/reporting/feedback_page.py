@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from grader.pipeline.report import Status
+from grader.pipeline.record import Status
 from grader.rendering import MARKS, diagnosis_title, escape, next_step, prose, with_details
 from grader.reporting.final import FinalExercise, FinalMarks
 from grader.reporting.page import page

@@ -8,10 +8,8 @@ from datetime import datetime
 
 from grader.instructor.class_file import ClassFile
 from grader.instructor.overrides import Key, Override
-from grader.pipeline.report import Marks, Status
+from grader.pipeline.record import Record, Status
 from grader.results import CheckResult
-
-Times = Mapping[tuple[str, str], datetime]  # when (student, day) was handed in
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +82,7 @@ class FinalMarks:
         return sum(item.max_points for item in self.exercises)
 
 
-def finish(
-    marks: Sequence[Marks], class_file: ClassFile, overrides: Mapping[Key, Override], times: Times
-) -> list[FinalMarks]:
+def finish(marks: Sequence[Record], class_file: ClassFile, overrides: Mapping[Key, Override]) -> list[FinalMarks]:
     """Apply the class's decisions to judged marks; the order stays.
 
     Free late days are spent in the order of the class's due dates.
@@ -95,7 +91,7 @@ def finish(
     done: dict[tuple[str, str], FinalMarks] = {}
     for one in sorted(marks, key=lambda item: (due_order(class_file, item.day), item.day)):
         exercises = tuple(finished_exercises(one, class_file, overrides))
-        submitted = None if one.status is Status.MISSING else times.get((one.student, one.day))
+        submitted = datetime.fromisoformat(one.handed_in) if one.handed_in else None
         late = class_file.days_late(one.student, one.day, submitted)
         free = min(late, left[one.student])
         left[one.student] -= free
@@ -108,7 +104,7 @@ def finish(
 
 
 def finished_exercises(
-    marks: Marks, class_file: ClassFile, overrides: Mapping[Key, Override]
+    marks: Record, class_file: ClassFile, overrides: Mapping[Key, Override]
 ) -> Sequence[FinalExercise]:
     """The exercises of one submission that count, on the class's scale."""
     lesson = {name: possible for name, (_, possible) in marks.points.items()}

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SAWarning
 
 from grader.instructor.overrides import Override
 from grader.pipeline.course_folder import COURSE_ID
-from grader.pipeline.report import Status
+from grader.pipeline.record import Status
 from grader.reporting.final import FinalMarks
 
 
