@@ -10,7 +10,7 @@ from grader.mutants import Specimen, Specimens, specimens
 from grader.results import CheckResult, Diagnosis, Outcome, PropertyResult
 from grader.running import LocalDriver, run_property
 
-MUTANT_TIME_LIMIT = 1.0  # seconds a case: a mutant that loops for ever is known by then
+MUTANT_TIME_SHARE = 0.1  # of a property's time limit: a mutant that loops for ever is known by then
 
 
 def diagnosed(exercise: Exercise, result: CheckResult, known: Specimens | None = None) -> CheckResult:
@@ -50,5 +50,6 @@ def behaves_as(exercise: Exercise, mutant: Specimen, result: CheckResult) -> boo
 @lru_cache(maxsize=4096)
 def behaviour(exercise: Exercise, mutant: Specimen, seed: int, index: int) -> PropertyResult:
     """How a mutant does on one property; kept, since a learner checks again and again with the same seed."""
-    driver = LocalDriver(exercise, mutant.obj, longest=MUTANT_TIME_LIMIT)
+    longest = MUTANT_TIME_SHARE * exercise.properties[index].time_limit
+    driver = LocalDriver(exercise, mutant.obj, longest)
     return run_property(exercise, index, seed, driver)

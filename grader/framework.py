@@ -89,13 +89,15 @@ class Property(ABC):
 class Exercise:
     """An exercise of the course: the name of the object that learners write, and what must hold of it.
 
+    A "kernel" is a function that launches Triton kernels: it is driven in a process of its own (kernel_lane.py).
+
     Raises:
         ValueError: no property, or two with the same sentence.
     """
 
     name: str
     day: int
-    kind: Literal["class", "function"]
+    kind: Literal["class", "function", "kernel"]
     properties: tuple[Property, ...]
 
     def __post_init__(self) -> None:

@@ -58,7 +58,8 @@ def exercise_of(obj: Any) -> Exercise:
     exercise = find_exercise(obj.__name__)
     if (exercise.kind == "class") is not isinstance(obj, type):
         got = "class" if isinstance(obj, type) else "function"
-        raise UsageError(f"{exercise.name} must be a {exercise.kind}, and yours is a {got}: start from the cell's stub")
+        wanted = "class" if exercise.kind == "class" else "function"
+        raise UsageError(f"{exercise.name} must be a {wanted}, and yours is a {got}: start from the cell's stub")
     return exercise
 
 

@@ -1,7 +1,8 @@
 """Wrong solutions with a name, other right ones, and how they are turned into a notebook cell.
 
 They live in `solutions/<day>/mutants/<Exercise>.py` and `solutions/<day>/alternates/<Exercise>.py`. A wrong solution is
-a subclass of the reference that overrides what is wrong, or, where the exercise is a function, another function.
+a subclass of the reference that overrides what is wrong, or, where the exercise is a function, another function (with
+the `@triton.jit` functions of its file that it launches).
 """
 
 from __future__ import annotations
@@ -145,7 +146,8 @@ def read_specimens(path: Path) -> list[Specimen]:
 def cell_source(exercise: Exercise, specimen: Specimen, solution: str | None = None) -> str:
     """What a learner would have in the exercise's cell to hand this in: the solution, then the specimen under its name.
 
-    A specimen must need nothing of its file but the imports. `solution` is the solved cell where it is known already.
+    A specimen must need nothing of its file but the imports and the kernels that it launches. `solution` is the solved
+    cell where it is known already.
     """
     if solution is None:
         from grader.build.sources import exercise_sources
@@ -155,15 +157,17 @@ def cell_source(exercise: Exercise, specimen: Specimen, solution: str | None = N
 
 
 def renamed_source(name: str, specimen: Specimen) -> str:
-    """The specimen's imports and its own source, without decorators, called `name`.
+    """The specimen's imports, the kernels that it uses, and its own source, without decorators, called `name`.
 
     Raises:
         ValueError: its file does not define it at its top level.
     """
     source = specimen.path.read_text(encoding="utf-8")
     lines = source.splitlines(keepends=True)
-    parts, body = [], ""
-    for node in ast.parse(source).body:
+    tree = ast.parse(source)
+    needed = used_kernels(tree, specimen.name)
+    parts, kernels, body = [], [], ""
+    for node in tree.body:
         text = "".join(lines[node.lineno - 1 : node.end_lineno])
         if isinstance(node, ast.ImportFrom) and node.module not in ("grader.mutants", "__future__"):
             kept = [alias for alias in node.names if (alias.asname or alias.name) != name]
@@ -171,12 +175,28 @@ def renamed_source(name: str, specimen: Specimen) -> str:
                 parts.append(ast.unparse(ast.ImportFrom(node.module, kept, node.level)) + "\n")
         elif isinstance(node, ast.Import):
             parts.append(text)
+        elif isinstance(node, ast.FunctionDef) and node.name in needed:
+            kernels.append("".join(lines[node.decorator_list[0].lineno - 1 : node.end_lineno]) + "\n\n")
         elif isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == specimen.name:
             keyword = "class" if isinstance(node, ast.ClassDef) else "def"
             body = text.replace(f"{keyword} {specimen.name}", f"{keyword} {name}", 1)
     if not body:
         raise ValueError(f"{specimen.path} does not define {specimen.name}")
-    return "".join(parts) + ("\n\n" if parts else "") + body
+    return "".join(parts) + ("\n\n" if parts else "") + "".join(kernels) + body
+
+
+def used_kernels(tree: ast.Module, name: str) -> set[str]:
+    """The functions with `@triton.jit` of a file that the object called `name` uses, or that these use in turn."""
+    named = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    kernels = {key for key, node in named.items() if "triton.jit" in map(ast.unparse, node.decorator_list)}
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        node = named.get(waiting.pop())
+        used = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} if node else set()
+        waiting += (used & kernels) - found
+        found |= used & kernels
+    return found
 
 
 def as_cell(exercise: Exercise, source: str, label: str, scope: dict[str, Any] | None = None) -> Any:

@@ -150,7 +150,7 @@ def test_a_part_that_raises_is_named_with_its_line() -> None:
 
 def test_a_part_that_loses_blocks_is_found_when_nothing_can_run() -> None:
     parts = resolve({"BlockAllocator": run_cell(LOSES_BLOCKS, "BlockAllocator")})
-    with pytest.raises(PartError, match=r"nothing runs, yet only \d+ of 20 blocks.*BlockAllocator"):
+    with pytest.raises(PartError, match=r"nothing runs, and \d+ of 20 blocks.*BlockAllocator"):
         outputs(parts)
 
 

@@ -34,6 +34,13 @@ PART_MODULES = (
     "tinyllm.kv_cache.storage",
     "tinyllm.kv_cache.copy_on_write",
     "tinyllm.kv_cache.prefix_cache",
+    "tinyllm.engine.paged_attention",
+    "tinyllm.kernels.reference",
+    "tinyllm.kernels.store_kv",
+    "tinyllm.kernels.paged_decode",
+    "tinyllm.kernels.paged_decode_split",
+    "tinyllm.kernels.paged_prefill",
+    "tinyllm.engine.scheduler",
 )
 
 _REFERENCE: dict[str, Part] = {}

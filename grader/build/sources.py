@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 import textwrap
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec as find_module
@@ -51,10 +51,18 @@ def exercise_sources(name: str, root: Path | None = None) -> ExerciseSources:
     Raises:
         LessonError: there is no such exercise, or its reference cannot be turned into a cell.
     """
-    day, spec = find_spec(name, root)
+    return sources_of(*find_spec(name, root))
+
+
+def sources_of(day: Day, spec: Spec) -> ExerciseSources:
+    """The cell texts of one exercise of a day.
+
+    Raises:
+        LessonError: its reference cannot be turned into a cell.
+    """
     marked = marked_source(day, spec)
     return ExerciseSources(
-        name=name,
+        name=spec.name,
         day=day.name,
         points=spec.points,
         minutes=spec.minutes,
@@ -80,20 +88,40 @@ def marked_source(day: Day, spec: Spec) -> str:
 def cell_from_module(module_text: str, spec: Spec, same_day: tuple[str, ...]) -> str:
     """Cut one object out of a module, with the imports that it needs, and mark the bodies that learners write.
 
+    A function brings the functions along that `stub` names beside it: it launches these kernels.
+
     Names of `same_day` are not imported: they are the learner's own, defined in earlier cells.
     """
     tree = ast.parse(module_text)
-    node = _definition(tree, spec)
+    nodes = _definitions(tree, spec)
     lines = module_text.splitlines()
-    bodies = sorted(_bodies(node, spec, lines), reverse=True)
-    end = max(node.end_lineno or 0, bodies[0][1]) + 2 * len(bodies)  # two marker lines for each body
-    for first, last in bodies:
+    bodies = {node: list(_bodies(node, spec, lines)) for node in nodes}
+    missing = [name for name in spec.stub if name not in {f.name for node in nodes for f in _functions(node)}]
+    if missing:
+        known = [f.name for node in nodes for f in _functions(node)]
+        raise LessonError(f"{spec.name} has no function {missing[0]} to stub; it has: {', '.join(known) or 'none'}")
+    head = imports(tree, nodes, spec.module, same_day)
+    pieces = [head] if head else []
+    pieces += [_marked_lines(node, bodies[node], lines) for node in nodes]
+    return "\n\n\n".join("\n".join(piece) for piece in pieces)
+
+
+def _marked_lines(node: Definition, bodies: list[tuple[int, int]], lines: list[str]) -> list[str]:
+    """The lines of one object, with markers around these slices of `lines`, and without `@part`."""
+    start = _first_line(node) - 1
+    own = lines[start : max([node.end_lineno or 0, *(last for _, last in bodies)])]
+    for first, last in sorted(bodies, reverse=True):
         indent = " " * _indent(lines[first])
-        lines[last:last] = [indent + END]
-        lines[first:first] = [indent + BEGIN]
-    own_lines = [line for line in lines[_first_line(node) - 1 : end] if not line.startswith("@part")]
-    head = imports(tree, node, spec.module, same_day)
-    return "\n".join([*head, "", "", *own_lines] if head else own_lines)
+        own[last - start : last - start] = [indent + END]
+        own[first - start : first - start] = [indent + BEGIN]
+    return [line for line in own if not line.startswith("@part")]
+
+
+def _definitions(tree: ast.Module, spec: Spec) -> list[Definition]:
+    """The exercise's own object, and the functions named in `stub` that stand beside it, in the module's order."""
+    own = _definition(tree, spec)
+    beside = [] if isinstance(own, ast.ClassDef) else spec.stub
+    return [n for n in tree.body if n is own or (isinstance(n, ast.FunctionDef) and n.name in beside)]
 
 
 def _definition(tree: ast.Module, spec: Spec) -> Definition:
@@ -108,17 +136,21 @@ def _first_line(node: Definition) -> int:
     return min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
 
 
+def _functions(node: Definition) -> list[ast.FunctionDef]:
+    """A class's methods, or the function itself."""
+    return [f for f in (node.body if isinstance(node, ast.ClassDef) else [node]) if isinstance(f, ast.FunctionDef)]
+
+
 def _bodies(node: Definition, spec: Spec, lines: list[str]) -> Iterator[tuple[int, int]]:
     """The slices of `lines` that are the bodies to stub: everything after the docstring, comments included."""
-    candidates = node.body if isinstance(node, ast.ClassDef) else [node]
-    functions = {f.name: f for f in candidates if isinstance(f, ast.FunctionDef)}
-    for name in spec.stub or (spec.name,):
-        if name not in functions:
-            raise LessonError(f"{spec.name} has no function {name} to stub; it has: {', '.join(functions) or 'none'}")
-        function = functions[name]
+    for function in _functions(node):
+        if function.name not in (spec.stub or (spec.name,)):
+            continue
         documented = ast.get_docstring(function) is not None
         if not documented or len(function.body) < 2:
-            raise LessonError(f"{spec.name}: {name} needs a docstring (what learners are told) and a body to stub")
+            raise LessonError(
+                f"{spec.name}: {function.name} needs a docstring (what learners are told) and a body to stub"
+            )
         first, last = function.body[0].end_lineno or 0, function.end_lineno or 0
         while not lines[first].strip():
             first += 1  # blank lines after the docstring stay above the marker
@@ -135,12 +167,12 @@ def _indent(line: str) -> int:
 # ---------------------------------------------------------------- imports
 
 
-def imports(tree: ast.Module, node: Definition, module: str, same_day: Collection[str]) -> list[str]:
-    """The import lines that a cell with `node` needs, in the usual order.
+def imports(tree: ast.Module, nodes: Sequence[Definition], module: str, same_day: Collection[str]) -> list[str]:
+    """The import lines that a cell with `nodes` needs, in the usual order.
 
-    That is what the module imports and `node` uses, and what `node` uses of the module's own names.
+    That is what the module imports and they use, and what they use of the module's own names.
     """
-    used = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)} - {*same_day, "part"}
+    used = {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)} - {*same_day, "part"}
     plain: list[tuple[str, str]] = []
     named: dict[str, list[str]] = {}
     future = False
@@ -153,7 +185,7 @@ def imports(tree: ast.Module, node: Definition, module: str, same_day: Collectio
             wanted = [_alias(a) for a in statement.names if (a.asname or a.name) in used]
             if wanted:
                 named.setdefault(statement.module, []).extend(wanted)
-    siblings = sorted(used & set(_own_names(tree)) - {node.name})
+    siblings = sorted(used & set(_own_names(tree)) - {node.name for node in nodes})
     if siblings:
         named.setdefault(module, []).extend(siblings)
     return _sorted_imports(future, plain, named)

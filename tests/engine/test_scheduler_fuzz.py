@@ -316,7 +316,7 @@ def leak(patch: pytest.MonkeyPatch) -> None:
 
 def stale_count(patch: pytest.MonkeyPatch) -> None:
     """A preempted request keeps its count of computed tokens."""
-    preempt = Scheduler._preempt_last
+    preempt = Scheduler.preempt_last
 
     def forgetting(scheduler: Scheduler) -> Request:
         count = scheduler.running[-1].num_computed_tokens
@@ -324,7 +324,7 @@ def stale_count(patch: pytest.MonkeyPatch) -> None:
         victim.num_computed_tokens = count
         return victim
 
-    patch.setattr(Scheduler, "_preempt_last", forgetting)
+    patch.setattr(Scheduler, "preempt_last", forgetting)
 
 
 def stale_hit(patch: pytest.MonkeyPatch) -> None:
@@ -339,30 +339,30 @@ def stale_hit(patch: pytest.MonkeyPatch) -> None:
 
 def unsorted(patch: pytest.MonkeyPatch) -> None:
     """A preempted request goes to the end of the queue."""
-    preempt = Scheduler._preempt_last
+    preempt = Scheduler.preempt_last
 
     def demoting(scheduler: Scheduler) -> Request:
         victim = preempt(scheduler)
         scheduler.waiting.rotate(-1)
         return victim
 
-    patch.setattr(Scheduler, "_preempt_last", demoting)
+    patch.setattr(Scheduler, "preempt_last", demoting)
 
 
 def lost(patch: pytest.MonkeyPatch) -> None:
     """A preempted request is put nowhere."""
-    preempt = Scheduler._preempt_last
+    preempt = Scheduler.preempt_last
 
     def dropping(scheduler: Scheduler) -> Request:
         preempt(scheduler)
         return scheduler.waiting.popleft()
 
-    patch.setattr(Scheduler, "_preempt_last", dropping)
+    patch.setattr(Scheduler, "preempt_last", dropping)
 
 
 def greedy_budget(patch: pytest.MonkeyPatch) -> None:
     """What running requests take is not counted when others are admitted."""
-    patch.setattr(Scheduler, "_budget_after", lambda scheduler, scheduled: scheduler.config.max_num_batched_tokens)
+    patch.setattr(Scheduler, "budget_after", lambda scheduler, scheduled: scheduler.config.max_num_batched_tokens)
 
 
 def kept_drafts(patch: pytest.MonkeyPatch) -> None:

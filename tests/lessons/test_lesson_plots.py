@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from tinyllm import plots
+from tinyllm.engine.metrics import RequestMetrics, StepRecord
+from tinyllm.engine.report import Distribution
 from tinyllm.kv_cache.sizing import Waste
 from tinyllm.model.rope import rotary_cos_sin
 from tinyllm.plots import TableView
@@ -27,6 +29,9 @@ THROUGHPUT = {
     "tokens_per_second": {"tinyllm": 50.0, "one_by_one": 5.0, "padded_8": 10.0, "continuous_batching": 4.0},
     "seconds": {"tinyllm": [2, 3], "one_by_one": [20], "padded_8": [10], "continuous_batching": [25]},
 }
+STEP_RECORDS = [StepRecord(i, 0.1 * i, 0.1 * i + 0.05, 10 * (i == 0), i, 1, 0, 9, 1, 1, 5, 3, 0) for i in range(3)]
+TIMES = [RequestMetrics(arrival, [arrival + 1, arrival + 2]) for arrival in (0.0, 0.5)]
+SPREAD = Distribution.of([0.1, 0.2, 0.9])
 STEPS = {"256": {"outside_ms": 1.0}, "1900": {"outside_ms": 2.0}}
 
 PICTURES: dict[str, Callable[[], Figure]] = {
@@ -47,6 +52,13 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "cost_per_token": lambda: plots.cost_per_token([16, 128], {"dense": [0.001, 0.001]}),
     "phases": lambda: plots.phases({"prefill": 4000.0, "decode": 300.0}),
     "token_timeline": lambda: plots.token_timeline(1.0, [1.05, 1.06]),
+    "causal_mask": lambda: plots.causal_mask("Ten tokens", 4),
+    "merged_softmax": lambda: plots.merged_softmax({"a": [0.5, 0.5], "b": [1.0]}, {"a": 0.75, "b": 0.25}),
+    "roofline": lambda: plots.roofline({"decode": (1e9, 1e9, 0.5), "prefill": (1e11, 1e9, 2.0)}, 1e11, 1e10),
+    "schedule_grid": lambda: plots.schedule_grid([{"a": 8}, {"a": 1, "b": 7}], [[], ["b"]]),
+    "step_timeline": lambda: plots.step_timeline({"static": STEP_RECORDS, "continuous": STEP_RECORDS}),
+    "request_spans": lambda: plots.request_spans({"static": TIMES, "continuous": TIMES}),
+    "latency_bars": lambda: plots.latency_bars({"static": {"TTFT": SPREAD}, "continuous": {"TTFT": SPREAD}}),
     "throughput_bars": lambda: plots.throughput_bars(THROUGHPUT),
     "step_overhead": lambda: plots.step_overhead({"stand_in": {"1": STEPS, "64": STEPS}}),
 }
@@ -143,3 +155,21 @@ def test_text_on_a_colour_can_be_read(color: str) -> None:
     """Contrast of at least 3 to 1, what WCAG 2.2 asks of large text and graphics."""
     light, dark = sorted((luminance(color), luminance(ink_on(color))), reverse=True)
     assert (light + 0.05) / (dark + 0.05) >= 3
+
+
+def test_a_schedule_says_tokens_by_number_and_marks_who_is_preempted() -> None:
+    shown = texts(PICTURES["schedule_grid"]())
+    assert {"8", "1", "7", "x", "a", "b"} - set(shown) == {"7"}, "a cell of a preempted request has its cross"
+    assert shown.count("8") == 3  # a's chunk, and the sums of both steps
+
+
+def test_the_causal_mask_writes_a_token_where_it_is_seen() -> None:
+    shown = texts(PICTURES["causal_mask"]())
+    assert [shown.count(token) for token in "ks"] == [4, 1]
+
+
+def test_the_roofline_puts_each_dot_at_its_measurement() -> None:
+    figure = PICTURES["roofline"]()
+    dots = [tuple(c.get_offsets()[0]) for c in figure.axes[0].collections]
+    assert dots == [(1.0, 2.0), (100.0, 50.0)]
+    assert "decode: 1.0 operations a byte" in texts(figure)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tinyllm.engine.metadata import AttentionMetadata
+from tinyllm.engine.paged_attention import paged_attention
 from tinyllm.model.qwen3 import Attend
 
 #: Sequences whose context is at least this share of the longest in their group are padded to it and run together.
@@ -59,33 +61,41 @@ class DecodeGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """A run of prompt tokens of one sequence.
+class Chunks:
+    """The sequences with several query tokens each, as a batch of their own.
 
     Attributes:
-        start, stop: its tokens in the flattened batch.
-        slots: [context_len] int64, the slot of every position of the sequence, the chunk's included.
-        mask: [stop - start, context_len] bool, causal.
+        rows: [t] int64, their tokens in the flattened batch.
+        block_tables, context_lens, query_start_loc: as in `AttentionMetadata`, of these sequences alone.
     """
 
-    start: int
-    stop: int
-    slots: Tensor
-    mask: Tensor
+    rows: Tensor
+    block_tables: Tensor
+    context_lens: Tensor
+    query_start_loc: Tensor
 
 
 class TorchAttention(AttentionBackend):
-    """Gather K and V through the block table, then `scaled_dot_product_attention`."""
+    """Chunks of prompt by `paged_attention`, sequence after sequence; decodes of similar length in one padded call."""
+
+    def __init__(self, paged_attention: Callable[..., Tensor] = paged_attention, group_decodes: bool = True) -> None:
+        """Choose the function, the reference's or a learner's.
+
+        Args:
+            paged_attention: attends for one sequence after another.
+            group_decodes: False gives it the decodes too.
+        """
+        self.paged_attention = paged_attention
+        self.group_decodes = group_decodes
 
     def plan(self, metadata: AttentionMetadata, cache: Any) -> Attend:
         """See `AttentionBackend.plan`."""
-        starts = metadata.query_start_loc.tolist()
+        query_lens = metadata.query_start_loc.diff().tolist()
         lens = metadata.context_lens.tolist()
-        sequences = range(len(lens))
-        decodes = [i for i in sequences if starts[i + 1] - starts[i] == 1]
+        decodes = [i for i, query_len in enumerate(query_lens) if query_len == 1 and self.group_decodes]
         max_slots = GROUP_BYTES // (cache.k[0, 0].numel() * cache.k.element_size())
         groups = [decode_group(metadata, group, cache.k.dtype) for group in group_by_length(decodes, lens, max_slots)]
-        chunks = [prefill_chunk(metadata, i) for i in sequences if starts[i + 1] - starts[i] > 1]
+        chunks = chunks_of(metadata, [i for i in range(len(lens)) if query_lens[i] > 1 or not self.group_decodes])
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             cache.write(layer, k, v, metadata.slot_mapping)
@@ -93,30 +103,13 @@ class TorchAttention(AttentionBackend):
             for group in groups:
                 keys, values = cache.gather(layer, group.slots)
                 out.index_copy_(0, group.rows, attend_once(q.index_select(0, group.rows), keys, values, group.bias))
-            for chunk in chunks:
-                keys, values = cache.gather(layer, chunk.slots)
-                queries = q[None, chunk.start : chunk.stop]
-                out[chunk.start : chunk.stop] = attend_to(queries, keys[None], values[None], chunk.mask)[0]
+            if chunks is not None:
+                where = (chunks.block_tables, chunks.context_lens, chunks.query_start_loc, metadata.block_size)
+                queries = q.index_select(0, chunks.rows)
+                out.index_copy_(0, chunks.rows, self.paged_attention(queries, cache.k[layer], cache.v[layer], *where))
             return out
 
         return attend
-
-
-def attend_to(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Scaled dot-product attention with grouped heads.
-
-    Args:
-        q: [b, t, Hq, D].
-        k, v: [b, s, Hkv, D].
-        mask: bool, broadcasts to [b, Hq, t, s]; True where a query may look.
-
-    Returns:
-        [b, t, Hq, D].
-    """
-    out = F.scaled_dot_product_attention(
-        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, enable_gqa=True
-    )
-    return out.transpose(1, 2)
 
 
 def attend_once(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
@@ -167,15 +160,16 @@ def decode_group(metadata: AttentionMetadata, sequences: list[int], dtype: torch
     return DecodeGroup(rows, torch.where(mask, slots, slots[:, :1]), bias[:, None, None, :])
 
 
-def prefill_chunk(metadata: AttentionMetadata, sequence: int) -> Chunk:
-    """The causal call of one sequence with several query tokens."""
-    start, stop = metadata.query_start_loc[sequence : sequence + 2].tolist()
-    context_len = int(metadata.context_lens[sequence])
-    device = metadata.slot_mapping.device
-    slots = position_slots(metadata, torch.tensor([sequence], device=device), context_len)[0]
-    first = context_len - (stop - start)  # position of the chunk's first token
-    mask = torch.arange(context_len, device=device) <= torch.arange(first, context_len, device=device)[:, None]
-    return Chunk(start, stop, slots, mask)
+def chunks_of(metadata: AttentionMetadata, sequences: list[int]) -> Chunks | None:
+    """These sequences of a step as a batch of their own; None where there are none."""
+    if not sequences:
+        return None
+    chosen = torch.tensor(sequences, device=metadata.slot_mapping.device)
+    query_lens = metadata.query_start_loc.diff()[chosen]
+    query_start_loc = F.pad(query_lens.cumsum(0, dtype=torch.int32), (1, 0))
+    starts = metadata.query_start_loc[chosen].long() - query_start_loc[:-1]  # from a row here to its row in the step
+    rows = torch.arange(int(query_start_loc[-1]), device=chosen.device) + starts.repeat_interleave(query_lens)
+    return Chunks(rows, metadata.block_tables[chosen], metadata.context_lens[chosen], query_start_loc)
 
 
 def position_slots(metadata: AttentionMetadata, sequences: Tensor, num_positions: int) -> Tensor:

@@ -11,8 +11,11 @@ from torch import Tensor
 from tinyllm.config import ATTENTION_BACKENDS
 from tinyllm.engine.attention import AttentionBackend, TorchAttention
 from tinyllm.engine.metadata import AttentionMetadata
-from tinyllm.errors import OptionError, TinyLLMError
+from tinyllm.errors import OptionError
+from tinyllm.kernels.paged_decode_split import choose_split_size
+from tinyllm.kernels.runtime import AVAILABLE, INTERPRETED, check_device
 from tinyllm.model.qwen3 import Attend
+from tinyllm.parts import Parts, resolve
 
 
 class TritonAttention(AttentionBackend):
@@ -27,25 +30,16 @@ class TritonAttention(AttentionBackend):
         split_size: positions of a split in decode; None to choose by the size of the batch and the GPU.
     """
 
-    def __init__(self, sliding_window: int | None = None, split_size: int | None = None) -> None:
-        """Import the kernels.
-
-        Raises:
-            KernelsUnavailable: there is no Triton here.
-        """
-        # Only here: Triton is for Linux alone, and the torch backend must import without it.
-        from tinyllm.kernels.paged_decode import paged_decode
-        from tinyllm.kernels.paged_decode_split import choose_split_size, paged_decode_split
-        from tinyllm.kernels.paged_prefill import paged_prefill
-        from tinyllm.kernels.runtime import INTERPRETED
-        from tinyllm.kernels.store_kv import store_kv
-
+    def __init__(
+        self, sliding_window: int | None = None, split_size: int | None = None, parts: Parts | None = None
+    ) -> None:
+        """Take the kernels from `parts`, by default the reference's."""
+        parts = parts or resolve()
         self.supports_cuda_graphs = not INTERPRETED
         self.sliding_window = sliding_window
         self.split_size = split_size
-        self._store, self._prefill = store_kv, paged_prefill
-        self._decode, self._decode_split = paged_decode, paged_decode_split
-        self._choose_split_size = choose_split_size
+        self._store, self._prefill = parts["store_kv"], parts["paged_prefill"]
+        self._decode, self._decode_split = parts["paged_decode"], parts["paged_decode_split"]
 
     def plan(self, metadata: AttentionMetadata, cache: Any) -> Attend:
         """See `AttentionBackend.plan`."""
@@ -85,7 +79,7 @@ class TritonAttention(AttentionBackend):
         if self.sliding_window is not None:
             max_context = min(max_context, self.sliding_window)
         num_programs = metadata.context_lens.shape[0] * cache.k.shape[2]
-        return self._choose_split_size(num_programs, max_context, num_processors(cache.k.device))
+        return choose_split_size(num_programs, max_context, num_processors(cache.k.device))
 
 
 def query_lens(metadata: AttentionMetadata) -> tuple[int, bool]:
@@ -102,8 +96,11 @@ def num_processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
-def attention_backend(name: str, device: str | torch.device) -> AttentionBackend:
+def attention_backend(name: str, device: str | torch.device, parts: Parts | None = None) -> AttentionBackend:
     """A backend by name: "torch", "triton", or "auto" for Triton where it compiles for CUDA and torch elsewhere.
+
+    Args:
+        parts: what the backend is made of; the reference by default.
 
     Raises:
         OptionError: an unknown name.
@@ -113,18 +110,13 @@ def attention_backend(name: str, device: str | torch.device) -> AttentionBackend
         raise OptionError(f'the attention backend is {name!r}; give "auto", "torch" or "triton"')
     device = torch.device(device)
     if name == "triton":
-        backend = TritonAttention()
-        from tinyllm.kernels.runtime import check_device
-
         check_device(device)
-        return backend
-    return TritonAttention() if name == "auto" and device.type == "cuda" and kernels_compile() else TorchAttention()
+        return TritonAttention(parts=parts)
+    if name == "auto" and device.type == "cuda" and kernels_compile():
+        return TritonAttention(parts=parts)
+    return TorchAttention((parts or resolve())["paged_attention"])
 
 
 def kernels_compile() -> bool:
     """Whether Triton is here and compiles; its interpreter is for checking, thousands of times too slow to serve."""
-    try:
-        from tinyllm.kernels.runtime import INTERPRETED
-    except TinyLLMError:  # KernelsUnavailable, which cannot be imported without Triton
-        return False
-    return not INTERPRETED
+    return AVAILABLE and not INTERPRETED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
@@ -57,11 +57,11 @@ class LLMEngine:
         self.tokenizer = tokenizer
         self.config = config
         weight = model.embed_tokens.weight
-        backend = backend or attention_backend(config.attention_backend, weight.device)
+        backend = backend or attention_backend(config.attention_backend, weight.device, parts)
         with name_failing_part():
             self.kv = KVCacheManager(model.config, config, parts, weight.dtype, weight.device)
         self.intake = Intake(tokenizer, model.config, config)
-        self.scheduler = Scheduler(config, self.kv)
+        self.scheduler: Scheduler = parts["Scheduler"](config, self.kv)
         self.runner = runner or self._model_runner(model, backend)
         self.step_records: list[StepRecord] = []
         self._groups: dict[str, list[Request]] = {}
@@ -130,9 +130,11 @@ class LLMEngine:
             scheduled, preempted = self.scheduler.schedule()
             if not scheduled and not preempted:
                 raise PartError(
-                    f"nothing runs, yet only {self.kv.num_free} of {self.kv.num_blocks} blocks can be had: one of "
-                    "BlockAllocator, BlockTable.release, CopyOnWrite and PrefixCache.evict has lost some"
+                    f"nothing runs, and {self.kv.num_free} of {self.kv.num_blocks} blocks can be had: either the "
+                    "Scheduler starts nobody, or one of BlockAllocator, BlockTable.release, CopyOnWrite and "
+                    "PrefixCache.evict has lost blocks"
                 )
+            note_scheduling(scheduled, preempted, start)
             occupied = self._occupancy(scheduled)
             finished = self._compute(scheduled) if scheduled else []
         self.step_records.append(
@@ -264,6 +266,17 @@ class LLMEngine:
             "num_cached_tokens": sum(lens),
             "num_wasted_slots": sum(-length % self.config.block_size for length in lens),
         }
+
+
+def note_scheduling(scheduled: Iterable[ScheduledRequest], preempted: Iterable[Request], now: float) -> None:
+    """Write down in the requests' metrics what a step's schedule means to them."""
+    for item in scheduled:
+        metrics = item.request.metrics
+        if metrics.first_scheduled is None:
+            metrics.first_scheduled = now
+            metrics.num_prefix_tokens_hit = item.request.num_computed_tokens
+    for request in preempted:
+        request.metrics.num_preemptions += 1
 
 
 def make_delta(request: Request, result: Sampled | GenerationError) -> OutputDelta:

@@ -48,12 +48,14 @@ class RequestMetrics:
     Attributes:
         arrival: when the request was added.
         token_times: when each output token was ready.
+        first_scheduled: when the first step began that computed something of it; until then it waited.
         num_prefix_tokens_hit: prompt tokens found in the prefix cache at first admission.
         num_preemptions: how often its blocks were taken away and recomputed.
     """
 
     arrival: float
     token_times: list[float] = field(default_factory=list)
+    first_scheduled: float | None = None
     num_prefix_tokens_hit: int = 0
     num_preemptions: int = 0
 

@@ -59,6 +59,11 @@ class Request:
     on_delta: Callable[[OutputDelta], None] | None = None
 
     @property
+    def num_seats(self) -> int:
+        """Seats that it takes among the running requests: its own, and one for each sibling still to be forked."""
+        return 1 + self.num_siblings_to_fork
+
+    @property
     def num_uncomputed_tokens(self) -> int:
         """Tokens that are known but whose K and V are not in the cache: the prompt at first, then one a step."""
         return len(self.token_ids) - self.num_computed_tokens

@@ -68,26 +68,34 @@ def make_inputs(case: Case, device: str, seed: int = 0) -> Inputs:
 
     watched: dict[str, Tensor] = {}
 
-    def guarded(name: str, content: Tensor, fill: float) -> Tensor:
-        """A copy of `content` on the device, in the middle of a watched buffer of `fill`."""
-        whole = torch.full((content.numel() + 2 * GUARD,), fill, dtype=content.dtype, device=device)
-        watched[name] = whole
-        return whole[GUARD : GUARD + content.numel()].view(content.shape).copy_(content)
+    def watch(name: str, content: Tensor, fill: float) -> Tensor:
+        watched[name], copy = guarded(content, fill, device)
+        return copy
 
-    q, k, v = guarded("projection", projection, nan).split(heads, dim=1)
+    q, k, v = watch("projection", projection, nan).split(heads, dim=1)
     return Inputs(
         q,
         k,
         v,
-        k_cache=guarded("K pool", pools[0], nan),
-        v_cache=guarded("V pool", pools[1], nan),
-        block_tables=guarded("block_tables", tables, unused_block),
-        context_lens=guarded("context_lens", context_lens, 1),
-        query_start_loc=guarded("query_start_loc", query_start_loc, 1),
-        slot_mapping=guarded("slot_mapping", slot_mapping, -1),
-        out=guarded("out", canaries, CANARY),
+        k_cache=watch("K pool", pools[0], nan),
+        v_cache=watch("V pool", pools[1], nan),
+        block_tables=watch("block_tables", tables, unused_block),
+        context_lens=watch("context_lens", context_lens, 1),
+        query_start_loc=watch("query_start_loc", query_start_loc, 1),
+        slot_mapping=watch("slot_mapping", slot_mapping, -1),
+        out=watch("out", canaries, CANARY),
         watched=watched,
     )
+
+
+def guarded(content: Tensor, fill: float, device: str) -> tuple[Tensor, Tensor]:
+    """A copy of `content` on the device, in the middle of a larger buffer of `fill`.
+
+    Returns:
+        The buffer, flat, and the copy.
+    """
+    whole = torch.full((content.numel() + 2 * GUARD,), fill, dtype=content.dtype, device=device)
+    return whole, whole[GUARD : GUARD + content.numel()].view(content.shape).copy_(content)
 
 
 def random_pool(

@@ -8,13 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinyllm.kernels.runtime import INTERPRETED, check_device, triton
+from tinyllm.kernels.runtime import check_device, triton
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 MAX_HEAD_DIM = 256
 #: A tile of K has at most this many bytes, so that several fit into the shared memory of one multiprocessor.
 TILE_BYTES = 16 * 1024
 NO_WINDOW = 2**31 - 1
+
+#: What `@triton.jit` makes of a function: compiled, interpreted, or without Triton (three types without a common base).
+Kernel = Any
 
 
 def check(ok: bool, message: str) -> None:
@@ -124,7 +127,6 @@ def attention_arguments(
         "PADDED_DIM": padded_dim,
         "BLOCK_SIZE": block_size,
         "TILE": tile_size(padded_dim, q.dtype),
-        "UPCAST": INTERPRETED and q.dtype == torch.bfloat16,  # the interpreter's tl.dot is wrong on bfloat16
     }
 
 

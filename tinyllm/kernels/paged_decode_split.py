@@ -10,10 +10,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tinyllm.kernels.launch import attention_arguments, check, row_tile
-from tinyllm.kernels.paged_decode import MAX_ROWS
+from tinyllm.kernels.launch import Kernel, attention_arguments, check, row_tile
+from tinyllm.kernels.paged_decode import MAX_ROWS, attend_pages
 from tinyllm.kernels.runtime import tl, triton
-from tinyllm.kernels.tiles import attend_range, group_heads, load_tile, normalised, store_tile
+from tinyllm.kernels.tiles import group_heads, load_tile, normalised, store_tile
+from tinyllm.parts import part
 
 #: Fewer positions than this are not worth a program of their own.
 MIN_SPLIT = 256
@@ -21,6 +22,81 @@ MIN_SPLIT = 256
 PROGRAMS_PER_PROCESSOR = 4
 #: The reduce kernel holds all splits of one head in registers: this many numbers at most.
 MAX_REDUCED = 16 * 1024
+
+
+@triton.jit
+def attend_split(
+    q: tl.tensor,
+    kv_head: tl.tensor,
+    split: tl.tensor,
+    split_size: tl.tensor,
+    first: tl.tensor,
+    last: tl.tensor,
+    k_ptr: tl.tensor,
+    v_ptr: tl.tensor,
+    table_ptr: tl.tensor,
+    scale: tl.tensor,
+    kv_stride_slot: tl.tensor,
+    kv_stride_head: tl.tensor,
+    ROWS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    PADDED_DIM: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    TILE: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor]:
+    """Attention of each row of q over one split: the `split`-th `split_size` of positions `first` to `last - 1`.
+
+    The last split may be shorter. The other arguments are those of `attend_pages`.
+
+    Returns:
+        The split's own softmax average [ROWS, PADDED_DIM], and the log-sum-exp of its scores in base 2 [ROWS].
+    """
+    start = first + split * split_size
+    stop = tl.minimum(start + split_size, last)
+    highest, total, acc = attend_pages(
+        q,
+        kv_head,
+        start,
+        stop,
+        k_ptr,
+        v_ptr,
+        table_ptr,
+        scale,
+        kv_stride_slot,
+        kv_stride_head,
+        ROWS,
+        HEAD_DIM,
+        PADDED_DIM,
+        BLOCK_SIZE,
+        TILE,
+    )
+    return normalised(acc, total), highest + tl.log2(total)
+
+
+@triton.jit
+def reduce_splits(
+    partial_ptr: tl.tensor,
+    lse_ptr: tl.tensor,
+    num_written: tl.tensor,
+    stride_split: tl.tensor,
+    HEAD_DIM: tl.constexpr,
+    PADDED_DIM: tl.constexpr,
+    PADDED_SPLITS: tl.constexpr,
+) -> tl.tensor:
+    """[PADDED_DIM]: the outputs of one query head's splits, merged by their log-sum-exps of base 2.
+
+    Split i's lse is `i * stride_split` numbers behind `lse_ptr`, and its output `i * stride_split * HEAD_DIM` behind
+    `partial_ptr`. Only the first `num_written` splits have been written, perhaps none (then the result is 0); what
+    stands behind them is whatever was in memory. PADDED_SPLITS is a power of two that is large enough.
+    """
+    splits = tl.arange(0, PADDED_SPLITS)
+    written = splits < num_written
+    lse = tl.load(lse_ptr + splits * stride_split, mask=written, other=float("-inf"))
+    highest = tl.max(lse, 0)
+    shares = tl.exp2(lse - tl.where(highest == float("-inf"), 0.0, highest))
+    partial = load_tile(partial_ptr, splits * stride_split * HEAD_DIM, written, HEAD_DIM, PADDED_DIM)
+    total = tl.sum(shares, 0)
+    return tl.sum(partial * shares[:, None], 0) / tl.where(total == 0.0, 1.0, total)
 
 
 @triton.jit
@@ -48,45 +124,44 @@ def split_kernel(
     PADDED_DIM: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
     TILE: tl.constexpr,
-    UPCAST: tl.constexpr,
     ROWS: tl.constexpr,
+    ATTEND: tl.constexpr,
 ) -> None:
     """One split of one sequence, for the query heads of one K/V head: grid [B, Hkv * tiles of the group, splits].
 
-    Writes partial [B, splits, Hq, D] and the base-2 lse [B, splits, Hq], both float32.
+    Writes partial [B, splits, Hq, D] and the base-2 lse [B, splits, Hq], both float32, where a split has a position.
+    ATTEND is `attend_split` or another like it.
     """
     sequence, split = tl.program_id(0), tl.program_id(2)
     token = tl.load(query_start_ptr + sequence).to(tl.int64)
     context_len = tl.load(context_lens_ptr + sequence).to(tl.int32)
-    first = tl.maximum(context_len - window, 0) + split * split_size
-    if (tl.load(query_start_ptr + sequence + 1) - token != 1) | (first >= context_len):
+    first = tl.maximum(context_len - window, 0)
+    if (tl.load(query_start_ptr + sequence + 1) - token != 1) | (first + split * split_size >= context_len):
         return
     kv_head, heads, real = group_heads(tl.program_id(1), GQA_RATIO, ROWS)
-    q = load_tile(q_ptr + token * q_stride_token, heads * q_stride_head, real, HEAD_DIM, PADDED_DIM, UPCAST)
-    highest, total, acc = attend_range(
+    q = load_tile(q_ptr + token * q_stride_token, heads * q_stride_head, real, HEAD_DIM, PADDED_DIM)
+    average, lse = ATTEND(
         q,
-        heads,  # not read: one token sees the whole range
+        kv_head,
+        split,
+        split_size,
         first,
-        tl.minimum(first + split_size, context_len),
-        k_ptr + kv_head * kv_stride_head,
-        v_ptr + kv_head * kv_stride_head,
+        context_len,
+        k_ptr,
+        v_ptr,
         tables_ptr + sequence * table_stride,
-        tl.full([ROWS], float("-inf"), tl.float32),
-        tl.zeros([ROWS], tl.float32),
-        tl.zeros([ROWS, PADDED_DIM], tl.float32),
         scale,
-        window,
         kv_stride_slot,
+        kv_stride_head,
+        ROWS,
         HEAD_DIM,
         PADDED_DIM,
         BLOCK_SIZE,
         TILE,
-        UPCAST,
-        CAUSAL=False,
     )
     rows = (sequence.to(tl.int64) * num_splits + split) * NUM_HEADS + heads
-    store_tile(partial_ptr, rows * HEAD_DIM, real, normalised(acc, total), HEAD_DIM, PADDED_DIM)
-    tl.store(lse_ptr + rows, highest + tl.log2(total), mask=real)
+    store_tile(partial_ptr, rows * HEAD_DIM, real, average, HEAD_DIM, PADDED_DIM)
+    tl.store(lse_ptr + rows, lse, mask=real)
 
 
 @triton.jit
@@ -103,22 +178,19 @@ def reduce_kernel(
     HEAD_DIM: tl.constexpr,
     PADDED_DIM: tl.constexpr,
     PADDED_SPLITS: tl.constexpr,
+    REDUCE: tl.constexpr,
 ) -> None:
-    """Merge the splits of one sequence and query head: grid [B, Hq]."""
+    """Merge the splits of one sequence and query head: grid [B, Hq]. REDUCE is `reduce_splits` or another like it."""
     sequence, head = tl.program_id(0), tl.program_id(1)
     token = tl.load(query_start_ptr + sequence).to(tl.int64)
     if tl.load(query_start_ptr + sequence + 1) - token != 1:
         return
     context_len = tl.load(context_lens_ptr + sequence).to(tl.int32)
-    splits = tl.arange(0, PADDED_SPLITS)
-    written = splits * split_size < tl.minimum(context_len, window)
-    rows = (sequence.to(tl.int64) * num_splits + splits) * NUM_HEADS + head
-    lse = tl.load(lse_ptr + rows, mask=written, other=float("-inf"))
-    highest = tl.max(lse, 0)
-    shares = tl.exp2(lse - tl.where(highest == float("-inf"), 0.0, highest))
-    partial = load_tile(partial_ptr, rows * HEAD_DIM, written, HEAD_DIM, PADDED_DIM, False)
-    total = tl.sum(shares, 0)
-    merged = tl.sum(partial * shares[:, None], 0) / tl.where(total == 0.0, 1.0, total)
+    num_written = tl.cdiv(tl.minimum(context_len, window), split_size)
+    row = sequence.to(tl.int64) * num_splits * NUM_HEADS + head
+    merged = REDUCE(
+        partial_ptr + row * HEAD_DIM, lse_ptr + row, num_written, NUM_HEADS, HEAD_DIM, PADDED_DIM, PADDED_SPLITS
+    )
     dims = tl.arange(0, PADDED_DIM)
     target = out_ptr + (token * NUM_HEADS + head) * HEAD_DIM + dims
     tl.store(target, merged.to(out_ptr.dtype.element_ty), mask=dims < HEAD_DIM)
@@ -132,11 +204,12 @@ def choose_split_size(num_programs: int, max_context: int, num_processors: int) 
         max_context: the longest context there may be, in tokens; an upper bound will do.
         num_processors: multiprocessors of the GPU.
     """
-    wanted = triton.cdiv(PROGRAMS_PER_PROCESSOR * num_processors, max(num_programs, 1))
+    wanted = -(-PROGRAMS_PER_PROCESSOR * num_processors // max(num_programs, 1))
     num_splits = min(wanted, max_context // MIN_SPLIT)
-    return triton.cdiv(max_context, num_splits) if num_splits > 1 else None
+    return -(-max_context // num_splits) if num_splits > 1 else None
 
 
+@part(day=2)
 def paged_decode_split(
     q: Tensor,
     k_cache: Tensor,
@@ -163,6 +236,33 @@ def paged_decode_split(
 
     The other arguments, the result and the errors are those of `paged_decode`.
     """
+    where = (q, k_cache, v_cache, block_tables, context_lens, query_start_loc, block_size)
+    return launch_paged_decode_split(attend_split, reduce_splits, *where, split_size, scale, sliding_window, out)
+
+
+def launch_paged_decode_split(
+    attend: Kernel,
+    reduce: Kernel,
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_tables: Tensor,
+    context_lens: Tensor,
+    query_start_loc: Tensor,
+    block_size: int,
+    split_size: int,
+    scale: float | None = None,
+    sliding_window: int | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Check the arguments of `paged_decode_split` and launch both kernels.
+
+    Args:
+        attend: like `attend_split`.
+        reduce: like `reduce_splits`.
+
+    Raises: as `paged_decode_split`.
+    """
     check(split_size >= 1, f"split_size is {split_size}; it must be at least 1")
     out, arguments = attention_arguments(
         q, k_cache, v_cache, block_tables, context_lens, query_start_loc, block_size, scale, sliding_window, out
@@ -179,7 +279,9 @@ def paged_decode_split(
     partial = torch.empty(batch, num_splits, num_heads, q.shape[2], dtype=torch.float32, device=q.device)
     lse = torch.empty(batch, num_splits, num_heads, dtype=torch.float32, device=q.device)
     grid = (batch, k_cache.shape[1] * triton.cdiv(arguments["GQA_RATIO"], rows), num_splits)
-    split_kernel[grid](partial, lse, split_size, num_splits, **arguments, ROWS=rows, num_warps=4, num_stages=3)
+    split_kernel[grid](
+        partial, lse, split_size, num_splits, **arguments, ROWS=rows, ATTEND=attend, num_warps=4, num_stages=3
+    )
     reduce_kernel[(batch, num_heads)](
         out,
         partial,
@@ -193,6 +295,7 @@ def paged_decode_split(
         HEAD_DIM=arguments["HEAD_DIM"],
         PADDED_DIM=arguments["PADDED_DIM"],
         PADDED_SPLITS=triton.next_power_of_2(num_splits),
+        REDUCE=reduce,
         num_warps=4,
     )
     return out

@@ -5,15 +5,69 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tinyllm.kernels.launch import attention_arguments, check, row_tile
+from tinyllm.kernels.launch import Kernel, attention_arguments, check, row_tile
+from tinyllm.kernels.paged_decode import attend_pages, page_slots, softmax_step
 from tinyllm.kernels.runtime import tl, triton
-from tinyllm.kernels.tiles import attend_range, load_tile, normalised, store_tile
+from tinyllm.kernels.tiles import load_tile, normalised, store_tile
+from tinyllm.parts import part
 
 #: Most query rows of one program, what its registers hold beside the accumulator and a tile of scores. Exact float32
 #: products go without tensor cores and take registers of their own.
 MAX_ROWS_16_BIT, MAX_ROWS_FLOAT32 = 128, 32
 #: The queries of one program have at most this many bytes.
 QUERY_BYTES = 32 * 1024
+
+
+@triton.jit
+def attend_chunk(
+    q: tl.tensor,
+    rows: tl.tensor,
+    kv_head: tl.tensor,
+    query_len: tl.tensor,
+    context_len: tl.tensor,
+    window: tl.tensor,
+    k_ptr: tl.tensor,
+    v_ptr: tl.tensor,
+    table_ptr: tl.tensor,
+    scale: tl.tensor,
+    kv_stride_slot: tl.tensor,
+    kv_stride_head: tl.tensor,
+    GQA_RATIO: tl.constexpr,
+    ROWS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    PADDED_DIM: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    TILE: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor]:
+    """Causal attention of some rows of a chunk, q [ROWS, PADDED_DIM], over the pages of its sequence.
+
+    The chunk is the last `query_len` of the sequence's `context_len` tokens. Row r belongs to the chunk's token
+    r // GQA_RATIO; `rows` [ROWS] says which rows these are, in rising order. A token sees the positions that are 0 to
+    `window` - 1 before its own (`window` is a very large number where there is none). The other arguments are those
+    of `attend_pages`.
+
+    Returns:
+        total [ROWS] and acc [ROWS, PADDED_DIM] of `softmax_step`. The caller divides.
+    """
+    own = context_len - query_len + rows // GQA_RATIO
+    lowest, last = tl.min(own, 0), tl.max(own, 0) + 1
+    first = tl.maximum(lowest - window + 1, 0)
+    # Whole tiles that every row sees need no mask: those before the chunk's diagonal, unless a window cuts into them.
+    seen_by_all = tl.where(last <= window, lowest + 1 - first, 0)
+    middle = first + seen_by_all // TILE * TILE
+    pool = (k_ptr, v_ptr, table_ptr, scale, kv_stride_slot, kv_stride_head)
+    highest, total, acc = attend_pages(q, kv_head, first, middle, *pool, ROWS, HEAD_DIM, PADDED_DIM, BLOCK_SIZE, TILE)
+    for start in range(middle, last, TILE):
+        positions = start + tl.arange(0, TILE)
+        inside = positions < last
+        offsets = page_slots(table_ptr, positions, inside, BLOCK_SIZE) * kv_stride_slot + kv_head * kv_stride_head
+        k = load_tile(k_ptr, offsets, inside, HEAD_DIM, PADDED_DIM)
+        v = load_tile(v_ptr, offsets, inside, HEAD_DIM, PADDED_DIM)
+        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+        distance = own[:, None] - positions[None, :]
+        scores = tl.where((distance >= 0) & (distance < window), scores, float("-inf"))
+        highest, total, acc = softmax_step(scores, v, highest, total, acc)
+    return total, acc
 
 
 @triton.jit
@@ -39,13 +93,13 @@ def paged_prefill_kernel(
     PADDED_DIM: tl.constexpr,
     BLOCK_SIZE: tl.constexpr,
     TILE: tl.constexpr,
-    UPCAST: tl.constexpr,
     ROWS: tl.constexpr,
+    ATTEND: tl.constexpr,
 ) -> None:
     """ROWS query rows of one sequence and K/V head: grid [B, Hkv, row tiles of the longest chunk].
 
     A row is a (token, head of the group) pair, tokens first, so that no tile is wasted on a GQA ratio that is no power
-    of two.
+    of two. ATTEND is `attend_chunk` or another like it.
     """
     sequence, kv_head = tl.program_id(0), tl.program_id(1)
     chunk_start = tl.load(query_start_ptr + sequence).to(tl.int64)
@@ -59,41 +113,27 @@ def paged_prefill_kernel(
     real = rows < num_rows
     tokens, heads = rows // GQA_RATIO, kv_head * GQA_RATIO + rows % GQA_RATIO
     q_offsets = (chunk_start + tokens) * q_stride_token + heads * q_stride_head
-    q = load_tile(q_ptr, q_offsets, real, HEAD_DIM, PADDED_DIM, UPCAST)
-
-    before_chunk = context_len - query_len
-    lowest_query = before_chunk + first_row // GQA_RATIO
-    highest_query = before_chunk + (tl.minimum(first_row + ROWS, num_rows) - 1) // GQA_RATIO
-    first = tl.maximum(lowest_query - window + 1, 0)
-    # Whole tiles that every row sees need no mask: those before the chunk's diagonal, unless a window cuts into them.
-    seen_by_all = tl.where(highest_query < window, lowest_query + 1 - first, 0)
-    middle = first + seen_by_all // TILE * TILE
-
-    highest = tl.full([ROWS], float("-inf"), tl.float32)
-    total = tl.zeros([ROWS], tl.float32)
-    acc = tl.zeros([ROWS, PADDED_DIM], tl.float32)
-    for masked in tl.static_range(2):
-        highest, total, acc = attend_range(
-            q,
-            before_chunk + tokens,
-            middle if masked else first,
-            highest_query + 1 if masked else middle,
-            k_ptr + kv_head * kv_stride_head,
-            v_ptr + kv_head * kv_stride_head,
-            tables_ptr + sequence * table_stride,
-            highest,
-            total,
-            acc,
-            scale,
-            window,
-            kv_stride_slot,
-            HEAD_DIM,
-            PADDED_DIM,
-            BLOCK_SIZE,
-            TILE,
-            UPCAST,
-            CAUSAL=masked == 1,
-        )
+    q = load_tile(q_ptr, q_offsets, real, HEAD_DIM, PADDED_DIM)
+    total, acc = ATTEND(
+        q,
+        tl.minimum(rows, num_rows - 1),  # rows of padding do as the last one
+        kv_head,
+        query_len,
+        context_len,
+        window,
+        k_ptr,
+        v_ptr,
+        tables_ptr + sequence * table_stride,
+        scale,
+        kv_stride_slot,
+        kv_stride_head,
+        GQA_RATIO,
+        ROWS,
+        HEAD_DIM,
+        PADDED_DIM,
+        BLOCK_SIZE,
+        TILE,
+    )
     out_offsets = (chunk_start + tokens) * (NUM_HEADS * HEAD_DIM) + heads * HEAD_DIM
     store_tile(out_ptr, out_offsets, real, normalised(acc, total), HEAD_DIM, PADDED_DIM)
 
@@ -104,6 +144,7 @@ def max_rows(padded_dim: int, dtype: torch.dtype) -> int:
     return min(most, QUERY_BYTES // (padded_dim * dtype.itemsize))
 
 
+@part(day=2)
 def paged_prefill(
     q: Tensor,
     k_cache: Tensor,
@@ -131,6 +172,29 @@ def paged_prefill(
 
     The other arguments, the result and the errors are those of `paged_decode`.
     """
+    where = (q, k_cache, v_cache, block_tables, context_lens, query_start_loc, block_size)
+    return launch_paged_prefill(attend_chunk, *where, max_query_len, min_query_len, scale, sliding_window, out)
+
+
+def launch_paged_prefill(
+    attend: Kernel,
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_tables: Tensor,
+    context_lens: Tensor,
+    query_start_loc: Tensor,
+    block_size: int,
+    max_query_len: int,
+    min_query_len: int = 1,
+    scale: float | None = None,
+    sliding_window: int | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Check the arguments of `paged_prefill` and launch the kernel on `attend`, which is like `attend_chunk`.
+
+    Raises: as `paged_prefill`.
+    """
     check(max_query_len >= 0, f"max_query_len is {max_query_len}; it cannot be negative")
     out, arguments = attention_arguments(
         q, k_cache, v_cache, block_tables, context_lens, query_start_loc, block_size, scale, sliding_window, out
@@ -140,5 +204,7 @@ def paged_prefill(
     grid = (context_lens.shape[0], k_cache.shape[1], triton.cdiv(num_rows, rows))
     num_warps = 8 if rows == max_rows(16, q.dtype) else 4
     if all(grid):
-        paged_prefill_kernel[grid](out, min_query_len, **arguments, ROWS=rows, num_warps=num_warps, num_stages=2)
+        paged_prefill_kernel[grid](
+            out, min_query_len, **arguments, ROWS=rows, ATTEND=attend, num_warps=num_warps, num_stages=2
+        )
     return out

@@ -1,43 +1,76 @@
-"""Triton, or an error that says what to do without it. Kernel files take `triton` and `tl` from here."""
+"""Triton, or a stand-in that says what to do without it. Kernel files take `triton` and `tl` from here."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import torch
 
 from tinyllm.errors import TinyLLMError
 
-__all__ = ["INTERPRETED", "KernelsUnavailable", "check_device", "tl", "triton"]
+__all__ = ["AVAILABLE", "INTERPRETED", "KernelsUnavailable", "check_device", "tl", "triton"]
+
+NO_TRITON = (
+    "the kernels need Triton, which is not installed and has packages for Linux only: use Linux (or WSL on Windows), "
+    "or stay with tinyllm.kernels.reference and the torch attention backend, which run everywhere"
+)
 
 
 class KernelsUnavailable(TinyLLMError, RuntimeError):
     """Triton kernels cannot run here. The message says what to do."""
 
 
+class NoTriton:
+    """What `triton` and `tl` are without Triton: kernels can be written and read, but not launched."""
+
+    def jit(self, function: Callable[..., Any]) -> KernelWithoutTriton:
+        """Stand in for `triton.jit`."""
+        return KernelWithoutTriton(function)
+
+
+class KernelWithoutTriton:
+    """A kernel on a machine without Triton."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.fn = function
+        self.__name__ = function.__name__
+
+    def __getitem__(self, grid: Any) -> NoReturn:
+        """Refuse to be launched.
+
+        Raises:
+            KernelsUnavailable: always.
+        """
+        raise KernelsUnavailable(NO_TRITON)
+
+
 try:
     import triton
     import triton.language as tl
-except ImportError as error:
-    raise KernelsUnavailable(
-        "the kernels need Triton, which is not installed and has packages for Linux only: use Linux (or WSL on "
-        "Windows), or stay with tinyllm.kernels.reference and the torch attention backend, which run everywhere"
-    ) from error
 
-#: Whether kernels run in Triton's interpreter. Triton decides that for its own functions when it is imported.
-INTERPRETED = not isinstance(tl.sum, triton.JITFunction)
-
-if triton.knobs.runtime.interpret != INTERPRETED:
-    raise KernelsUnavailable(
-        "TRITON_INTERPRET was changed after something had imported Triton: set it in the environment before Python "
-        "starts (in a notebook: restart the kernel and set it in the first cell)"
-    )
+    #: Whether Triton is installed.
+    AVAILABLE = True
+    #: Whether kernels run in Triton's interpreter. Triton decides that for its own functions when it is imported.
+    INTERPRETED = not isinstance(tl.sum, triton.JITFunction)
+except ImportError:
+    AVAILABLE = INTERPRETED = False
+    triton = tl = NoTriton()  # type: ignore[assignment]
 
 
 def check_device(device: torch.device) -> None:
     """Check that a kernel can be launched on a device.
 
     Raises:
-        KernelsUnavailable: it is not a GPU and the kernels are compiled for CUDA.
+        KernelsUnavailable: there is no Triton, or the device is not a GPU and the kernels are compiled for CUDA.
     """
+    if not AVAILABLE:
+        raise KernelsUnavailable(NO_TRITON)
+    if triton.knobs.runtime.interpret != INTERPRETED:
+        raise KernelsUnavailable(
+            "TRITON_INTERPRET was changed after something had imported Triton: set it in the environment before "
+            "Python starts (in a notebook: restart the kernel and set it in the first cell)"
+        )
     if device.type != "cuda" and not INTERPRETED:
         raise KernelsUnavailable(
             f"the kernels are compiled for CUDA, but the tensors are on {device}: set TRITON_INTERPRET=1 in "

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tinyllm.kernels.launch import check, check_pool, last_dim_contiguous
+from tinyllm.kernels.launch import Kernel, check, check_pool, last_dim_contiguous
 from tinyllm.kernels.runtime import check_device, tl, triton
+from tinyllm.parts import part
 
-#: Numbers of one token that a program copies at once.
-BLOCK = 1024
+#: Most numbers of one token that a program copies.
+MAX_BLOCK = 1024
 
 
 @triton.jit
@@ -28,7 +29,12 @@ def store_kv_kernel(
     HEAD_DIM: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    """Copy a part of one token: grid [T, cdiv(Hkv * D, BLOCK)]."""
+    """Copy BLOCK of one token's Hkv * D numbers, of K and of V: program (t, i) has token t and its i-th BLOCK.
+
+    Number j of a token is dim j % D of head j // D. The numbers of a head lie side by side, everywhere; from head to
+    head and from token to token it is as many numbers as the strides say. K and V of the pool have the same strides.
+    A token whose slot is negative is not stored.
+    """
     token = tl.program_id(0).to(tl.int64)
     slot = tl.load(slot_mapping_ptr + token).to(tl.int64)  # int64: slot * stride passes 2**31 in a large pool
     if slot < 0:
@@ -43,6 +49,7 @@ def store_kv_kernel(
     tl.store(v_cache_ptr + target, v, mask=mine)
 
 
+@part(day=2)
 def store_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
     """Scatter the K and V of T tokens into the pool; `reference.store_kv` says the same in torch.
 
@@ -56,6 +63,16 @@ def store_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mappin
     Raises:
         ValueError: shapes, dtypes or devices do not fit together.
         KernelsUnavailable: no kernel can run on this device.
+    """
+    launch_store_kv(store_kv_kernel, k, v, k_cache, v_cache, slot_mapping)
+
+
+def launch_store_kv(
+    kernel: Kernel, k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor
+) -> None:
+    """Check the arguments of `store_kv` and launch a kernel like `store_kv_kernel`: grid [T, cdiv(Hkv * D, BLOCK)].
+
+    Raises: as `store_kv`.
     """
     check(k.ndim == 3 and k.shape == v.shape, f"k is {list(k.shape)} and v {list(v.shape)}; both must be [T, Hkv, D]")
     check(
@@ -75,8 +92,8 @@ def store_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mappin
         return
     k, v = last_dim_contiguous(k), last_dim_contiguous(v)
     num_kv_heads, head_dim = k.shape[1:]
-    block = min(BLOCK, triton.next_power_of_2(num_kv_heads * head_dim))
-    store_kv_kernel[(k.shape[0], triton.cdiv(num_kv_heads * head_dim, block))](
+    block = min(MAX_BLOCK, triton.next_power_of_2(num_kv_heads * head_dim))
+    kernel[(k.shape[0], triton.cdiv(num_kv_heads * head_dim, block))](
         k,
         v,
         k_cache,

@@ -13,13 +13,12 @@ class RMSNorm(nn.Module):
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
+        self.size = (size,)
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., size] -> [..., size], in the dtype of `x`; the mean is taken in float32."""
-        x32 = x.float()
-        mean_square = x32.pow(2).mean(dim=-1, keepdim=True)
-        return self.weight * (x32 * torch.rsqrt(mean_square + self.eps)).to(x.dtype)
+        """[..., size] -> [..., size]: `weight * x / sqrt(mean(x * x) + eps)`, in the dtype of `x`."""
+        return F.rms_norm(x, self.size, self.weight, self.eps)
 
 
 class MLP(nn.Module):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -51,16 +52,21 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
-        """[T, hidden_size] -> [T, hidden_size]; cos and sin are [T, D / 2]."""
+        """[T, hidden_size] -> [T, hidden_size]; cos and sin are [T, 1, D]."""
         q, k, v = self.project(x, cos, sin)
         out = attend(self.layer, q, k, v)
         return self.o_proj(out.flatten(start_dim=1))
 
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[T, hidden_size] -> q [T, Hq, D], k and v [T, Hkv, D]; q and k normalised and rotated."""
+        num_heads, num_kv_heads, _ = self.head_counts
         heads = self.qkv_proj(x).view(x.shape[0], -1, self.head_dim)  # [T, Hq + 2 Hkv, D]
-        q, k, v = heads.split(self.head_counts, dim=1)
-        return apply_rotary(self.q_norm(q), cos, sin), apply_rotary(self.k_norm(k), cos, sin), v
+        qk, v = heads.split((num_heads + num_kv_heads, num_kv_heads), dim=1)
+        # Queries and keys go through the norm and the rotation together: at decode, calls cost more than numbers.
+        scale = torch.cat((self.q_norm.weight.expand(num_heads, -1), self.k_norm.weight.expand(num_kv_heads, -1)))
+        qk = F.rms_norm(qk, (self.head_dim,), eps=self.q_norm.eps) * scale
+        q, k = apply_rotary(qk, cos, sin).split((num_heads, num_kv_heads), dim=1)
+        return q, k, v
 
 
 class DecoderLayer(nn.Module):

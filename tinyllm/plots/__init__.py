@@ -4,6 +4,8 @@ Colours are those of Okabe and Ito, which colour-blind readers can tell apart; l
 say the same again. A figure is shown once: by the notebook, as the value of its cell.
 """
 
+from tinyllm.plots.attention import causal_mask, merged_softmax, roofline
+from tinyllm.plots.batching import latency_bars, request_spans, schedule_grid, step_timeline
 from tinyllm.plots.latency import cost_per_token, phases, token_timeline
 from tinyllm.plots.memory import bytes_per_token, kv_rows, requests_at_once, reservation, waste_bars, waste_stack
 from tinyllm.plots.model import gqa_heads, query_norms, rope_angles, rope_scores
@@ -15,19 +17,26 @@ __all__ = [
     "TableView",
     "block_table",
     "bytes_per_token",
+    "causal_mask",
     "cost_per_token",
     "gqa_heads",
     "kv_rows",
+    "latency_bars",
+    "merged_softmax",
     "phases",
     "pool",
     "pool_over_time",
     "query_norms",
+    "request_spans",
     "requests_at_once",
     "reservation",
+    "roofline",
     "rope_angles",
     "rope_scores",
+    "schedule_grid",
     "sharing_graph",
     "step_overhead",
+    "step_timeline",
     "throughput_bars",
     "token_timeline",
     "waste_bars",

@@ -16,10 +16,11 @@ def rope_angles(cos: Any, sin: Any, pairs: Sequence[int]) -> Figure:
     """Draw how far each chosen channel pair has turned at each position.
 
     Args:
-        cos, sin: [T, D / 2] of `rotary_cos_sin` for positions 0 to T - 1.
+        cos, sin: [T, 1, D] of `rotary_cos_sin` for positions 0 to T - 1.
         pairs: the pairs to draw.
     """
-    cos, sin = np.asarray(cos), np.asarray(sin)
+    second = np.shape(cos)[-1] // 2  # the second channel of each pair holds its angle as it is
+    cos, sin = np.asarray(cos)[:, 0, second:], np.asarray(sin)[:, 0, second:]
     figure, axes = new_figure(2.1 * len(pairs), 2.5, len(pairs), squeeze=False)
     for ax, pair in zip(axes[0], pairs, strict=True):
         ax.add_patch(Rectangle((-1.1, -1.1), 2.2, 2.2, fill=False, edgecolor="none"))

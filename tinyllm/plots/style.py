@@ -20,15 +20,19 @@ MARKERS = ("o", "s", "^", "D")
 
 
 @overload
-def new_figure(width: float, height: float, columns: Literal[1] = 1, **options: Any) -> tuple[Figure, Axes]: ...
+def new_figure(
+    width: float, height: float, columns: Literal[1] = 1, rows: Literal[1] = 1, **options: Any
+) -> tuple[Figure, Axes]: ...
 @overload
-def new_figure(width: float, height: float, columns: int, **options: Any) -> tuple[Figure, np.ndarray[Any, Any]]: ...
-def new_figure(width: float, height: float, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
-    """A figure (inches) with one axes, or a row of them.
+def new_figure(
+    width: float, height: float, columns: int = 1, rows: int = 1, **options: Any
+) -> tuple[Figure, np.ndarray[Any, Any]]: ...
+def new_figure(width: float, height: float, columns: int = 1, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """A figure (inches) with one axes, or a row or grid of them.
 
     It is closed at once, so that pyplot does not draw it again when the cell ends.
     """
-    figure, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained", **options)
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", **options)
     plt.close(figure)
     return figure, axes
 

@@ -1,0 +1,160 @@
+"""What the checks of the attention kernels share: cases by their sizes, guarded tensors, and an oracle in float64."""
+
+from __future__ import annotations
+
+import random
+from abc import abstractmethod
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from grader.checks.support import count_of
+from grader.framework import Case, Observations, Property
+from tinyllm.kernels import cases as kernel_cases
+from tinyllm.kernels.guards import CANARY, Inputs, changed, make_inputs, snapshot
+from tinyllm.kernels.selftest import TOLERANCES
+
+SIZES = ("num_heads", "num_kv_heads", "head_dim", "block_size")
+
+
+def kernel_device() -> str:
+    """Where the driver's process runs kernels."""
+    from tinyllm.kernels.runtime import INTERPRETED
+
+    return "cpu" if INTERPRETED else "cuda"
+
+
+def synchronize(device: str) -> None:
+    """Wait for the GPU, so that an error of a kernel comes out here."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+class KernelProperty(Property):
+    """A property of an answer that launches Triton kernels, compiled on CUDA or in the interpreter."""
+
+    requires: ClassVar[str] = "triton"
+    time_limit: ClassVar[float] = 60  # the first launch compiles, on a GPU
+
+
+class AttentionProperty(KernelProperty):
+    """Attention over pages: everything that a kernel must not read is NaN, and what it must not write is watched.
+
+    Attributes:
+        kernel: one of `tinyllm.kernels.cases.KERNELS`.
+    """
+
+    kernel: ClassVar[str]
+
+    def case(self, rng: random.Random, context_lens: list[int], *sizes: int, **changes: Any) -> Case:
+        """A case with one new token a sequence, unless `query_lens` says otherwise.
+
+        Args:
+            sizes: Hq, Hkv, D and P.
+            changes: other fields of `tinyllm.kernels.cases.Case`; `opposed=True` makes all scores negative.
+        """
+        named = dict(zip(SIZES, sizes, strict=True))
+        lens = {"query_lens": [1] * len(context_lens), "context_lens": context_lens}
+        return {**lens, **named, "opposed": False, "seed": rng.getrandbits(32), **changes}
+
+    @abstractmethod
+    def launch(self, parts: SimpleNamespace, inputs: Inputs, case: Case) -> None:
+        """Call the answer, which writes to `inputs.out`."""
+
+    def inputs(self, case: Case, device: str) -> Inputs:
+        """The tensors of a case, the same on both sides."""
+        skipped = ("seed", "opposed")
+        fields = {key: value for key, value in case.items() if key not in skipped}
+        lens = {key: tuple(case[key]) for key in ("query_lens", "context_lens")}
+        inputs = make_inputs(kernel_cases.Case(self.kernel, **{**fields, **lens}), device, case["seed"])
+        if case["opposed"]:
+            inputs.q.abs_()
+            inputs.k_cache.copy_(-inputs.k_cache.abs())
+        return inputs
+
+    def drive(self, parts: SimpleNamespace, case: Case) -> Observations:
+        """The output, and the names of the buffers that have changed beside it."""
+        device = kernel_device()
+        inputs = self.inputs(case, device)
+        before = snapshot(inputs)
+        self.launch(parts, inputs, case)
+        synchronize(device)
+        out = inputs.out.clone()
+        inputs.out.fill_(CANARY)
+        return {"out": out, "changed": changed(inputs, before)}
+
+    def judge(self, case: Case, observations: Observations) -> str | None:
+        """Row by row of the output, then what nobody should have touched."""
+        out, inputs = observations["out"], self.inputs(case, "cpu")
+        if not isinstance(out, Tensor) or out.shape != inputs.out.shape:
+            return f"out must stay a tensor of shape {list(inputs.out.shape)}"
+        allowed = TOLERANCES[case.get("dtype", "float32")] * max(1.0, case.get("sharpness", 1.0))
+        starts = inputs.query_start_loc.tolist()
+        for sequence, query_len in enumerate(case["query_lens"]):
+            for number in range(query_len):
+                row = out[starts[sequence] + number].double()
+                where = row_name(case, sequence, number)
+                if self.kernel != "paged_prefill" and query_len != 1:
+                    if not bool((row == CANARY).all()):
+                        return f"{where}: it is written, though its sequence has {query_len} new tokens"
+                    continue
+                problem = row_problem(expected_row(inputs, case, sequence, number), row, allowed)
+                if problem:
+                    return f"{where}, {problem}"
+        if observations["changed"]:
+            return f"it writes where nothing of its own is: {observations['changed'][0]}"
+        return None
+
+    def describe(self, case: Case) -> str:
+        """As a learner reads it."""
+        heads = f"{count_of(case['num_heads'], 'query head')} on {count_of(case['num_kv_heads'], 'K/V head')}"
+        new = "" if set(case["query_lens"]) == {1} else f", new tokens: {case['query_lens']}"
+        text = f"context_lens = {case['context_lens']}{new}, {heads} of {case['head_dim']} numbers"
+        more = [f"{name} = {case[name]}" for name in ("sliding_window", "split_size", "dtype") if case.get(name)]
+        large = ["large scores" if not case["opposed"] else "large negative scores"] if "sharpness" in case else []
+        return ", ".join([text, f"blocks of {count_of(case['block_size'], 'slot')} in any order", *more, *large])
+
+
+def row_name(case: Case, sequence: int, number: int) -> str:
+    """A row of the output in words."""
+    token = f"new token {number} of " if case["query_lens"][sequence] > 1 else ""
+    return f"{token}sequence {sequence} ({count_of(case['context_lens'][sequence], 'token')} in the cache)"
+
+
+def expected_row(inputs: Inputs, case: Case, sequence: int, number: int) -> Tensor:
+    """[Hq, D] float64: attention of one new token, position by position through the block table, head by head."""
+    context_len, size = case["context_lens"][sequence], case["block_size"]
+    own = context_len - case["query_lens"][sequence] + number
+    table = inputs.block_tables[sequence].tolist()
+    first = max(0, own - (case.get("sliding_window") or context_len) + 1)
+    slots = [table[position // size] * size + position % size for position in range(first, own + 1)]
+    q = inputs.q[int(inputs.query_start_loc[sequence]) + number].double()
+    out = torch.zeros(q.shape, dtype=torch.float64)
+    group = case["num_heads"] // case["num_kv_heads"]
+    if context_len == 0:
+        return out
+    for head in range(case["num_heads"]):
+        keys, values = (pool[slots, head // group].double() for pool in (inputs.k_cache, inputs.v_cache))
+        out[head] = (keys @ q[head] / case["head_dim"] ** 0.5).softmax(0) @ values
+    return out
+
+
+def row_problem(expected: Tensor, got: Tensor, allowed: float) -> str | None:
+    """What is wrong with the output of one token, [Hq, D], in words."""
+    if bool((got == CANARY).all()):
+        return "its output is never written"
+    # One short message for NaN and infinity: how many there are depends on how a sum is written.
+    if not bool(got.isfinite().all()):
+        head = int((~got.isfinite()).any(1).nonzero()[0])
+        return (
+            f"head {head}: the output is NaN or infinite. Either something is read that is not of this sequence (all "
+            "of that is NaN here), or the arithmetic overflows or divides by 0"
+        )
+    wrong = (got - expected).abs() > allowed * (1 + expected.abs())
+    if not bool(wrong.any()):
+        return None
+    head, dim = wrong.nonzero()[0].tolist()
+    values = f"expected {expected[head, dim].item():.3g}, got {got[head, dim].item():.3g}"
+    return f"head {head}: {int(wrong[head].sum())} of {got.shape[1]} numbers are wrong, first number {dim}: {values}"

@@ -1,0 +1,366 @@
+"""Checks of `Scheduler`: traffic without a model, each step held against one worked out on paper."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from grader.checks.oracles.schedules import ScheduleBooks, Step
+from grader.checks.oracles.schedules import Sequence as OnPaper
+from grader.checks.support import count_of, cut
+from grader.framework import Case, Exercise, Observations, Property, short
+from tinyllm.config import EngineConfig, ModelConfig, SamplingParams
+from tinyllm.engine.metrics import RequestMetrics
+from tinyllm.engine.output_text import OutputText
+from tinyllm.engine.request import Request
+from tinyllm.kv_cache.manager import KVCacheManager
+from tinyllm.parts import resolve
+
+#: The smallest pool's shape: no check of a schedule looks at keys or values.
+MODEL = ModelConfig(
+    vocab_size=1000, hidden_size=2, intermediate_size=2, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=1
+)
+MAX_STEPS = 400
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+Arrival = Sequence[int]  # step, prompt tokens, output tokens, and how many continuations (1 if not given)
+
+
+def traffic(
+    arrivals: Sequence[Arrival],
+    *,
+    budget: int = 100,
+    num_blocks: int = 100,
+    block_size: int = 4,
+    max_num_seqs: int = 100,
+    aborts: Sequence[tuple[int, int]] = (),
+    shared_prefix: int = 0,
+) -> Case:
+    """Requests in order of arrival, over one pool.
+
+    Args:
+        aborts: step, and which request is dropped before it.
+        shared_prefix: how many tokens all prompts begin with; above 0 the prefix cache is on.
+    """
+    return {
+        "arrivals": [list(arrival) for arrival in arrivals],
+        "budget": budget,
+        "num_blocks": num_blocks,
+        "block_size": block_size,
+        "max_num_seqs": max_num_seqs,
+        "aborts": [list(abort) for abort in aborts],
+        "shared_prefix": shared_prefix,
+    }
+
+
+# ---------------------------------------------------------------- beside the learner's code
+
+
+class Traffic:
+    """An engine without a model: every token that it samples is 0."""
+
+    def __init__(self, parts: SimpleNamespace, case: Case) -> None:
+        self.case = case
+        config = EngineConfig(
+            block_size=case["block_size"],
+            num_blocks=case["num_blocks"],
+            max_num_batched_tokens=case["budget"],
+            max_num_seqs=case["max_num_seqs"],
+            enable_prefix_caching=case["shared_prefix"] > 0,
+        )
+        self.kv = KVCacheManager(MODEL, config, resolve(), torch.float32, "cpu")
+        self.scheduler = parts.Scheduler(config, self.kv)
+        self.open: dict[str, Request] = {}
+
+    def run(self) -> dict[str, Any]:
+        """What was seen in each step, and of the pool when all had ended or nothing moved any more."""
+        steps: list[dict[str, Any]] = []
+        last_arrival = max(step for step, *_ in self.case["arrivals"])
+        for number in range(MAX_STEPS):
+            self.let_come_and_go(number)
+            if not self.open and number > last_arrival:
+                break
+            scheduled, preempted = self.scheduler.schedule()
+            steps.append(self.look(scheduled, preempted))
+            if self.open and not scheduled and not preempted and number > last_arrival:
+                break
+            for item in list(scheduled):
+                self.compute(item)
+        if self.kv.prefix_cache:
+            self.kv.prefix_cache.evict(self.case["num_blocks"])
+        return {"steps": steps, "open": list(self.open), "num_free": self.kv.num_free}
+
+    def let_come_and_go(self, step: int) -> None:
+        """The arrivals and aborts before a step."""
+        for index, (when, num_prompt, num_output, *copies) in enumerate(self.case["arrivals"]):
+            if when == step:
+                shared = self.case["shared_prefix"]
+                own = range(100 * index + 100, 100 * index + 200)
+                prompt = [*range(1, shared + 1), *own][:num_prompt]
+                request = make_request(LETTERS[index], prompt, num_output, *copies)
+                self.open[request.request_id] = request
+                self.scheduler.add(request)
+        for when, index in self.case["aborts"]:
+            request_to_drop = self.open.pop(LETTERS[index], None) if when == step else None
+            if request_to_drop is not None:
+                self.scheduler.finish(request_to_drop)
+
+    def look(self, scheduled: Any, preempted: Any) -> dict[str, Any]:
+        """A step before it is computed."""
+        running = list(self.scheduler.running)
+        return {
+            "scheduled": [[item.request.request_id, item.num_tokens] for item in scheduled],
+            "slots": [len(set(item.slots)) for item in scheduled],
+            "preempted": [request.request_id for request in preempted],
+            "running": [request.request_id for request in running],
+            "waiting": [request.request_id for request in self.scheduler.waiting],
+            "computed": {request.request_id: request.num_computed_tokens for request in self.open.values()},
+            "in_tables": {name: table.num_tokens for name, table in self.kv.tables.items()},
+        }
+
+    def compute(self, item: Any) -> None:
+        """What the engine does when the model has run."""
+        request, finishes = item.request, item.finishes_known_tokens
+        request.num_computed_tokens += item.num_known_tokens
+        if not finishes or request.request_id not in self.open:
+            return
+        group = [request]
+        if request.num_output_tokens == 0:
+            if request.request_id in self.kv.tables:
+                self.kv.remember(request.request_id, request.token_ids)
+            siblings = [
+                make_request(f"{request.request_id}{i}", request.token_ids, request.params.max_tokens)
+                for i in range(1, request.num_siblings_to_fork + 1)
+            ]
+            for sibling in siblings:
+                sibling.num_computed_tokens = request.num_computed_tokens
+                self.open[sibling.request_id] = sibling
+            request.num_siblings_to_fork = 0
+            self.scheduler.fork(request, siblings)
+            group += siblings
+        for member in group:
+            member.token_ids.append(0)
+            if member.num_output_tokens >= member.params.max_tokens:
+                del self.open[member.request_id]
+                self.scheduler.finish(member)
+
+
+def make_request(name: str, prompt: Sequence[int], num_output: int, copies: int = 1) -> Request:
+    """A request as the engine's intake makes it."""
+    return Request(
+        request_id=name,
+        group_id=name,
+        index=0,
+        token_ids=list(prompt),
+        num_prompt_tokens=len(prompt),
+        params=SamplingParams(max_tokens=num_output),
+        metrics=RequestMetrics(arrival=0.0),
+        text=OutputText(str),
+        num_siblings_to_fork=copies - 1,
+    )
+
+
+# ---------------------------------------------------------------- judging
+
+
+def in_words(scheduled: Any, preempted: Any) -> str:
+    """A step in few words."""
+    shares = ", ".join(f"{name}: {count_of(number, 'token')}" for name, number in scheduled) or "nothing"
+    return shares + (f"; preempted {', '.join(preempted)}" if preempted else "")
+
+
+def step_problem(expected: Step, seen: Any) -> str | None:
+    """How one step differs from the one on paper."""
+    wanted = in_words(expected.scheduled, expected.preempted)
+    got = in_words(seen["scheduled"], seen["preempted"])
+    if wanted != got:
+        return f"expected {wanted}; got {got}"
+    for name, names in (("running", expected.running), ("waiting", expected.waiting)):
+        if seen[name] != names:
+            return f"{name} should then be [{', '.join(names)}], it is [{', '.join(map(str, seen[name]))}]"
+    return tables_problem(seen)
+
+
+def tables_problem(seen: Any) -> str | None:
+    """What is wrong between counts, slots and tables, whoever was scheduled."""
+    for name in seen["waiting"]:
+        if seen["computed"].get(name) != 0:
+            return f"{name} waits, so it has nothing computed; its num_computed_tokens is {seen['computed'].get(name)}"
+        if name in seen["in_tables"]:
+            return f"{name} waits, and still holds blocks"
+    shares = dict(map(tuple, seen["scheduled"]))
+    for (name, share), slots in zip(seen["scheduled"], seen["slots"], strict=True):
+        if slots != share:
+            return f"{name} has {count_of(slots, 'slot')} for {count_of(share, 'token')}"
+    for name in seen["running"]:
+        wanted = seen["computed"].get(name, 0) + shares.get(name, 0)
+        if seen["in_tables"].get(name) != wanted:
+            return (
+                f"{name} has {count_of(wanted, 'token')} computed or scheduled, and {seen['in_tables'].get(name)} in "
+                "its block table"
+            )
+    return None
+
+
+class TrafficProperty(Property):
+    """Runs traffic to its end (see `traffic`), and looks at every step."""
+
+    def drive(self, parts: SimpleNamespace, case: Case) -> Observations:
+        """See `Traffic`."""
+        return Traffic(parts, case).run()
+
+    def judge(self, case: Case, observations: Observations) -> str | None:
+        """Step by step, and then the pool."""
+        books, number = ScheduleBooks(case), -1
+        for number, seen in enumerate(observations["steps"]):
+            for index, (when, num_prompt, num_output, *copies) in enumerate(case["arrivals"]):
+                if when == number:
+                    sequence = OnPaper(LETTERS[index], num_prompt, num_prompt + num_output, *copies)
+                    books.line.append(sequence)
+            for when, index in case["aborts"]:
+                if when == number:
+                    books.drop(LETTERS[index])
+            expected = books.step()
+            problem = step_problem(expected, seen)
+            if problem:
+                return f"step {number + 1}: {problem}"
+            books.compute(expected)
+        return self.end_problem(case, observations)
+
+    def end_problem(self, case: Case, observations: Any) -> str | None:
+        """What is left over when nothing happens any more."""
+        if observations["open"]:
+            return f"after step {len(observations['steps'])} nothing runs, and {', '.join(observations['open'])} wait"
+        if not observations["steps"]:
+            return f"no step was seen: {short(observations)}"
+        if observations["num_free"] != case["num_blocks"]:
+            return f"when all have ended {case['num_blocks']} blocks must be free, it is {observations['num_free']}"
+        return None
+
+    def describe(self, case: Case) -> str:
+        """Who comes when, and what there is to share."""
+        requests = []
+        for index, (when, num_prompt, num_output, *copies) in enumerate(case["arrivals"]):
+            times = f", n={copies[0]}" if copies else ""
+            requests.append(f"{LETTERS[index]} in step {when + 1} ({num_prompt} prompt + {num_output} output{times})")
+        aborts = [f"{LETTERS[index]} is aborted before step {when + 1}" for when, index in case["aborts"]]
+        limits = [f"a budget of {count_of(case['budget'], 'token')}"]
+        if case["max_num_seqs"] < 100:
+            limits.append(count_of(case["max_num_seqs"], "seat"))
+        if case["num_blocks"] < 100:
+            limits.append(f"{count_of(case['num_blocks'], 'block')} of {case['block_size']}")
+        if case["shared_prefix"]:
+            limits.append(f"all prompts begin with the same {count_of(case['shared_prefix'], 'token')}")
+        return cut("; ".join([", ".join(limits), *requests, *aborts]))
+
+
+class OneBudget(TrafficProperty):
+    """A pool and seats for all: only the budget counts."""
+
+    sentence = "decodes and chunks of prompt share a step, running requests first, within the token budget"
+    weight = 1.5
+
+    def cases(self, rng: random.Random) -> Iterator[Case]:
+        """A request alone, a prompt longer than the budget, a prompt that comes while others decode, a budget of 1."""
+        yield traffic([(0, 2, 2)])
+        yield traffic([(0, 10, 2)], budget=4)
+        yield traffic([(0, 3, 4), (1, 10, 2)], budget=4)
+        yield traffic([(0, 3, 4), (0, 4, 4), (0, 5, 4)], budget=8)
+        yield traffic([(0, 2, 1), (0, 2, 1)], budget=1)
+        for _ in range(3):
+            arrivals = [(rng.randint(0, 4), rng.randint(1, 30), rng.randint(1, 6)) for _ in range(6)]
+            yield traffic(sorted(arrivals), budget=rng.randint(3, 20))
+
+
+class Admission(TrafficProperty):
+    """Requests that cannot all run at once."""
+
+    sentence = "requests start in order of arrival, while there are seats, and blocks for all their known tokens"
+    weight = 1.0
+
+    def cases(self, rng: random.Random) -> Iterator[Case]:
+        """Seats, continuations that need several, blocks, and a short request behind a long one that must wait."""
+        yield traffic([(0, 2, 2), (0, 2, 2)], max_num_seqs=1)
+        yield traffic([(0, 6, 2), (0, 2, 2), (0, 1, 1)], max_num_seqs=2)
+        yield traffic([(0, 4, 1), (0, 12, 1), (0, 2, 1)], num_blocks=3)
+        yield traffic([(0, 4, 2, 3), (0, 2, 2), (0, 2, 2)], max_num_seqs=4, budget=2)
+        yield traffic([(0, 2, 1), (0, 4, 1, 5), (0, 2, 1)], max_num_seqs=3)
+        for _ in range(3):
+            arrivals = sorted((rng.randint(0, 3), 4 * rng.randint(1, 6), 1) for _ in range(7))
+            yield traffic(arrivals, num_blocks=rng.randint(6, 12), budget=rng.randint(4, 40), max_num_seqs=3)
+
+
+class Preemption(TrafficProperty):
+    """Requests that grow until the pool is full."""
+
+    sentence = "in a full pool the latest arrival gives its blocks back, and waits at the head of the line"
+    weight = 1.5
+
+    def cases(self, rng: random.Random) -> Iterator[Case]:
+        """Two that outgrow the pool, three, one that waits while they do, and more."""
+        yield traffic([(0, 3, 4), (0, 3, 4)], num_blocks=3, block_size=2)
+        yield traffic([(0, 4, 9), (0, 4, 9), (0, 4, 9)], num_blocks=5)
+        yield traffic([(0, 2, 7), (0, 2, 7), (0, 2, 7), (2, 1, 2), (2, 1, 2)], num_blocks=3)
+        for block_size in (1, 2, 4):
+            arrivals = sorted((rng.randint(0, 6), rng.randint(1, 12), rng.randint(1, 12)) for _ in range(6))
+            yield traffic(arrivals, num_blocks=24 // block_size, block_size=block_size, budget=rng.randint(6, 30))
+
+
+class Recompute(TrafficProperty):
+    """Prompts that begin alike in a small pool, so that a request that comes back finds blocks in the prefix cache."""
+
+    sentence = "a request that starts, or starts again, computes just what the prefix cache does not have of it"
+    weight = 0.5
+
+    def cases(self, rng: random.Random) -> Iterator[Case]:
+        """A second user of a prompt, then preemption with hits."""
+        yield traffic([(0, 6, 2), (2, 6, 2)], shared_prefix=4)
+        yield traffic([(0, 9, 14), (0, 9, 14)], num_blocks=7, shared_prefix=8)
+        for _ in range(3):
+            arrivals = sorted((rng.randint(0, 6), rng.randint(9, 16), rng.randint(1, 12)) for _ in range(5))
+            yield traffic(arrivals, num_blocks=9, shared_prefix=8, budget=rng.randint(5, 40))
+
+    def judge(self, case: Case, observations: Observations) -> str | None:
+        """What is found in the cache depends on the pool; that counts, slots and tables agree does not."""
+        for number, seen in enumerate(observations["steps"]):
+            if sum(share for _, share in seen["scheduled"]) > case["budget"]:
+                return f"step {number + 1}: {in_words(seen['scheduled'], [])} are more than {case['budget']} tokens"
+            problem = tables_problem(seen)
+            if problem:
+                return f"step {number + 1}: {problem}"
+        return self.end_problem(case, observations)
+
+
+class AnyTraffic(TrafficProperty):
+    """Arrivals and aborts at any time, in small pools."""
+
+    sentence = "whatever comes and goes, every request ends, in turn, and no block is lost"
+    weight = 0.5
+
+    def cases(self, rng: random.Random) -> Iterator[Case]:
+        """An abort of a running and of a preempted request, then everything at once."""
+        yield traffic([(0, 3, 9), (1, 3, 9)], aborts=[(3, 0)])
+        yield traffic([(0, 4, 9), (0, 4, 9), (0, 4, 9)], num_blocks=5, aborts=[(6, 2)])
+        for block_size in (1, 3, 4):
+            arrivals = sorted((rng.randint(0, 20), rng.randint(1, 20), rng.randint(1, 10)) for _ in range(12))
+            aborts = [(rng.randint(arrivals[i][0] + 1, 30), i) for i in rng.sample(range(12), 3)]
+            yield traffic(
+                arrivals,
+                budget=rng.randint(2, 24),
+                num_blocks=-(-36 // block_size),
+                block_size=block_size,
+                max_num_seqs=rng.randint(2, 5),
+                aborts=sorted(aborts),
+            )
+
+
+EXERCISE = Exercise(
+    name="Scheduler",
+    day=2,
+    kind="class",
+    properties=(OneBudget(), Admission(), Preemption(), Recompute(), AnyTraffic()),
+)

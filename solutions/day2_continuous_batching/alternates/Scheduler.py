@@ -1,0 +1,73 @@
+"""Other right ways to a `Scheduler`."""
+
+from grader.mutants import alternate
+from tinyllm.engine.request import Request
+from tinyllm.engine.scheduler import ScheduledRequest, Scheduler
+
+
+@alternate
+class OnePassOverAll(Scheduler):
+    """One loop over running and waiting requests alike: all that differs is how a request comes by its table."""
+
+    def schedule_known_tokens(self) -> tuple[list[ScheduledRequest], list[Request]]:
+        scheduled: list[ScheduledRequest] = []
+        preempted: list[Request] = []
+        budget = self.config.max_num_batched_tokens
+        place = 0
+        while budget > 0:
+            if place == len(self.running) and (preempted or not self.starts_one()):
+                break
+            request = self.running[place]
+            slots = self.kv.append(request.request_id, min(budget, request.num_uncomputed_tokens))
+            if slots is None:
+                preempted.append(self.preempt_last())
+                continue
+            scheduled.append(ScheduledRequest(request, slots))
+            budget -= len(slots)
+            place += 1
+        return scheduled, preempted
+
+    def starts_one(self) -> bool:
+        """Move the first in line to the running ones, if it may."""
+        if not self.waiting:
+            return False
+        first = self.waiting[0]
+        if self.running and first.num_seats > self.num_free_seats():
+            return False
+        num_cached = self.kv.start(first.request_id, first.token_ids)
+        if num_cached is None:
+            return False
+        first.num_computed_tokens = num_cached
+        self.running.append(self.waiting.popleft())
+        return True
+
+
+@alternate
+class SharesFirst(Scheduler):
+    """Hands the budget out before it looks at any block, then serves from a fixed list."""
+
+    def schedule_running(self) -> tuple[list[ScheduledRequest], list[Request]]:
+        shares = []
+        left = self.config.max_num_batched_tokens
+        for request in self.running:
+            share = min(left, request.num_uncomputed_tokens)
+            left -= share
+            shares.append((request, share))
+        scheduled: list[ScheduledRequest] = []
+        preempted: list[Request] = []
+        for request, share in shares:
+            slots = None
+            while share and slots is None and request not in preempted:
+                slots = self.kv.append(request.request_id, share)
+                if slots is None:
+                    preempted.append(self.preempt_last())
+            if slots is not None:
+                scheduled.append(ScheduledRequest(request, slots))
+        return scheduled, preempted
+
+    def preempt_last(self) -> Request:
+        victim = self.running[-1]
+        self.finish(victim)
+        victim.num_computed_tokens = 0
+        self.waiting.insert(0, victim)
+        return victim

@@ -1,0 +1,755 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Day 2: attention over pages, and continuous batching
+#
+# Yesterday the keys and values of a sequence went into blocks all over the pool. Today attention reads them there, and
+# a scheduler decides in every step which requests compute how many tokens. Together they are the core of a serving
+# engine: no request waits for the end of another one.
+#
+# **When you are through, you can**
+#
+# - compute attention over a paged cache, for prompts, chunks of prompts and single tokens in one batch;
+# - merge partial attention results, which is what flash attention, split-KV decoding and ring attention are made of;
+# - write the Triton kernels that store K and V into pages and attend over them;
+# - tell from bytes and operations whether memory or arithmetic limits a computation;
+# - write a scheduler with a token budget, chunked prefill, admission and preemption, and measure what continuous
+#   batching gains in throughput and latency.
+#
+# **Time:** about four hours, in seven exercises, 20 points. Each exercise can be done on its own: the checks bring the
+# other parts with them. Exercises 3 to 6 need Triton, which has packages for Linux only. On other systems their checks
+# say "not checked here", and the rest of the day runs as it is.
+#
+# **The letters** are the same all through the course: B sequences, T tokens in a step, L layers, Hq and Hkv query
+# and key/value heads, D head_dim, N blocks, P block_size.
+
+# %% [markdown]
+# ## How an exercise goes
+#
+# Read, write, check, use: as on Day 1. `hint(paged_attention)` nudges, `hint(paged_attention, 2)` says more, and
+# `solution(paged_attention)` shows one way to do it. If you want to go on without finishing an exercise, import the
+# course's version in a cell of your own **below** its check, for example
+# `from tinyllm.engine.paged_attention import paged_attention`.
+
+# %% setup=true
+import torch
+
+from grader import check, hint, solution
+from tinyllm.parts import use
+
+# %%
+from tinyllm import plots
+
+# %% [markdown]
+# ## The example: ten tokens, again
+#
+# Yesterday's text `Ten tokens` lies where we left it: P = 4, N = 16, and the block table [12, 5, 3]. Its keys and values
+# are in the pool, among those of other requests:
+
+# %%
+P, N = 4, 16
+block_tables = torch.tensor([[12, 5, 3]], dtype=torch.int32)
+noise = torch.Generator().manual_seed(2)
+k_cache, v_cache = torch.randn(2, N * P, 1, 8, generator=noise)
+
+# %% [markdown]
+# One KV head (Hkv = 1) with D = 8, read by two query heads (Hq = 2). Each new token brings one query for each of them:
+
+# %%
+q = torch.randn(10, 2, 8, generator=noise)
+q.shape, k_cache.shape
+
+# %% [markdown]
+# ## 1. Attention over pages
+#
+# Attention itself does not care where keys lie. Given the keys and values of a sequence in the order of its positions,
+# a query is compared with every key that it may see, the scores become weights by a softmax, and the values are summed
+# with these weights. The paged cache only adds a step before: **gather** the rows through the block table.
+#
+# Two things need care. A step computes the **last** t tokens of a sequence: the whole prompt (t = context), a chunk of
+# a prompt, or a single token (t = 1, decoding). The tokens before them are in the cache already, and the new tokens'
+# own K and V have just been stored there too. So the first of the t new tokens stands at position `context_len - t`.
+# Here are the last four of our ten:
+
+# %%
+plots.causal_mask("Ten tokens", num_new=4)
+
+# %% [markdown]
+# And with grouped-query attention, Hq / Hkv neighbouring query heads read the same KV head.
+#
+# **Before you write:** Hq = 6 and Hkv = 2, as in the course's model. Which KV head does query head 3 read? And which
+# tokens does the query at position 6 of our example see, if it is computed in a chunk of positions 4 to 7?
+#
+# <details><summary>Answer</summary>
+#
+# Head 3 // (6 / 2) = **1**. Query heads 0, 1, 2 read KV head 0, and 3, 4, 5 read KV head 1. The query at position 6 sees
+# positions 0 to 6: seven tokens, in the blocks 12 and 5. That position 7 is in the same chunk changes nothing.
+#
+# </details>
+#
+# In a step, the new tokens of all sequences lie one after another in one tensor, without padding. `query_start_loc`
+# says where each sequence begins and ends in it: with 4 new tokens of one sequence and 1 of another it is [0, 4, 5].
+
+# %% [markdown]
+# <!-- head: paged_attention -->
+#
+# For each of the B sequences: find the slots of its `context_lens[i]` positions through row i of `block_tables`, gather
+# its keys and values, and attend from its new tokens, causally. Row i may have more entries than the sequence has
+# blocks; these mean nothing.
+#
+# `torch.nn.functional.scaled_dot_product_attention` is welcome: it takes [..., heads, tokens, D], a boolean mask that is
+# True where a query may look, and `enable_gqa=True`. So is a softmax of your own.
+
+# %% exercise="paged_attention" stub="paged_attention" minutes="30" difficulty="3" points="3"
+from tinyllm.engine.paged_attention import paged_attention
+
+# %% check="paged_attention"
+check(paged_attention)
+
+# %%
+use(paged_attention)
+
+# %% [markdown]
+# All ten tokens at once, as a prompt:
+
+# %%
+context_lens = torch.tensor([10])
+prompt = paged_attention(q, k_cache, v_cache, block_tables, context_lens, torch.tensor([0, 10]), P)
+prompt.shape
+
+# %% [markdown]
+# The same ten in a chunk of six and one of four, as a scheduler with a small budget would have them computed:
+
+# %%
+first = paged_attention(q[:6], k_cache, v_cache, block_tables, torch.tensor([6]), torch.tensor([0, 6]), P)
+second = paged_attention(q[6:], k_cache, v_cache, block_tables, torch.tensor([10]), torch.tensor([0, 4]), P)
+(torch.cat([first, second]) - prompt).abs().max()
+
+# %% [markdown]
+# Chunks change nothing but rounding. This is why a prompt can be computed piece by piece, beside other requests.
+#
+# Now what a decoding step costs. One query looks at the whole context, once for each layer, and every key and value
+# that it looks at must come from memory.
+#
+# **Before you run it:** a sequence has 1,000 tokens in a cache with Hkv = 2, D = 32 and float32. How many bytes of K and
+# V does one new token read in one layer? What if there are 1,000 tokens to compute instead of one?
+#
+# <details><summary>Answer</summary>
+#
+# 1,000 positions x 2 (K and V) x 2 heads x 32 numbers x 4 bytes = **512,000 bytes** for one token. A chunk of 1,000
+# tokens reads the same 512,000 bytes, once for all of them, and does 1,000 times the arithmetic. Decoding is short of
+# bytes, prefill of arithmetic. The roofline further below shows both.
+#
+# </details>
+
+# %%
+import time
+
+
+def milliseconds(function, *args, repeats=20):
+    """The fastest of some calls."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function(*args)
+        times.append(time.perf_counter() - start)
+    return 1000 * min(times)
+
+
+# %%
+torch.set_num_threads(1)  # as on Days 0 and 1
+
+
+def decoding_batch(num_sequences, context_len, num_new=1, Hq=6, Hkv=2, D=32, P=16):
+    """Arguments of `paged_attention` for sequences of equal length, their blocks in random order."""
+    blocks = context_len // P
+    q = torch.randn(num_sequences * num_new, Hq, D)
+    k_cache, v_cache = torch.randn(2, num_sequences * context_len, Hkv, D)
+    tables = torch.randperm(num_sequences * blocks).view(num_sequences, blocks)
+    starts = torch.arange(0, num_sequences * num_new + 1, num_new)
+    return q, k_cache, v_cache, tables, torch.full((num_sequences,), context_len), starts, P
+
+
+# %%
+batch_sizes = [1, 4, 16, 64]
+costs = [milliseconds(paged_attention, *decoding_batch(size, 256)) for size in batch_sizes]
+{size: f"{cost:.2f} ms" for size, cost in zip(batch_sizes, costs, strict=True)}
+
+# %% [markdown]
+# Your function goes through the sequences one by one, so 64 sequences take about 64 times as long. On a CPU that is
+# mostly the overhead of calling torch. The engine therefore uses your function for prompts and chunks, where there is
+# enough to compute in each call, and puts decodes of similar length into one padded call. A GPU has thousands of
+# arithmetic units to keep busy: there one kernel must serve all sequences at once. You write it in exercise 4.
+
+# %% [markdown]
+# ## 2. Merging what was computed apart
+#
+# A long context can be cut into pieces, each piece attended to by itself (by another part of the GPU, or by another GPU),
+# and the results merged. Averages cannot be merged without their counts, and so it is here: a softmax weight is
+# exp(score) divided by a sum over **all** positions, which no piece knows.
+#
+# It is enough to keep one more number for each query and head: the logarithm of the piece's own sum,
+#
+# `lse = log(sum over the piece of exp(score))`
+#
+# the **log-sum-exp**. The output and the lse together are the *state* of a piece. From two states (out_a, lse_a) and
+# (out_b, lse_b) the whole follows: each output counts by its share of the sum over both.
+#
+# `out = (exp(lse_a) * out_a + exp(lse_b) * out_b) / (exp(lse_a) + exp(lse_b))`
+#
+# As a picture: the query of our last token, its first six positions as one set, the last four as another. `attend`
+# gives the output and the lse of any set of positions.
+
+# %%
+from tinyllm.kernels.reference import attend
+
+slots = (block_tables[0, :, None] * P + torch.arange(P)).flatten()[:10].long()
+k, v = k_cache[slots], v_cache[slots]
+all_visible = torch.ones(1, 10, dtype=torch.bool)
+
+# %%
+out_a, lse_a = attend(q[9:], k[:6], v[:6], all_visible[:, :6])
+out_b, lse_b = attend(q[9:], k[6:], v[6:], all_visible[:, 6:])
+out_a.shape, lse_a.shape
+
+# %%
+scores = (q[9] @ k[:, 0].T) / 8**0.5
+head = scores[0]
+weights = {"positions 0 to 5": head[:6].softmax(0).tolist(), "positions 6 to 9": head[6:].softmax(0).tolist()}
+share = float(torch.sigmoid(lse_a[0, 0] - lse_b[0, 0]))
+plots.merged_softmax(weights, dict(zip(weights, (share, 1 - share), strict=True)))
+
+# %% [markdown]
+# **Before you write:** scores of trained models reach some hundreds. What is `exp(100.0)` in float32, and what would become
+# of the formula above? What can be taken out of both lse without changing the result?
+#
+# <details><summary>Answer</summary>
+#
+# Infinity: float32 ends at about 3.4e38, which is exp(88.7). Infinity divided by infinity is NaN. Any number may be taken
+# out of both, since it cancels: exp(lse_a - m) / (exp(lse_a - m) + exp(lse_b - m)). With m the larger of the two, one of
+# the exponentials is 1 and the other at most 1. The merged lse is then m + log(of their sum).
+#
+# </details>
+#
+# One special case: a set can be **empty**, for example when a window hides a whole piece. Its lse is minus infinity, and its
+# output was never written: it may be anything, NaN included. An empty set changes nothing. Two empty sets make an empty
+# one, with output 0.
+
+# %% [markdown]
+# <!-- head: merge_attention_states -->
+#
+# Merge two states into one. Outputs are [..., D], log-sum-exps are [...], with the same leading dimensions. Nothing may
+# overflow, and where an lse is -inf its output may not be read: 0 times NaN is NaN.
+
+# %% exercise="merge_attention_states" stub="merge_attention_states" minutes="20" difficulty="2" points="2"
+from tinyllm.kernels.reference import merge_attention_states
+
+# %% check="merge_attention_states"
+check(merge_attention_states)
+
+# %%
+use(merge_attention_states)
+
+# %% [markdown]
+# Six positions and four, merged, against all ten in one go:
+
+# %%
+merged, lse = merge_attention_states(out_a, lse_a, out_b, lse_b)
+whole, lse_whole = attend(q[9:], k, v, all_visible)
+(merged - whole).abs().max(), (lse - lse_whole).abs().max()
+
+# %% [markdown]
+# And block by block, as a kernel walks a block table, with an empty state to begin with:
+
+# %%
+state = torch.zeros(1, 2, 8), torch.full((1, 2), -torch.inf)
+for start in range(0, 10, P):
+    piece = slice(start, start + P)
+    state = merge_attention_states(*state, *attend(q[9:], k[piece], v[piece], all_visible[:, piece]))
+(state[0] - whole).abs().max()
+
+# %% [markdown]
+# That loop never holds more than one block of scores. It is the **online softmax**, and all of the following use it:
+# flash attention (pieces one after another, in one program), split-KV decoding (pieces side by side, exercise 5), ring
+# attention (pieces on several GPUs, Day 7).
+
+# %% [markdown]
+# <!-- kernels -->
+
+# %% [markdown]
+# ## What limits a computation: the roofline
+#
+# A processor has two speeds: how many operations it does in a second, and how many bytes it moves from memory. A
+# computation that does few operations for each byte waits for the memory, one that does many waits for the arithmetic.
+# Where the two meet is a property of the machine. First both speeds of this one, on one thread:
+
+# %%
+big = torch.randn(2**25)
+matrix = torch.randn(1024, 1024)
+bytes_per_s = 2 * big.nbytes / (milliseconds(big.clone, repeats=5) / 1000)
+flops_per_s = 2 * 1024**3 / (milliseconds(torch.mm, matrix, matrix, repeats=5) / 1000)
+f"{bytes_per_s / 1e9:.1f} GB/s, {flops_per_s / 1e9:.0f} billion operations/s"
+
+# %% [markdown]
+# **Before you run on:** for every key a query head does D multiplications and additions with it, and as many with its value.
+# How many operations is that for each byte of K and V, in float32, when one new token looks at a context with
+# Hq / Hkv = 3? And when a chunk of 256 new tokens does?
+#
+# <details><summary>Answer</summary>
+#
+# A position's K and V of one KV head are 2 x D x 4 = 8 D bytes. Each of the 3 query heads that read it does 2 D
+# operations with the key and 2 D with the value: 12 D in all. That is **1.5** operations a byte, whatever the context
+# and the batch: more sequences bring their own keys. 256 tokens do 256 times as many on the same bytes: **384**.
+#
+# </details>
+
+
+# %%
+def attention_dot(num_sequences, context_len, num_new):
+    """Operations, bytes and seconds of your `paged_attention`; each new token is counted with the whole context."""
+    args = decoding_batch(num_sequences, context_len, num_new)
+    q, k_cache, v_cache = args[:3]
+    flops = 4 * q.numel() * context_len
+    moved = k_cache.nbytes + v_cache.nbytes + 2 * q.nbytes
+    return flops, moved, milliseconds(paged_attention, *args, repeats=5) / 1000
+
+
+def linear_dot(num_tokens, width=1024):
+    """The same of a linear layer, whose weights are read once for all tokens of the step."""
+    x, weight = torch.randn(num_tokens, width), torch.randn(width, width)
+    moved = weight.nbytes + 2 * x.nbytes
+    return 2 * num_tokens * weight.numel(), moved, milliseconds(torch.mm, x, weight) / 1000
+
+
+# %%
+dots = {
+    "attention, decode": attention_dot(16, 1024, 1),
+    "attention, chunk of 256": attention_dot(1, 1024, 256),
+    "linear layer, 1 token": linear_dot(1),
+    "linear layer, 64 tokens": linear_dot(64),
+}
+plots.roofline(dots, flops_per_s, bytes_per_s)
+
+# %% [markdown]
+# Look at the two dots of the linear layer. One token moves all weights for little arithmetic; 64 tokens move the same
+# weights. **This is why batching pays**: the step hardly gets longer, and computes 64 tokens in place of one. Attention
+# gains nothing from a larger batch, since each sequence has keys of its own. So a serving engine wants as many tokens
+# in each step as it can find. The scheduler finds them.
+
+# %% [markdown]
+# ## 7. The scheduler
+#
+# The oldest way to batch is **static**: take sixteen requests, compute until the last of them has ended, take the next
+# sixteen. Outputs differ in length, so most seats are empty most of the time, and whoever comes late waits for the
+# longest of those before him. **Continuous batching** (Orca, OSDI 2022) decides anew in every step: who has ended makes
+# room at once, who has come joins at once.
+#
+# Older engines told two phases apart, prefill and decode. The scheduler that you write does not. Each request has
+# **tokens still to compute**: all of its prompt at first, later the one token that was sampled last. A step has a
+# **token budget**, and the scheduler hands it out:
+#
+# 1. Running requests first, in order of arrival. Each gets its tokens, or what is left of the budget: a long prompt is
+#    computed in **chunks**, beside the decodes of others.
+# 2. If the pool has no block for a running request, the latest arrival is **preempted**: it gives all its blocks back,
+#    goes to the head of the waiting line, and will be computed again. Then try again.
+# 3. Waiting requests are **admitted** with what is left, in order, while there are budget, seats, and enough blocks
+#    for all the tokens that they have. The first that does not fit ends it, and in a step that preempted, nobody starts.
+#
+# Three requests with a budget of 8 tokens make these steps:
+
+# %%
+plots.schedule_grid(
+    [{"a": 8}, {"a": 2, "b": 6}, {"a": 1, "b": 1, "c": 6}, {"a": 1, "b": 1, "c": 5}, {"b": 1, "c": 1}],
+    title="a has 10 prompt tokens, b 6, c 11; budget 8",
+)
+
+# %% [markdown]
+# **Before you write:** a and b run, each with 8 tokens in two blocks of 4, and the pool has four blocks. c waits, with a prompt
+# of 3 tokens. Now a needs a block for its ninth token. Who is preempted? What happens in this step to b, and to c?
+#
+# <details><summary>Answer</summary>
+#
+# b, the later arrival, loses both its blocks; a takes one of them. b now heads the line, before c, with nothing computed:
+# 9 tokens to compute, for which it needs three blocks. One is free. Nobody else starts in this step, and in the next ones
+# c may not overtake b, although its single block would fit. When a has ended, b computes its 9 tokens in one go. The work
+# on them is done twice; nothing that b has said is lost.
+#
+# </details>
+
+# %% [markdown]
+# <!-- head: Scheduler -->
+#
+# Four methods of the engine's scheduler are yours. `self.running` is a list and `self.waiting` a deque; together they
+# hold all requests in order of arrival. A request knows `num_uncomputed_tokens`, `num_computed_tokens` and `num_seats`.
+# The pool, `self.kv`, offers:
+#
+# - `append(request_id, num_tokens)`: room for a running request's next tokens. Returns their slots, or None, with nothing
+#   changed, when the pool is full. A `ScheduledRequest(request, slots)` is a request's share of the step.
+# - `start(request_id, token_ids)`: opens the table of a waiting request. Returns how many of its tokens are in the prefix
+#   cache (these count as computed), or None, with nothing changed, while there is no room for all its tokens.
+# - `free(request_id)`: closes a table and gives its blocks back.
+#
+# The budget of a step is `self.config.max_num_batched_tokens`. `num_free_seats()` and `budget_after(scheduled)` are
+# given. A good order to write in: `preempt_last`, `schedule_running`, `admit_waiting`, `schedule_known_tokens`.
+
+# %% exercise="Scheduler" stub="schedule_known_tokens,schedule_running,preempt_last,admit_waiting" minutes="50" difficulty="4" points="5"
+from tinyllm.engine.scheduler import Scheduler
+
+# %% check="Scheduler"
+check(Scheduler)
+
+# %%
+use(Scheduler)
+
+# %% [markdown]
+# Watch your scheduler at work. It needs no model for that: an engine whose logits are all 0 schedules like any other.
+
+# %%
+from tinyllm import LLM, EngineConfig, SamplingParams
+from tinyllm.engine.engine import LLMEngine
+from tinyllm.engine.model_runner import DryRunner
+from tinyllm.parts import resolve
+
+course = LLM(num_blocks=1024)
+
+
+# %%
+class Watcher(DryRunner):
+    """Writes down who computes how many tokens in each step."""
+
+    steps = ()
+
+    def execute(self, scheduled):
+        """See `Runner.execute`."""
+        self.steps = [*self.steps, {item.request.group_id: item.num_tokens for item in scheduled}]
+        return super().execute(scheduled)
+
+
+def watch(requests, **options):
+    """Run requests, given as prompt and output lengths by name, and return the steps and who was preempted in each."""
+    config = EngineConfig(**{"block_size": P, "num_blocks": N, "enable_prefix_caching": False, **options})
+    watcher = Watcher(2048)
+    engine = LLMEngine(course.model, course.tokenizer, config, resolve({"Scheduler": Scheduler}), runner=watcher)
+    for name, (prompt_len, output_len) in requests.items():
+        engine.add_request(range(prompt_len), SamplingParams(max_tokens=output_len, ignore_eos=True), name)
+    preempted = []
+    while engine.has_unfinished:
+        before = [request.group_id for request in engine.scheduler.running]
+        engine.step()
+        waiting = [request.group_id for request in engine.scheduler.waiting]
+        preempted.append([name for name in before if name in waiting])
+    return watcher.steps, preempted
+
+
+# %% [markdown]
+# The three requests of the picture above, each to the end of four output tokens:
+
+# %%
+steps, _ = watch({"a": (10, 4), "b": (6, 4), "c": (11, 4)}, max_num_batched_tokens=8)
+plots.schedule_grid(steps, title="Budget 8")
+
+# %% [markdown]
+# Now the situation of the question: a pool of four blocks. A cross is a preemption.
+
+# %%
+steps, preempted = watch({"a": (7, 7), "b": (7, 5), "c": (3, 3)}, num_blocks=4)
+plots.schedule_grid(steps, preempted, title="Four blocks of 4")
+
+# %% [markdown]
+# ### Why a budget
+#
+# Four users are reading their answers as a prompt of 1,500 tokens arrives. Without a small budget it is computed in one
+# step, and for as long as that takes nobody gets a token.
+#
+# **Before you run it:** with a budget of 64, how many steps does the prompt take? Who pays for the smoother reading?
+#
+# <details><summary>Answer</summary>
+#
+# The four decodes take 4 of the 64 tokens, so that 60 are left in each step: 1,500 / 60 = **25** steps. Each step has its
+# fixed costs and computes the others' tokens too. On a GPU, which needs large chunks to be busy, the long prompt's own
+# first token therefore comes later: its user pays. On a CPU it may even come sooner. Attention in plain torch compares
+# every token of a chunk with the chunk's whole context and then masks what comes later, which small chunks have less of.
+#
+# </details>
+
+
+# %%
+def longest_gap(budget):
+    """The longest ITL of four readers while a long prompt is computed, and that prompt's TTFT, in ms."""
+    llm = LLM(parts={"Scheduler": Scheduler, "paged_attention": paged_attention}, max_num_batched_tokens=budget)
+    readers = SamplingParams(max_tokens=60, ignore_eos=True)
+    for number in range(4):
+        llm.engine.add_request([number] * 8, readers, str(number))
+    outputs = [output for _ in range(20) for output in llm.engine.step()]
+    llm.engine.add_request([5] * 1500, SamplingParams(max_tokens=1), "long")
+    while llm.engine.has_unfinished:
+        outputs += llm.engine.step()
+    times = {output.request_id: output.outputs[0].metrics for output in outputs}
+    return max(max(times[str(number)].itl) for number in range(4)) * 1000, times["long"].ttft * 1000
+
+
+# %%
+for budget in (2048, 256, 64):
+    gap, ttft = longest_gap(budget)
+    print(f"budget {budget:5}: longest gap between two tokens {gap:4.0f} ms, TTFT of the long prompt {ttft:4.0f} ms")
+
+# %% [markdown]
+# ## Finale: static against continuous batching
+#
+# The serving engine now runs on your scheduler and your attention, and on everything you built on Day 1.
+
+# %%
+mine = LLM(parts="mine", num_blocks=1024)
+
+# %% [markdown]
+# ### The same words
+#
+# Whatever is batched with what, a request must get the same tokens: alone, among seven others, and in chunks of 8 tokens
+# in a pool so small that requests are preempted.
+
+# %%
+words = ["a KV cache", "a block table", "a token", "attention", "a block", "preemption", "a scheduler", "sampling"]
+questions = [[{"role": "user", "content": f"What is {word}?"}] for word in words]
+answers = mine.chat(questions)
+answers[6].text
+
+# %%
+squeezed = LLM(parts="mine", num_blocks=16, max_num_batched_tokens=8)
+alone = [course.chat(question)[0].outputs[0].token_ids for question in questions]
+together = [answer.outputs[0].token_ids for answer in answers]
+tight = [answer.outputs[0].token_ids for answer in squeezed.chat(questions)]
+num_preempted = sum(record.num_preempted for record in squeezed.engine.step_records)
+together == alone, tight == alone, f"{num_preempted} preemptions"
+
+# %% [markdown]
+# ### Two schedulers
+#
+# Static batching is your scheduler with one change: nobody is admitted while anybody runs. (Real static batching
+# is worse still: it pads all sequences to the longest, and returns them together.)
+
+
+# %%
+class StaticScheduler(Scheduler):
+    """Starts a new batch only when the last one has ended."""
+
+    def admit_waiting(self, budget):
+        """See `Scheduler.admit_waiting`."""
+        return [] if self.running else super().admit_waiting(budget)
+
+
+# %% [markdown]
+# 80 requests with the lengths of Alpaca's instructions, at most 16 at once. To serve them is to add each when its time has
+# come, and to step:
+
+# %%
+from tinyllm.engine.report import summarize
+from tinyllm.traces import make_trace
+
+my_parts = resolve("mine")
+trace = make_trace("alpaca", 80, vocab_size=2048, seed=2)
+
+
+def serve(scheduler, arrivals):
+    """Serve the trace, each request at its time in seconds, on your parts. Returns the records and the times."""
+    parts = resolve({**my_parts.chosen, "Scheduler": scheduler})
+    config = EngineConfig(max_num_seqs=16)
+    engine = LLMEngine(mine.model, mine.tokenizer, config, parts)
+    start, metrics, pending = time.perf_counter(), [], list(zip(arrivals, trace, strict=True))
+    while pending or engine.has_unfinished:
+        while pending and pending[0][0] <= time.perf_counter() - start:
+            request = pending.pop(0)[1]
+            engine.add_request(request.prompt_token_ids, request.params)
+        if not engine.has_unfinished:
+            time.sleep(max(0.0, start + pending[0][0] - time.perf_counter()))
+        metrics += [output.outputs[0].metrics for output in engine.step()]
+    return engine.step_records, metrics
+
+
+# %% [markdown]
+# First with all requests there from the start. This measures **throughput**, since neither ever has to wait for work.
+#
+# **Before you run it:** by how much will continuous batching win? What would have to be different for a draw?
+#
+# <details><summary>Answer</summary>
+#
+# A static batch takes as many steps as its longest output, several times the mean here, with ever fewer sequences in it.
+# A step with few sequences is cheaper than a full one, but not by much (the linear layers' weights are read all the
+# same). Expect something between 1.5 and 2.5 times. If all outputs had the same length there would be a draw.
+#
+# </details>
+
+# %%
+at_once = {
+    "static": serve(StaticScheduler, [0.0] * len(trace)),
+    "continuous": serve(Scheduler, [0.0] * len(trace)),
+}
+throughput = {name: summarize(metrics, records, 1024) for name, (records, metrics) in at_once.items()}
+{name: f"{report.tokens_per_s:.0f} tokens/s in {report.num_steps} steps" for name, report in throughput.items()}
+
+# %%
+plots.step_timeline({name: records for name, (records, _) in at_once.items()}, seconds=4)
+
+# %% [markdown]
+# Each block of static batching falls off to the right as its requests end. Continuous batching fills every seat as soon
+# as it is free, until there is nobody left to come.
+#
+# Now requests that come at random, as users do: a Poisson process at 80 % of what your scheduler can serve.
+
+# %%
+import random
+
+rng = random.Random(0)
+rate = 0.8 * throughput["continuous"].outputs_per_s
+arrivals = [0.0]
+while len(arrivals) < len(trace):
+    arrivals.append(arrivals[-1] + rng.expovariate(rate))
+f"{rate:.1f} requests/s for {arrivals[-1]:.1f} s"
+
+# %%
+poisson = {"static": serve(StaticScheduler, arrivals), "continuous": serve(Scheduler, arrivals)}
+reports = {name: summarize(metrics, records, 1024) for name, (records, metrics) in poisson.items()}
+for name, report in reports.items():
+    print(f"{name}\n{report}\n")
+
+# %%
+plots.request_spans({name: metrics for name, (_, metrics) in poisson.items()})
+
+# %%
+plots.latency_bars(
+    {name: {"TTFT": r.ttft, "TPOT": r.tpot, "latency": r.latency} for name, r in reports.items()},
+    title="The same requests at the same times",
+)
+
+# %% [markdown]
+# Most of the gain is in the TTFT: the time that users look at an empty screen. A token of a request takes about as long as
+# before, or a little longer, since more requests share each step.
+
+# %% [markdown]
+# ### The pool over time
+#
+# At last a pool that is too small for all, on your scheduler: 64 blocks, the first 30 requests. Each colour is a request.
+
+# %%
+config = EngineConfig(num_blocks=64, enable_prefix_caching=False)
+small = LLMEngine(mine.model, mine.tokenizer, config, my_parts, runner=DryRunner(2048))
+for request in trace[:30]:
+    small.add_request(request.prompt_token_ids, request.params)
+owners = []
+while small.has_unfinished:
+    small.step()
+    owners.append(small.kv.owners())
+
+# %%
+plots.pool_over_time(owners, title=f"{sum(r.num_preempted for r in small.step_records)} preemptions")
+
+# %% [markdown]
+# ## The scoreboard
+#
+# The same 24 requests as on Days 0 and 1, all there from the start, on your parts. One thing is new: a budget of 64 tokens a
+# step, so that the first requests need not wait until all prompts are computed.
+
+# %%
+from statistics import mean
+
+from tinyllm import scoreboard
+from tinyllm.kv_cache.sizing import kv_bytes_per_token
+
+engine = LLM(parts="mine", num_blocks=1024, max_num_batched_tokens=64).engine
+for request in scoreboard.workload(engine.model_config.vocab_size):
+    engine.add_request(request.prompt_token_ids, request.params)
+outputs = []
+while engine.has_unfinished:
+    outputs += engine.step()
+
+# %%
+blocks_held = mean(r.num_table_blocks / r.num_running for r in engine.step_records)
+bytes_held = blocks_held * 16 * kv_bytes_per_token(engine.model_config, bytes_per_element=4)
+metrics = [output.outputs[0].metrics for output in outputs]
+scoreboard.record(scoreboard.measure(2, "your scheduler, budget 64", metrics, bytes_held))
+
+# %% [markdown]
+# ## Check yourself
+#
+# Answer in a sentence or two before you open the criteria.
+#
+# **1.** A chunk of 5 new tokens ends a context of 20. Which positions does its first token see?
+#
+# <details><summary>A good answer says</summary>
+#
+# 0 to 15: it stands at position 20 - 5 = 15 and sees itself and all before it.
+#
+# </details>
+#
+# **2.** Two pieces have lse 2.0 and 2.0. With what weights are their outputs merged, and what is the merged lse?
+#
+# <details><summary>A good answer says</summary>
+#
+# one half each; 2 + log(2), about 2.69.
+#
+# </details>
+#
+# **3.** Why does a larger batch make linear layers more efficient in decoding, but not attention?
+#
+# <details><summary>A good answer says</summary>
+#
+# weights are read once for all tokens of a step; keys and values belong to one sequence, so each sequence brings as many
+# bytes as operations.
+#
+# </details>
+#
+# **4.** What does a smaller token budget improve, and what does it cost?
+#
+# <details><summary>A good answer says</summary>
+#
+# the gaps between tokens (ITL) of those who are decoding while a prompt is computed; on a GPU the long prompt's own TTFT
+# and, with more steps for the same tokens, some throughput.
+#
+# </details>
+#
+# **5.** Why is the latest arrival preempted, and why does it go to the head of the line?
+#
+# <details><summary>A good answer says</summary>
+#
+# those who came first are served first and have the most computed work to lose; it still came before all who wait.
+#
+# </details>
+#
+# **6.** A request must have blocks for all its known tokens before it starts, though only a chunk is computed now. Why?
+#
+# <details><summary>A good answer says</summary>
+#
+# otherwise it would start, fill the pool with the beginning of its prompt, and be preempted in the middle: work for nothing.
+#
+# </details>
+
+# %% [markdown]
+# ## Where production systems differ
+#
+# - **vLLM's scheduler** (v1) is the model for yours: no phases, one token budget. It also knows priorities, several kinds of
+#   memory, and requests that wait for a grammar or for an image's embeddings.
+# - **A preempted request** is recomputed by default, as here; some engines can swap its blocks to the host's memory.
+# - **Budgets** are larger on a GPU, from 2,048 tokens up: it needs that many to be busy in a chunk.
+# - **Prefill and decode may run on different machines** (DistServe, Splitwise), so that neither disturbs the other; the KV
+#   cache is sent from one to the other.
+# - **Overlapped scheduling:** SGLang and vLLM plan the next step on the CPU while the GPU still computes this one.
+# - **Attention libraries** such as FlashAttention and FlashInfer are tuned for each generation of GPUs, with tensor cores,
+#   asynchronous copies and FP8. The algorithm, pages and merged states, is the one that you have written.
+#
+# **Reading:** Yu and others, *Orca: A Distributed Serving System for Transformer-Based Generative Models*, OSDI 2022.
+# Agrawal and others, *Taming Throughput-Latency Tradeoff in LLM Inference with Sarathi-Serve*, arXiv 2403.02310, on chunked
+# prefill. Milakov and Gimelshein, *Online normalizer calculation for softmax*, arXiv 1805.02867.
+
+# %% [markdown]
+# ## Hand in
+#
+# In a terminal: `tinyllm status` shows whose code each part is, `tinyllm submit day2` makes the one file to hand in.

@@ -1,0 +1,48 @@
+"""The gate holds for the exercises with Triton kernels, in the interpreter where there is no GPU."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import pytest
+
+from grader.build.course import parse_lesson
+from grader.build.sources import ExerciseSources, exercise_sources, sources_of
+from grader.framework import Exercise
+from grader.gate import SEEDS, Prover
+from tinyllm.kernels.cases import KERNELS
+from tinyllm.paths import project_root
+
+pytestmark = pytest.mark.needs("triton")
+
+
+def exercise(name: str) -> Exercise:
+    found: Exercise = import_module(f"grader.checks.day2.{name}").EXERCISE
+    return found
+
+
+def sources(name: str) -> ExerciseSources:
+    """From the kernels' own part of the lesson, or from the lesson."""
+    path = project_root() / "solutions" / "day2_continuous_batching" / "lesson_kernels.py"
+    if not path.is_file():
+        return exercise_sources(name)
+    day = parse_lesson(path, path.read_text(encoding="utf-8"))
+    return sources_of(day, day.exercises[name])
+
+
+def problems(name: str, seeds: tuple[int, ...]) -> list[str]:
+    row = Prover(exercise(name), seeds, sources=sources(name)).prove()
+    assert sum(row.tried.values()) >= 30, "the gate has hardly checked anything"
+    return row.problems
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_gate_holds(name: str) -> None:
+    assert problems(name, SEEDS[:1]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_gate_holds_on_other_seeds(name: str) -> None:
+    assert problems(name, SEEDS[1:]) == []
