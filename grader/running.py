@@ -3,7 +3,6 @@ a process at the other end of a socket."""
 
 from __future__ import annotations
 
-import importlib.util
 import random
 import sysconfig
 import traceback
@@ -21,6 +20,7 @@ from grader.framework import Case, Exercise, Property
 from grader.limits import TimeLimitExceeded, recorded_output, time_limit
 from grader.observe import ObservationError, mro_of, plain
 from grader.results import CheckResult, Outcome, PropertyResult
+from tinyllm.doctor import CHECKS
 from tinyllm.parts import all_parts
 from tinyllm.paths import project_root
 
@@ -120,8 +120,9 @@ def missing_requirement(requires: str) -> str:
     """What this machine lacks for a property, in words; empty when nothing."""
     if requires == "cuda" and not torch.cuda.is_available():
         return "needs an NVIDIA GPU"
-    if requires == "triton" and importlib.util.find_spec("triton") is None:
-        return "needs Linux or a GPU: there is no Triton here"
+    if requires == "triton":
+        found = CHECKS["triton"]()
+        return f"needs Linux or a GPU (Triton: {found.detail}; {found.fix})" if found.state == "missing" else ""
     return ""
 
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 
 import pytest
+from support.cells import kernel_sources
 
-from grader.build.course import parse_lesson
-from grader.build.sources import ExerciseSources, exercise_sources, sources_of
 from grader.framework import Exercise
 from grader.gate import SEEDS, Prover
 from tinyllm.kernels.cases import KERNELS
-from tinyllm.paths import project_root
 
 pytestmark = pytest.mark.needs("triton")
 
@@ -21,17 +19,8 @@ def exercise(name: str) -> Exercise:
     return found
 
 
-def sources(name: str) -> ExerciseSources:
-    """From the kernels' own part of the lesson, or from the lesson."""
-    path = project_root() / "solutions" / "day2_continuous_batching" / "lesson_kernels.py"
-    if not path.is_file():
-        return exercise_sources(name)
-    day = parse_lesson(path, path.read_text(encoding="utf-8"))
-    return sources_of(day, day.exercises[name])
-
-
 def problems(name: str, seeds: tuple[int, ...]) -> list[str]:
-    row = Prover(exercise(name), seeds, sources=sources(name)).prove()
+    row = Prover(exercise(name), seeds, sources=kernel_sources(name)).prove()
     assert sum(row.tried.values()) >= 30, "the gate has hardly checked anything"
     return row.problems
 

@@ -59,6 +59,9 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "step_timeline": lambda: plots.step_timeline({"static": STEP_RECORDS, "continuous": STEP_RECORDS}),
     "request_spans": lambda: plots.request_spans({"static": TIMES, "continuous": TIMES}),
     "latency_bars": lambda: plots.latency_bars({"static": {"TTFT": SPREAD}, "continuous": {"TTFT": SPREAD}}),
+    "running_softmax": lambda: plots.running_softmax([0.5] * 8, 4, [0.5, 0.5], [4.0, 8.0]),
+    "programs": lambda: plots.programs({"1 sequence": 8, "64 sequences": 512}, num_processors=132),
+    "score_tiles": lambda: plots.score_tiles([40 + row // 3 for row in range(24)], tile=16),
     "throughput_bars": lambda: plots.throughput_bars(THROUGHPUT),
     "step_overhead": lambda: plots.step_overhead({"stand_in": {"1": STEPS, "64": STEPS}}),
 }

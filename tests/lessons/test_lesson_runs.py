@@ -1,4 +1,4 @@
-"""Both lessons run from top to bottom: as solved notebooks in a kernel, and as the plain Python that they are."""
+"""The lessons run from top to bottom: as solved notebooks in a kernel, and as the plain Python that they are."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ import torch
 from nbformat.v4 import new_code_cell
 
 from book import solutions
-from grader.build.course import CellKind, days, find_day
+from grader.build.course import CellKind, LessonCell, days, find_day
 from grader.build.notebook import instructor_notebook
 from grader.checks import find_exercise
 from grader.mutants import specimens
+from grader.running import missing_requirement
+from tinyllm.kernels.paged_decode import paged_decode
+from tinyllm.kernels.paged_prefill import paged_prefill
 from tinyllm.paths import project_root
 
 #: Appended to Day 1's notebook: what its finale has found.
@@ -29,6 +32,21 @@ print(json.dumps({
     "same_tokens": answer.outputs[0].token_ids == reference.chat(question)[0].outputs[0].token_ids,
     "same_pool": [r.num_free_blocks for r in paged] == [r.num_free_blocks for r in all_paged[:len(paged)]],
     "blocks_saved": saved, "tokens_hit": hits, "rows": len(scoreboard.load().rows),
+}))
+"""
+
+#: The same for Day 2.
+REPORT_DAY_2 = """
+import json
+print(json.dumps({
+    "mine": my_parts.mine, "same_tokens": [together == alone, tight == alone], "preemptions": num_preempted,
+    "chunked": float((torch.cat([first, second]) - prompt).abs().max()),
+    "merged": [float((merged - whole).abs().max()), float((state[0] - whole).abs().max())],
+    "steps": {name: report.num_steps for name, report in throughput.items()},
+    "tokens": {name: report.num_tokens for name, report in [*throughput.items(), *reports.items()]},
+    "most_at_once": {name: max(r.num_running for r in records) for name, (records, _) in at_once.items()},
+    "small_pool": sum(r.num_preempted for r in small.step_records), "rows": len(scoreboard.load().rows),
+    "backends": answers_by_backend,
 }))
 """
 
@@ -46,15 +64,23 @@ def run_solved(name: str, work: str, report: str = "") -> Any:
 
 @pytest.fixture(scope="module")
 def solved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Both solved notebooks, run one after the other in one work folder."""
+    """The solved notebooks, run one after the other in one work folder."""
     work = str(tmp_path_factory.mktemp("work"))
-    return {"day0": run_solved("day0", work), "day1": run_solved("day1", work, REPORT_DAY_1)}
+    reports = {"day0": "", "day1": REPORT_DAY_1, "day2": REPORT_DAY_2}
+    return {name: run_solved(name, work, report) for name, report in reports.items()}
 
 
 @pytest.fixture(scope="module")
 def finale(solved: dict[str, Any]) -> dict[str, Any]:
     """What Day 1's finale has found."""
     found: dict[str, Any] = json.loads(solved["day1"].cells[-1].outputs[-1].text)
+    return found
+
+
+@pytest.fixture(scope="module")
+def finale_2(solved: dict[str, Any]) -> dict[str, Any]:
+    """What Day 2 has found."""
+    found: dict[str, Any] = json.loads(solved["day2"].cells[-1].outputs[-1].text)
     return found
 
 
@@ -79,9 +105,41 @@ def test_the_cells_between_the_exercises_run_on_any_right_answer(choice: int) ->
     assert (namespace["free_before"], namespace["freed"], namespace["allocator"].num_free) == (11, 2, 13)
 
 
+def runs_quickly(cell: LessonCell) -> bool:
+    """Whether a cell is there to be run, and is not a measurement that takes long."""
+    measures = "longest_gap" in cell.source
+    return cell.kind in (CellKind.SETUP, CellKind.DEMO) and not measures and not cell.source.startswith("use(")
+
+
+@pytest.mark.needs("checkpoint")
+@pytest.mark.parametrize("choice", [0, 1])
+def test_the_cells_of_day_2_run_on_any_right_answer(choice: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those outside of the kernels' sections, up to the finale."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")  # the lesson's own setting, which must not outlive this test
+    namespace: dict[str, Any] = {"device": "cpu", "paged_decode": paged_decode, "paged_prefill": paged_prefill}
+    exec("from tinyllm import LLM, SamplingParams", namespace)
+    replaced, among_kernels = [], False
+    for cell in find_day("day2").cells:
+        if cell.kind is CellKind.MARKDOWN:
+            if cell.source.startswith("## Finale"):
+                break
+            if cell.source.startswith("## "):
+                among_kernels = cell.source.startswith(("## Triton", "## 3.", "## 4.", "## 5.", "## 6."))
+        elif cell.kind is CellKind.EXERCISE and cell.exercise and not among_kernels:
+            alternates = specimens(find_exercise(cell.exercise.name)).alternates
+            namespace[cell.exercise.name] = alternates[choice % len(alternates)].obj
+            replaced.append(cell.exercise.name)
+        elif not among_kernels and runs_quickly(cell):
+            exec(cell.source, namespace)
+    assert replaced == ["paged_attention", "merge_attention_states", "Scheduler"]
+    assert (torch.cat([namespace["first"], namespace["second"]]) - namespace["prompt"]).abs().max() < 1e-5
+    assert (namespace["merged"] - namespace["whole"]).abs().max() < 1e-5
+    assert namespace["preempted"][2] == ["b"]
+
+
 @pytest.mark.needs("checkpoint")
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", ["day0", "day1"])
+@pytest.mark.parametrize("name", ["day0", "day1", "day2"])
 def test_every_cell_of_a_solved_notebook_runs_and_draws_what_it_promises(solved: dict[str, Any], name: str) -> None:
     for cell in solved[name].cells:
         if cell.cell_type == "code" and ("plots." in cell.source.splitlines()[-1] or cell.source.startswith("plots.")):
@@ -129,6 +187,34 @@ def test_the_scoreboard_has_a_row_for_each_day(finale: dict[str, Any]) -> None:
     assert finale["rows"] == 2
 
 
+@pytest.mark.needs("checkpoint")
+@pytest.mark.timeout(600)
+def test_day_2_runs_on_the_parts_of_both_days(finale_2: dict[str, Any]) -> None:
+    kernels = [] if missing_requirement("triton") else [n for n in find_day("day2").exercises if n.startswith("paged")]
+    wanted = {*find_day("day1").exercises, "paged_attention", "merge_attention_states", "Scheduler", *kernels}
+    assert wanted <= set(finale_2["mine"])
+    assert len({tuple(tokens) for tokens in finale_2["backends"].values()}) == 1
+    assert finale_2["rows"] == 3
+
+
+@pytest.mark.needs("checkpoint")
+@pytest.mark.timeout(600)
+def test_chunks_batches_and_preemption_change_no_token(finale_2: dict[str, Any]) -> None:
+    assert finale_2["same_tokens"] == [True, True]
+    assert finale_2["preemptions"] > 0
+    assert finale_2["small_pool"] > 0
+    assert max(finale_2["chunked"], *finale_2["merged"]) < 1e-5
+
+
+@pytest.mark.needs("checkpoint")
+@pytest.mark.timeout(600)
+def test_continuous_batching_needs_far_fewer_steps_than_static(finale_2: dict[str, Any]) -> None:
+    steps = finale_2["steps"]
+    assert steps["static"] >= 1.5 * steps["continuous"]
+    assert finale_2["most_at_once"] == {"static": 16, "continuous": 16}
+    assert len(set(finale_2["tokens"].values())) == 1, "both serve the same"
+
+
 def shown(notebook: Any, code: str) -> str:
     """What the one cell with this code has printed or shown as its value."""
     (cell,) = [c for c in notebook.cells if c.cell_type == "code" and code in c.source]
@@ -145,6 +231,7 @@ def shown(notebook: Any, code: str) -> str:
         ("day0", "Who is the mayor of Zetrivas?", ["4210 [1]", "mayor of Zetrivas is not given"]),
         ("day1", "answer = mine.chat(question)", ["keys", "values"]),
         ("day1", "user 2: ", ["block table"]),
+        ("day2", "answers[6].text", ["scheduler"]),
     ],
 )
 def test_the_model_answers_sensibly(solved: dict[str, Any], day: str, code: str, words: list[str]) -> None:

@@ -6,13 +6,17 @@ import ast
 import re
 import tomllib
 from statistics import median
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from data.world.names import is_held_out
 from grader.build.course import CellKind, Day, days, find_day
 from grader.build.sources import exercise_sources
+from grader.checks.day2.scheduler import Traffic, traffic
 from tinyllm.config import ModelConfig
+from tinyllm.engine.scheduler import Scheduler
 from tinyllm.kv_cache.allocator import BlockAllocator
 from tinyllm.kv_cache.block_table import BlockTable
 from tinyllm.kv_cache.copy_on_write import CopyOnWrite
@@ -22,7 +26,12 @@ from tinyllm.parts import all_parts
 from tinyllm.paths import shipped_checkpoint
 
 DAYS = days()
-DAY_1 = find_day("day1")
+DAY_1, DAY_2 = find_day("day1"), find_day("day2")
+GRADED = [day for day in DAYS if day.exercises]
+
+
+def id_of(value: object) -> str | None:
+    return value.name if isinstance(value, Day) else None
 
 
 def text_of(day: Day) -> str:
@@ -67,36 +76,41 @@ def test_setup_imports_only_what_exercises_may_need(day: Day) -> None:
     assert "LLM" not in setup
 
 
-def test_day_1_has_its_seven_parts_for_twenty_points() -> None:
-    parts = [name for name, part in all_parts().items() if part.day == 1]
-    assert list(DAY_1.exercises) == parts
-    assert [spec.points for spec in DAY_1.exercises.values()] == [2, 2, 3, 3, 3, 3, 4]
-    assert 150 <= sum(spec.minutes for spec in DAY_1.exercises.values()) <= 210
+@pytest.mark.parametrize(("day", "points"), [(DAY_1, [2, 2, 3, 3, 3, 3, 4]), (DAY_2, [3, 2, 2, 3, 2, 3, 5])], ids=id_of)
+def test_a_day_has_its_seven_parts_for_twenty_points(day: Day, points: list[int]) -> None:
+    parts = [name for name, part in all_parts().items() if part.day == int(day.name[3])]
+    assert list(day.exercises) == parts
+    assert [spec.points for spec in day.exercises.values()] == points
+    assert sum(points) == 20
+    assert 150 <= sum(spec.minutes for spec in day.exercises.values()) <= 240
 
 
-def test_every_exercise_is_followed_by_its_check_and_by_its_use() -> None:
-    for i, cell in enumerate(DAY_1.cells):
+@pytest.mark.parametrize("day", GRADED, ids=id_of)
+def test_every_exercise_is_followed_by_its_check_and_by_its_use(day: Day) -> None:
+    for i, cell in enumerate(day.cells):
         if cell.kind is CellKind.EXERCISE and cell.exercise:
             name = cell.exercise.name
-            assert f"<!-- head: {name} -->" in DAY_1.cells[i - 1].source
-            assert DAY_1.cells[i + 1].kind is CellKind.CHECK
-            assert DAY_1.cells[i + 2].source == f"use({name})"
+            assert f"<!-- head: {name} -->" in day.cells[i - 1].source
+            assert day.cells[i + 1].kind is CellKind.CHECK
+            assert day.cells[i + 2].source == f"use({name})"
 
 
-def hints() -> dict[str, list[str]]:
-    path = DAY_1.lesson.with_name("hints.toml")
+def hints(day: Day) -> dict[str, list[str]]:
+    path = day.lesson.with_name("hints.toml")
     return {name: entry["hints"] for name, entry in tomllib.loads(path.read_text(encoding="utf-8")).items()}
 
 
-def test_every_exercise_has_two_or_three_hints() -> None:
-    assert list(hints()) == list(DAY_1.exercises)
-    for name, levels in hints().items():
+@pytest.mark.parametrize("day", GRADED, ids=id_of)
+def test_every_exercise_has_two_or_three_hints(day: Day) -> None:
+    assert list(hints(day)) == list(day.exercises)
+    for name, levels in hints(day).items():
         assert 2 <= len(levels) <= 3, name
         assert len(set(levels)) == len(levels), name
 
 
-def test_no_hint_gives_a_line_of_the_solution_away() -> None:
-    for name, levels in hints().items():
+@pytest.mark.parametrize("day", GRADED, ids=id_of)
+def test_no_hint_gives_a_line_of_the_solution_away(day: Day) -> None:
+    for name, levels in hints(day).items():
         stub = {line.strip() for line in exercise_sources(name).stub.splitlines()}
         answer = [line.strip() for line in exercise_sources(name).solution.splitlines()]
         for line in answer:
@@ -104,9 +118,10 @@ def test_no_hint_gives_a_line_of_the_solution_away() -> None:
                 assert not any(line in level for level in levels), (name, line)
 
 
-def test_the_text_gives_no_line_of_a_solution_away() -> None:
-    text = "\n".join(c.source for c in DAY_1.cells if c.kind is not CellKind.EXERCISE)
-    for name in DAY_1.exercises:
+@pytest.mark.parametrize("day", GRADED, ids=id_of)
+def test_the_text_gives_no_line_of_a_solution_away(day: Day) -> None:
+    text = "\n".join(c.source for c in day.cells if c.kind is not CellKind.EXERCISE)
+    for name in day.exercises:
         stub = {line.strip() for line in exercise_sources(name).stub.splitlines()}
         for line in exercise_sources(name).solution.splitlines():
             line = line.strip().split("  #")[0]
@@ -220,3 +235,42 @@ def test_hits_of_the_prompts() -> None:
         cache.insert(token_ids, table.block_ids)
         hits[text] = 4 * len(block_ids)
     assert hits == {"Ten tokens": 0, "Ten tokens!": 8, "Ten to one": 4, "Ten toke": 4, "Six tokens": 0}
+
+
+# ---------------------------------------------------------------- and in that of Day 2
+
+
+def test_bytes_and_operations_of_a_decoding_step() -> None:
+    text = text_of(DAY_2)
+    assert 1000 * 2 * 2 * 32 * 4 == 512_000
+    assert "**512,000 bytes**" in text
+    operations, moved = 3 * (2 * 32 + 2 * 32), 2 * 32 * 4  # three query heads, one KV head, D = 32
+    assert operations / moved == 1.5
+    assert 256 * operations / moved == 384
+    assert 1500 / (64 - 4) == 25
+
+
+def test_the_positions_of_a_chunk() -> None:
+    assert 20 - 5 == 15  # "0 to 15: it stands at position 20 - 5 = 15"
+    table = BlockTable(busy_pool(), block_size=4)
+    table.append(10)
+    assert {slot // 4 for slot in table.slots(0, 7)} == {12, 5}  # what the query at position 6 sees
+
+
+def test_the_schedules_that_are_drawn_and_told() -> None:
+    def steps(requests: list[tuple[int, int]], budget: int, num_blocks: int) -> list[tuple[list[Any], list[str]]]:
+        arrivals = [(0, prompt, output) for prompt, output in requests]
+        case = traffic(arrivals, budget=budget, num_blocks=num_blocks)
+        parts = SimpleNamespace(Scheduler=Scheduler)
+        return [(step["scheduled"], step["preempted"]) for step in Traffic(parts, case).run()["steps"]]
+
+    drawn = [dict(scheduled) for scheduled, _ in steps([(10, 4), (6, 4), (11, 4)], 8, 100)]
+    (cell,) = [c.source for c in DAY_2.cells if c.source.startswith("plots.schedule_grid(\n    [")]
+    assert drawn[:4] == [{"a": 8}, {"a": 2, "b": 6}, {"a": 1, "b": 1, "c": 6}, {"a": 1, "b": 1, "c": 5}]
+    for step in drawn[:4]:
+        assert str(step).replace("'", '"') in cell
+
+    told = steps([(7, 7), (7, 5), (3, 3)], 512, 4)
+    assert told[:3] == [([["a", 7], ["b", 7]], []), ([["a", 1], ["b", 1]], []), ([["a", 1]], ["b"])]
+    when_a_has_ended = next(scheduled for scheduled, _ in told[3:] if "a" not in dict(scheduled))
+    assert when_a_has_ended == [["b", 9], ["c", 3]]

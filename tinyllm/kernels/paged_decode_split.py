@@ -53,23 +53,8 @@ def attend_split(
     """
     start = first + split * split_size
     stop = tl.minimum(start + split_size, last)
-    highest, total, acc = attend_pages(
-        q,
-        kv_head,
-        start,
-        stop,
-        k_ptr,
-        v_ptr,
-        table_ptr,
-        scale,
-        kv_stride_slot,
-        kv_stride_head,
-        ROWS,
-        HEAD_DIM,
-        PADDED_DIM,
-        BLOCK_SIZE,
-        TILE,
-    )
+    pages = (k_ptr, v_ptr, table_ptr, scale, kv_stride_slot, kv_stride_head)
+    highest, total, acc = attend_pages(q, kv_head, start, stop, *pages, ROWS, HEAD_DIM, PADDED_DIM, BLOCK_SIZE, TILE)
     return normalised(acc, total), highest + tl.log2(total)
 
 

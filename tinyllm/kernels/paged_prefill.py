@@ -55,8 +55,8 @@ def attend_chunk(
     # Whole tiles that every row sees need no mask: those before the chunk's diagonal, unless a window cuts into them.
     seen_by_all = tl.where(last <= window, lowest + 1 - first, 0)
     middle = first + seen_by_all // TILE * TILE
-    pool = (k_ptr, v_ptr, table_ptr, scale, kv_stride_slot, kv_stride_head)
-    highest, total, acc = attend_pages(q, kv_head, first, middle, *pool, ROWS, HEAD_DIM, PADDED_DIM, BLOCK_SIZE, TILE)
+    pages = (k_ptr, v_ptr, table_ptr, scale, kv_stride_slot, kv_stride_head)
+    highest, total, acc = attend_pages(q, kv_head, first, middle, *pages, ROWS, HEAD_DIM, PADDED_DIM, BLOCK_SIZE, TILE)
     for start in range(middle, last, TILE):
         positions = start + tl.arange(0, TILE)
         inside = positions < last

@@ -55,7 +55,7 @@ try:
     INTERPRETED = not isinstance(tl.sum, triton.JITFunction)
 except ImportError:
     AVAILABLE = INTERPRETED = False
-    triton = tl = NoTriton()  # type: ignore[assignment]
+    triton = tl = NoTriton()
 
 
 def check_device(device: torch.device) -> None:

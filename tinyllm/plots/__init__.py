@@ -6,6 +6,7 @@ say the same again. A figure is shown once: by the notebook, as the value of its
 
 from tinyllm.plots.attention import causal_mask, merged_softmax, roofline
 from tinyllm.plots.batching import latency_bars, request_spans, schedule_grid, step_timeline
+from tinyllm.plots.kernels import programs, running_softmax, score_tiles
 from tinyllm.plots.latency import cost_per_token, phases, token_timeline
 from tinyllm.plots.memory import bytes_per_token, kv_rows, requests_at_once, reservation, waste_bars, waste_stack
 from tinyllm.plots.model import gqa_heads, query_norms, rope_angles, rope_scores
@@ -26,6 +27,7 @@ __all__ = [
     "phases",
     "pool",
     "pool_over_time",
+    "programs",
     "query_norms",
     "request_spans",
     "requests_at_once",
@@ -33,7 +35,9 @@ __all__ = [
     "roofline",
     "rope_angles",
     "rope_scores",
+    "running_softmax",
     "schedule_grid",
+    "score_tiles",
     "sharing_graph",
     "step_overhead",
     "step_timeline",

@@ -59,6 +59,7 @@ def merged_softmax(weights: Mapping[str, Sequence[float]], shares: Mapping[str, 
         ax.legend(frameon=False, fontsize=8)
         plain(ax)
     axes[0].set_ylabel("softmax weight")
+    axes[0].set_ylim(0, 1.4 * max(max(values) for values in weights.values()))  # room for the legends
     return figure
 
 

@@ -50,26 +50,35 @@ def schedule_grid(
 
 
 def step_timeline(runs: Mapping[str, Sequence[StepRecord]], seconds: float | None = None) -> Figure:
-    """Draw steps on a clock, a row of axes for each run: a bar as long as the step, as high as its tokens.
+    """Draw steps on a clock, a row of axes for each run: a bar as long as the step, as high as its requests are many.
+
+    Steps that compute tokens of prompts are told apart by colour and hatch.
 
     Args:
         runs: the engine's records.
         seconds: how much of the runs to draw; all without it.
     """
-    figure, axes = new_figure(8.4, 2.1 * len(runs), rows=len(runs), sharex=True, sharey=True, squeeze=False)
+    figure, axes = new_figure(8.4, 1.9 * len(runs), rows=len(runs), sharex=True, sharey=True, squeeze=False)
     for ax, (name, records) in zip(axes[:, 0], runs.items(), strict=True):
         start = records[0].start
         shown = [r for r in records if seconds is None or r.start - start < seconds]
-        lefts = [r.start - start for r in shown]
-        widths = [r.end - r.start for r in shown]
-        decodes = [r.num_decode_tokens for r in shown]
-        ax.bar(lefts, decodes, widths, align="edge", color=BLUE, label="decode")
-        prompts = [r.num_prefill_tokens for r in shown]
-        ax.bar(lefts, prompts, widths, bottom=decodes, align="edge", color=ORANGE, hatch="//", label="prompt")
+        for prompts, color, hatch in ((False, BLUE, ""), (True, ORANGE, "///")):
+            steps = [r for r in shown if (r.num_prefill_tokens > 0) is prompts]
+            ax.bar(
+                [r.start - start for r in steps],
+                [r.num_running for r in steps],
+                [r.end - r.start for r in steps],
+                align="edge",
+                color=color,
+                hatch=hatch,
+                edgecolor="white" if prompts else color,
+                linewidth=0,
+                label="with tokens of prompts" if prompts else "decode only",
+            )
         ax.set_title(name, fontsize=10)
-        ax.set_ylabel("tokens in the step")
+        ax.set_ylabel("requests")
         plain(ax)
-    axes[0, 0].legend(frameon=False, fontsize=8)
+    axes[0, 0].legend(frameon=False, fontsize=8, loc="upper right")
     axes[-1, 0].set_xlabel("seconds")
     return figure
 

@@ -149,8 +149,8 @@ def row_problem(expected: Tensor, got: Tensor, allowed: float) -> str | None:
     if not bool(got.isfinite().all()):
         head = int((~got.isfinite()).any(1).nonzero()[0])
         return (
-            f"head {head}: the output is NaN or infinite. Either something is read that is not of this sequence (all "
-            "of that is NaN here), or the arithmetic overflows or divides by 0"
+            f"head {head}: NaN or infinite. Something is read that is not of this sequence (all of that is NaN here), "
+            "or the arithmetic overflows or divides by 0"
         )
     wrong = (got - expected).abs() > allowed * (1 + expected.abs())
     if not bool(wrong.any()):

@@ -209,6 +209,8 @@ def tables_problem(seen: Any) -> str | None:
 class TrafficProperty(Property):
     """Runs traffic to its end (see `traffic`), and looks at every step."""
 
+    time_limit = 3  # a case takes milliseconds, and a scheduler that never returns is a common mistake
+
     def drive(self, parts: SimpleNamespace, case: Case) -> Observations:
         """See `Traffic`."""
         return Traffic(parts, case).run()

@@ -91,7 +91,7 @@ class StoreProperty(KernelProperty):
             if problem:
                 return problem
         if observations["changed"]:
-            return f"it writes where nothing of its own is: outside the slots, or into its input ({observations['changed'][0]})"
+            return f"it writes where nothing of its own is, outside the slots: {observations['changed'][0]}"
         return None
 
     def describe(self, case: Case) -> str:
@@ -112,8 +112,8 @@ def pool_problem(name: str, slots: list[int], expected: Tensor, got: Any) -> str
         if wrong:
             head, dim = wrong[0]
             values = f"expected {expected[slot, head, dim].item():.3g}, got {got[slot, head, dim].item():.3g}"
-            place = f"of token {slots.index(slot)}, which belongs in slot {slot}, {count_of(len(wrong), 'number')} are wrong"
-            return f"{name} {place}, first number {dim} of head {head}: {values}"
+            token = f"{name} of token {slots.index(slot)}, which belongs in slot {slot}"
+            return f"{token}: {count_of(len(wrong), 'number')} wrong, first number {dim} of head {head}: {values}"
     return None
 
 

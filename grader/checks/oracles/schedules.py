@@ -32,7 +32,12 @@ class Step:
 
 @dataclass
 class ScheduleBooks:
-    """Requests over a pool in which they share nothing. `line` are all of them in order of arrival; the first `num_running` run."""
+    """Requests over a pool in which they share nothing.
+
+    Attributes:
+        line: all of them in order of arrival.
+        num_running: how many of the first ones run.
+    """
 
     case: Case
     line: list[Sequence] = field(default_factory=list)

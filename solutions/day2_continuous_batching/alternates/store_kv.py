@@ -8,7 +8,7 @@ from tinyllm.kernels.store_kv import launch_store_kv
 
 
 @triton.jit
-def grid_of_heads_kernel(
+def _grid_of_heads_kernel(
     k_ptr, v_ptr, k_cache_ptr, v_cache_ptr, slot_mapping_ptr, k_stride_token, k_stride_head, v_stride_token,
     v_stride_head, cache_stride_slot, cache_stride_head, HEAD_DIM: tl.constexpr, PADDED_DIM: tl.constexpr,
 ):  # fmt: skip
@@ -28,11 +28,11 @@ def OneProgramForEachHead(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor
     """A launch of its own: the grid is [T, Hkv], and a program copies one head."""
     strides = (*k.stride()[:2], *v.stride()[:2], *k_cache.stride()[:2])
     padded = triton.next_power_of_2(k.shape[2])
-    grid_of_heads_kernel[k.shape[:2]](k, v, k_cache, v_cache, slot_mapping, *strides, k.shape[2], padded)
+    _grid_of_heads_kernel[k.shape[:2]](k, v, k_cache, v_cache, slot_mapping, *strides, k.shape[2], padded)
 
 
 @triton.jit
-def number_by_number_kernel(
+def _number_by_number_kernel(
     k_ptr, v_ptr, k_cache_ptr, v_cache_ptr, slot_mapping_ptr, k_stride_token, k_stride_head, v_stride_token,
     v_stride_head, cache_stride_slot, cache_stride_head, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -54,4 +54,4 @@ def number_by_number_kernel(
 @alternate
 def FirstProgramDoesItAll(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
     """The first program of each token loops over all its numbers, 64 at a time, whatever BLOCK is."""
-    launch_store_kv(number_by_number_kernel, k, v, k_cache, v_cache, slot_mapping)
+    launch_store_kv(_number_by_number_kernel, k, v, k_cache, v_cache, slot_mapping)

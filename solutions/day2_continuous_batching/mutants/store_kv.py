@@ -8,7 +8,7 @@ from tinyllm.kernels.store_kv import launch_store_kv, store_kv_kernel
 
 
 @triton.jit
-def padding_kernel(
+def _padding_kernel(
     k_ptr, v_ptr, k_cache_ptr, v_cache_ptr, slot_mapping_ptr, k_stride_token, k_stride_head, v_stride_token,
     v_stride_head, cache_stride_slot, cache_stride_head, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -29,11 +29,11 @@ def padding_kernel(
 def StoresPadding(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
     """You store tokens whose slot is -1 too. That slot is one slot's length before the pool: somebody else's memory.
     A program whose slot is negative must store nothing."""
-    launch_store_kv(padding_kernel, k, v, k_cache, v_cache, slot_mapping)
+    launch_store_kv(_padding_kernel, k, v, k_cache, v_cache, slot_mapping)
 
 
 @triton.jit
-def mask_of_reads_kernel(
+def _mask_of_reads_kernel(
     k_ptr, v_ptr, k_cache_ptr, v_cache_ptr, slot_mapping_ptr, k_stride_token, k_stride_head, v_stride_token,
     v_stride_head, cache_stride_slot, cache_stride_head, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -54,11 +54,11 @@ def mask_of_reads_kernel(
 @variant(StoresPadding)
 def MasksOnlyTheRead(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
     """The same: what is not read is stored as 0."""
-    launch_store_kv(mask_of_reads_kernel, k, v, k_cache, v_cache, slot_mapping)
+    launch_store_kv(_mask_of_reads_kernel, k, v, k_cache, v_cache, slot_mapping)
 
 
 @triton.jit
-def no_mask_kernel(
+def _no_mask_kernel(
     k_ptr, v_ptr, k_cache_ptr, v_cache_ptr, slot_mapping_ptr, k_stride_token, k_stride_head, v_stride_token,
     v_stride_head, cache_stride_slot, cache_stride_head, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -79,11 +79,11 @@ def no_mask_kernel(
 def WritesPastTheToken(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
     """You move all BLOCK numbers of a program. BLOCK is a power of two and a token may have fewer numbers: the rest
     lands in the slots behind. Mask loads and stores with `numbers < NUM_KV_HEADS * HEAD_DIM`."""
-    launch_store_kv(no_mask_kernel, k, v, k_cache, v_cache, slot_mapping)
+    launch_store_kv(_no_mask_kernel, k, v, k_cache, v_cache, slot_mapping)
 
 
 @triton.jit
-def mask_of_block_kernel(
+def _mask_of_block_kernel(
     k_ptr, v_ptr, k_cache_ptr, v_cache_ptr, slot_mapping_ptr, k_stride_token, k_stride_head, v_stride_token,
     v_stride_head, cache_stride_slot, cache_stride_head, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -104,11 +104,11 @@ def mask_of_block_kernel(
 @variant(WritesPastTheToken)
 def MasksTheBlock(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
     """The same, with a mask that hides nothing."""
-    launch_store_kv(mask_of_block_kernel, k, v, k_cache, v_cache, slot_mapping)
+    launch_store_kv(_mask_of_block_kernel, k, v, k_cache, v_cache, slot_mapping)
 
 
 @triton.jit
-def head_stride_kernel(
+def _head_stride_kernel(
     k_ptr, v_ptr, k_cache_ptr, v_cache_ptr, slot_mapping_ptr, k_stride_token, k_stride_head, v_stride_token,
     v_stride_head, cache_stride_slot, cache_stride_head, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -131,11 +131,11 @@ def head_stride_kernel(
 def StepsOneHeadPerSlot(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
     """From slot to slot you go on by one head. A slot holds all of a token's K/V heads: slot s begins
     `s * cache_stride_slot` numbers behind the pool's first."""
-    launch_store_kv(head_stride_kernel, k, v, k_cache, v_cache, slot_mapping)
+    launch_store_kv(_head_stride_kernel, k, v, k_cache, v_cache, slot_mapping)
 
 
 @triton.jit
-def rows_of_heads_kernel(
+def _rows_of_heads_kernel(
     k_ptr, v_ptr, k_cache_ptr, v_cache_ptr, slot_mapping_ptr, k_stride_token, k_stride_head, v_stride_token,
     v_stride_head, cache_stride_slot, cache_stride_head, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -154,11 +154,11 @@ def rows_of_heads_kernel(
 @variant(StepsOneHeadPerSlot)
 def CountsRowsOfHeads(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
     """The same, with slot and head added before they are multiplied."""
-    launch_store_kv(rows_of_heads_kernel, k, v, k_cache, v_cache, slot_mapping)
+    launch_store_kv(_rows_of_heads_kernel, k, v, k_cache, v_cache, slot_mapping)
 
 
 @triton.jit
-def packed_input_kernel(
+def _packed_input_kernel(
     k_ptr, v_ptr, k_cache_ptr, v_cache_ptr, slot_mapping_ptr, k_stride_token, k_stride_head, v_stride_token,
     v_stride_head, cache_stride_slot, cache_stride_head, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -180,11 +180,11 @@ def packed_input_kernel(
 def ExpectsPackedInput(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
     """You read K and V as if tokens lay side by side in memory. A model hands over slices of one projection, with
     queries between them: go from token to token by `k_stride_token` and `v_stride_token`."""
-    launch_store_kv(packed_input_kernel, k, v, k_cache, v_cache, slot_mapping)
+    launch_store_kv(_packed_input_kernel, k, v, k_cache, v_cache, slot_mapping)
 
 
 @triton.jit
-def head_by_head_kernel(
+def _head_by_head_kernel(
     k_ptr, v_ptr, k_cache_ptr, v_cache_ptr, slot_mapping_ptr, k_stride_token, k_stride_head, v_stride_token,
     v_stride_head, cache_stride_slot, cache_stride_head, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -204,11 +204,11 @@ def head_by_head_kernel(
 @variant(ExpectsPackedInput)
 def CountsRowsOfTheInput(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
     """The same, as rows of heads."""
-    launch_store_kv(head_by_head_kernel, k, v, k_cache, v_cache, slot_mapping)
+    launch_store_kv(_head_by_head_kernel, k, v, k_cache, v_cache, slot_mapping)
 
 
 @triton.jit
-def first_part_kernel(
+def _first_part_kernel(
     k_ptr, v_ptr, k_cache_ptr, v_cache_ptr, slot_mapping_ptr, k_stride_token, k_stride_head, v_stride_token,
     v_stride_head, cache_stride_slot, cache_stride_head, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -231,7 +231,7 @@ def first_part_kernel(
 def OnlyTheFirstBlock(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
     """Every program of a token copies the same first BLOCK numbers. A large token has several programs:
     `tl.program_id(1)` says whose turn it is."""
-    launch_store_kv(first_part_kernel, k, v, k_cache, v_cache, slot_mapping)
+    launch_store_kv(_first_part_kernel, k, v, k_cache, v_cache, slot_mapping)
 
 
 @variant(OnlyTheFirstBlock)
@@ -250,7 +250,7 @@ def StoresKeysTwice(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot
 
 
 @triton.jit
-def keys_only_kernel(
+def _keys_only_kernel(
     k_ptr, v_ptr, k_cache_ptr, v_cache_ptr, slot_mapping_ptr, k_stride_token, k_stride_head, v_stride_token,
     v_stride_head, cache_stride_slot, cache_stride_head, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -269,7 +269,7 @@ def keys_only_kernel(
 @variant(StoresKeysTwice)
 def ReadsOnlyKeys(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
     """The same, inside the kernel."""
-    launch_store_kv(keys_only_kernel, k, v, k_cache, v_cache, slot_mapping)
+    launch_store_kv(_keys_only_kernel, k, v, k_cache, v_cache, slot_mapping)
 
 
 @unknown_bug
