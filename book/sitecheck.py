@@ -15,7 +15,7 @@ VOID_TAGS = frozenset(
 )
 LOADING_TAGS = frozenset(["img", "script", "iframe", "source", "video", "audio", "embed"])
 CODE_TAGS = frozenset({"script", "style", "code", "pre", "title", "math"})
-LEFTOVER = re.compile(r"\{\{#[^}]*\}?\}?|\[!(?:NOTE|TIP|WARNING|IMPORTANT|CAUTION)\]|\$\$|\]\([^)\s]+\)|\bTODO\b")
+LEFTOVER = re.compile(r"\{\{#[^}]*\}?\}?|\[!\w+\]|\$\$|\]\([^)\s]+\)|\bTODO\b")
 #: Pages made of the others, in which ids repeat.
 COMBINED = frozenset({"print.html", "toc.html"})
 
@@ -146,6 +146,21 @@ def check_address(site: Path, file: Path, address: str, pages: dict[Path, Page])
     if parts.fragment and target in pages and unquote(parts.fragment) not in pages[target].ids:
         return "link to a place that is not on the page"
     return None
+
+
+def check_published(site: Path, listed: Path) -> Iterator[Problem]:
+    """Published pages that are gone without a redirect, and new pages that the list does not have yet.
+
+    Args:
+        site: the built site.
+        listed: a file with the path of one page a line.
+    """
+    known = set(listed.read_text(encoding="utf-8").split())
+    built = {str(file.relative_to(site)) for file in site.rglob("*.html") if file.name not in COMBINED}
+    for page in sorted(known - built):
+        yield Problem(page, "published page is gone", "name where it went under [output.html.redirect] in book.toml")
+    for page in sorted(built - known):
+        yield Problem(page, "new page", f"add this line to {listed.name}, so that it is never lost")
 
 
 def check_styles(site: Path) -> Iterator[Problem]:

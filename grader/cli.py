@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from grader.usage import ShortError
+from grader.instructor.commands import add_commands
+from grader.usage import ShortError, UsageError
 from tinyllm.errors import TinyLLMError
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
     help="Build the course's notebooks, prove its checks, and grade submissions.",
     rich_markup_mode="markdown",
 )
+add_commands(app)
 console = Console()
 
 
@@ -97,15 +99,34 @@ def gate(
 def grade(
     submissions: Annotated[
         Path | None,
-        typer.Argument(help="One folder for each student, or an nbgrader course. Without it the bundled class."),
+        typer.Argument(
+            help="A folder for each student, an nbgrader course, or a zip from a learning platform. "
+            "Without it the bundled class."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the results go; by default below build/grading/.")] = None,
+    day: Annotated[
+        list[str] | None, typer.Option(help="Grade this day (day1); repeatable. By default what the notebooks say.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Workers; by default one for each core.")] = None,
+    ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster to run the work on.")] = None,
     seed: Annotated[
         int | None, typer.Option(help="What hidden cases are drawn from; by default a fresh secret one.")
     ] = None,
+    seed_file: Annotated[Path | None, typer.Option(help="A file with the seed, to keep it out of the shell.")] = None,
+    gpu: Annotated[bool, typer.Option("--gpu", help="Let submissions use the GPU, one at a time.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a grading that was cut off.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier grading in the same folder.")] = False,
+    class_file: Annotated[
+        Path | None, typer.Option("--class", help="What counts, and when it is due: a class.toml.")
+    ] = None,
+    unsafe: Annotated[
+        bool, typer.Option("--unsafe-no-sandbox", help="Run submissions with your own rights if nothing holds them.")
+    ] = False,
 ) -> None:
     """Grade submissions: marks, feedback pages, and an nbgrader course to look through them.
+
+    The exit status is 0 when every submission has a final state, whatever its marks, and 1 when a person must look.
 
     Examples:
 
@@ -113,35 +134,73 @@ def grade(
 
         grader grade submissions/ --out results/
 
-        grader grade submissions/ --out results/ --seed 7 --force
+        grader grade moodle.zip --out results/ --day day1 --jobs 8
+
+        grader grade submissions/ --out results/ --resume
     """
-    import tempfile
+    from grader.pipeline.grade import Options, grade_or_example
+    from grader.pipeline.report import table
 
-    from grader.example_class import write_class
-    from grader.pipeline.grade import gradable_days
-    from grader.pipeline.grade import grade as grade_class
-    from grader.pipeline.report import Status, table
-    from tinyllm.paths import project_root
-
-    course = gradable_days()
-    target = out or project_root() / "build" / "grading" / (submissions.resolve().name if submissions else "example")
-    with tempfile.TemporaryDirectory(prefix="class-") as temporary, progress_bar() as bar:
-        task = bar.add_task("making the example class" if submissions is None else "starting", total=None)
-        if submissions is None:
-            for day in course:
-                write_class(Path(temporary), day)
+    options = Options(
+        days=tuple(day or ()),
+        seed=read_seed(seed, seed_file),
+        jobs=jobs,
+        ray=ray,
+        gpu=gpu,
+        resume=resume,
+        force=force,
+        unsafe=unsafe,
+        class_file=class_file,
+    )
+    with progress_bar() as bar:
+        task = bar.add_task("starting", total=None)
 
         def progress(done: int, total: int, name: str) -> None:
-            bar.update(task, completed=done, total=total, description=name)
+            bar.update(task, completed=done, total=total or None, description=name)
 
-        place = submissions or Path(temporary)
-        marks = grade_class(place, target, course, seed, force, example=submissions is None, progress=progress)
-    console.print(table(marks))
-    seconds = sum(one.seconds for one in marks)
-    console.print(
-        f"{len(marks)} submissions in {seconds:.0f} s. Marks, feedback and gradebook: {target}", soft_wrap=True
-    )
-    if any(one.status is Status.FAILED for one in marks):
+        graded = grade_or_example(submissions, out, options, progress)
+    console.print(table(graded.records))
+    for line in graded.summary():
+        console.print(escape(line), soft_wrap=True, highlight=False)
+    if graded.unfinished:
+        raise typer.Exit(1)
+
+
+def read_seed(seed: int | None, seed_file: Path | None) -> int | None:
+    """The seed from the command line or from a file.
+
+    Raises:
+        UsageError: both are given, or the file holds no number.
+    """
+    if seed_file is None:
+        return seed
+    if seed is not None:
+        raise UsageError("give --seed or --seed-file, not both")
+    try:
+        return int(seed_file.read_text(encoding="utf-8").strip())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{seed_file} should hold the seed, one whole number ({error})") from None
+
+
+@app.command()
+def selftest(
+    level: Annotated[
+        str | None, typer.Option(help="Test this level only: bubblewrap, unshare or none. By default the best here.")
+    ] = None,
+) -> None:
+    """Try to break out of the sandbox in every way that it should stop, and print which walls hold here.
+
+    Examples:
+
+        grader selftest
+
+        grader selftest --level unshare
+    """
+    from grader.sandbox.selftest import report, run_selftest
+
+    findings = run_selftest(level)
+    console.print(report(findings))
+    if not findings.all_hold:
         raise typer.Exit(1)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from book.figures.attention import BLOCK_IDS, BLOCK_SIZE
 from book.figures.style import C1, C2, C3, FG, MUTED, arrow, box, figure, label, new_diagram
 
 STEPS = (
@@ -38,14 +39,16 @@ def life_of_a_request() -> Figure:
 def flattened_batch() -> Figure:
     """Three requests in one step: a prompt's chunk and two decodes, laid one after another."""
     drawing, ax = new_diagram(28, 13)
-    rows = (("A", [3, 4, 5, 6, 7], C1, [3, 12, 13, 14, 15]), ("B", [9], C2, [29]), ("C", [2], C3, [18]))
+    tables = {"A": (0, 6), "B": BLOCK_IDS, "C": (9,)}
+    rows = (("A", range(3, 8), C1), ("B", range(9, 10), C2), ("C", range(2, 3), C3))
     label(ax, 5.6, 10.9, "request", ha="right", size=9)
     label(ax, 5.6, 9.2, "positions", ha="right", size=9)
     label(ax, 5.6, 7.5, "slot_mapping", ha="right", size=9)
     x = 6.4
     starts = [0]
-    for name, positions, color, slots in rows:
-        for position, place in zip(positions, slots, strict=True):
+    for name, positions, color in rows:
+        for position in positions:
+            place = tables[name][position // BLOCK_SIZE] * BLOCK_SIZE + position % BLOCK_SIZE
             for y, text in ((10.4, name), (8.7, f"{position}"), (7.0, f"{place}")):
                 box(ax, x + 0.08, y, 1.84, 1, text, color=color, filled=y > 10, size=9)
             x += 2

@@ -28,17 +28,23 @@ from tinyllm.kv_cache.allocator import BlockAllocator
 from tinyllm.kv_cache.block_table import BlockTable
 from tinyllm.kv_cache.copy_on_write import CopyOnWrite
 
-BLOCK_SIZE = 4
-NUM_TOKENS = 10
+BLOCK_SIZE, NUM_BLOCKS = 4, 16
+TOKENS = "Ten tokens"
+NUM_TOKENS = len(TOKENS)
+
+
+def busy_pool() -> BlockAllocator:
+    """A pool of 16 blocks of which only 12, 5, 3, 8 and 14 are free, in this order."""
+    allocator = BlockAllocator(NUM_BLOCKS)
+    allocator.allocate(NUM_BLOCKS)
+    for block_id in (12, 5, 3, 8, 14):
+        allocator.free(block_id)
+    return allocator
 
 
 def example_table() -> BlockTable:
-    """Ten tokens in a pool of 8 blocks, in which earlier requests have come and gone."""
-    allocator = BlockAllocator(num_blocks=8)
-    allocator.allocate(8)
-    for block_id in (5, 2, 7, 0):
-        allocator.free(block_id)
-    table = BlockTable(allocator, BLOCK_SIZE)
+    """The ten tokens in a pool that others have nearly filled."""
+    table = BlockTable(busy_pool(), BLOCK_SIZE)
     table.append(NUM_TOKENS)
     return table
 
@@ -84,33 +90,43 @@ def reservation() -> Figure:
 def block_table() -> Figure:
     """The sequence, its block table and the pool for the ten-token example."""
     table = example_table()
-    drawing, ax = new_diagram(34, 19)
-    label(ax, 1, 18.2, "sequence: positions 0 to 9", ha="left", weight="bold")
-    label(ax, 1, 11.6, "block_table", ha="left", weight="bold")
-    label(ax, 1, 1.0, "pool: block ids 0 to 7, slots 0 to 31", ha="left", weight="bold")
+    drawing, ax = new_diagram(34, 23)
+    label(ax, 1, 22.2, f"sequence: {TOKENS!r}, positions 0 to {NUM_TOKENS - 1}", ha="left", weight="bold")
+    label(ax, 1, 15.6, "block_table", ha="left", weight="bold")
+    label(ax, 1, 1.0, "pool: block ids 0 to 15, slots 0 to 63", ha="left", weight="bold")
+    for block_id in range(NUM_BLOCKS):
+        free = table.allocator.ref_count(block_id) == 0
+        for offset in range(BLOCK_SIZE):
+            x, y = pool_place(block_id)
+            if block_id not in table.block_ids:
+                slot(ax, x + offset, y, "", None if free else MUTED)
+        frame(ax, *pool_place(block_id), BLOCK_SIZE, line=0.8)
+        label(ax, pool_place(block_id)[0] + 2, pool_place(block_id)[1] - 0.9, f"{block_id}", size=9)
     for index, block_id in enumerate(table.block_ids):
         color = SERIES[index]
-        left = 7.5 + 7.5 * index
-        pool_left = 1 + BLOCK_SIZE * block_id
+        left, (pool_left, pool_bottom) = 13.5 + 6.5 * index, pool_place(block_id)
         for offset in range(BLOCK_SIZE):
             position = index * BLOCK_SIZE + offset
             filled = position < table.num_tokens
-            for x, y in ((left, 15.5), (pool_left, 4)):
-                slot(ax, x + offset, y, f"{position}" if filled else "", color if filled else None)
-        frame(ax, left, 15.5, BLOCK_SIZE)
-        box(ax, left + 1, 10.6, 2, 2, f"{block_id}", color=color, bold=True)
-        arrow(ax, (left + 2, 15.3), (left + 2, 12.7), color=color)
-        arrow(ax, (left + 2, 10.5), (pool_left + 2, 5.3), color=color)
-    for block_id in range(8):
-        frame(ax, 1 + BLOCK_SIZE * block_id, 4, BLOCK_SIZE, line=1.8 if block_id in table.block_ids else 0.8)
-        label(ax, 3 + BLOCK_SIZE * block_id, 2.9, f"{block_id}", size=9)
+            slot(ax, left + offset, 19.2, TOKENS[position] if filled else "", color if filled else None)
+            slot(ax, pool_left + offset, pool_bottom, f"{position}" if filled else "", color if filled else None)
+        frame(ax, left, 19.2, BLOCK_SIZE)
+        frame(ax, pool_left, pool_bottom, BLOCK_SIZE, line=2)
+        box(ax, left + 1, 14.6, 2, 2, f"{block_id}", color=color, bold=True)
+        arrow(ax, (left + 2, 19.0), (left + 2, 16.7), color=color)
+        arrow(ax, (left + 2, 14.5), (pool_left + 2, pool_bottom + 1.1), color=color)
     return drawing
+
+
+def pool_place(block_id: int) -> tuple[float, float]:
+    """Where a block is drawn: the pool in two rows of eight."""
+    return 1 + BLOCK_SIZE * (block_id % 8), 8.2 - 4.4 * (block_id // 8)
 
 
 @figure
 def copy_on_write() -> Figure:
     """Two samples of one prompt of ten tokens: shared at the fork, then one writes."""
-    allocator = BlockAllocator(num_blocks=8)
+    allocator = busy_pool()
     cow = CopyOnWrite(allocator, copy_block=lambda source, target: None)
     first = BlockTable(allocator, BLOCK_SIZE)
     first.append(NUM_TOKENS)

@@ -63,6 +63,12 @@ def system_day1() -> Figure:
 
 
 @figure
+def system_day2() -> Figure:
+    """Day 2: the scheduler and attention."""
+    return draw_system(frozenset({"scheduler", "attention"}))
+
+
+@figure
 def system_engine() -> Figure:
     """The life of a request: everything inside the engine."""
     return draw_system(frozenset({"scheduler", "kv_cache", "model", "attention", "sampler"}))

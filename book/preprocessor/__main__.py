@@ -12,7 +12,9 @@ from typing import Any
 from book.preprocessor.chapter import render_chapter
 from book.preprocessor.context import Context
 from book.preprocessor.faults import Fault
+from book.preprocessor.glossary import read_glossary
 from book.preprocessor.maths import MathRenderer
+from book.preprocessor.solution_pages import FOLDER, solution_items
 
 
 def chapters(items: list[Any]) -> Iterator[dict[str, Any]]:
@@ -35,10 +37,16 @@ def render_book(mdbook: dict[str, Any], book: dict[str, Any]) -> list[Fault]:
     book_root = Path(mdbook["root"])
     src = book_root / mdbook["config"]["book"].get("src", "src")
     figures = Path(os.environ.get("BOOK_FIGURES") or book_root / "build" / "figures")
+    if "BOOK_SOLUTIONS" in os.environ:
+        book["items"] += solution_items(Path(os.environ["BOOK_SOLUTIONS"]), book_root.parent)
+    settings = mdbook["config"].get("preprocessor", {}).get("course", {})
+    strict = bool(settings.get("front-matter", False))
     faults: list[Fault] = []
+    glossary = read_glossary({c["path"]: (c["name"], c["content"]) for c in chapters(book["items"])})
     with MathRenderer() as maths:
         for chapter in chapters(book["items"]):
-            context = Context(book_root.parent, src, figures, chapter["path"], maths)
+            written = strict and not chapter["path"].startswith(f"{FOLDER}/")
+            context = Context(book_root.parent, src, figures, chapter["path"], maths, glossary, written)
             chapter["content"], found = render_chapter(chapter["content"], context)
             faults += found
     return faults

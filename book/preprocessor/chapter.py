@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from urllib.parse import unquote, urlsplit
 
 from book.preprocessor.context import Context
 from book.preprocessor.faults import Fault, FaultError
 from book.preprocessor.figures import figure
+from book.preprocessor.frontmatter import put_below_heading, take_front_matter
+from book.preprocessor.glossary import define, place_users, term
+from book.preprocessor.interactive import interactive
+from book.preprocessor.links import check_link
 from book.preprocessor.listings import contract_listing, object_listing
-from book.preprocessor.numbers import number
+from book.preprocessor.numbers import measured_note, number
 from book.preprocessor.quizzes import quiz
-
-TOKEN = re.compile(
-    r"(?P<fence>^[ >\t]*(?P<ticks>`{3,}|~{3,})[^\n]*\n(?:.*?\n)??[ >\t]*(?P=ticks)[ \t]*$)"
-    r"|(?P<code>(?<!`)(?P<tick>`+)(?!`).+?(?<!`)(?P=tick)(?!`))"
-    r"|(?P<comment><!--.*?-->)"
-    r"|\{\{#(?P<name>\w+)(?P<args>[^}]*)\}\}"
-    r"|(?P<open>\{\{#)"
-    r"|(?P<escape>\\[$\\])"
-    r"|\$\$(?P<display>.+?)\$\$"
-    r"|(?<![\w$])\$(?=\S)(?P<inline>[^$\n]+?)(?<=\S)\$(?![\w$])"
-    r"|(?P<image>!\[(?P<alt>[^\]]*)\]\()"
-    r"|\]\((?P<link>[^)\s]+)\)",
-    re.DOTALL | re.MULTILINE,
-)
+from book.preprocessor.tokens import TOKEN
 
 
 def notebook_link(args: str, context: Context) -> str:
@@ -36,30 +26,47 @@ def notebook_link(args: str, context: Context) -> str:
     return f'<p class="notebook"><a href="{address}" download>Download the notebook: {name}.ipynb</a></p>'
 
 
+def solution_link(args: str, context: Context) -> str:
+    """A link to the page of a day's solved notebook."""
+    name = args.strip()
+    context.file(f"solutions/{name}/lesson.py")
+    address = context.url(f"solutions/{name}.html")
+    return f'<p class="notebook"><a href="{address}">The solved notebook, run from top to bottom</a></p>'
+
+
+#: The boxes that mdBook knows.
+ALERTS = ("NOTE", "TIP", "IMPORTANT", "WARNING", "CAUTION")
+
 #: Directives that become a block of their own, and those that stand inside a sentence.
 BLOCKS: dict[str, Callable[[str, Context], str]] = {
     "object": object_listing,
     "contract": contract_listing,
     "figure": figure,
+    "interactive": interactive,
     "quiz": quiz,
     "notebook": notebook_link,
+    "solution": solution_link,
+    "define": define,
 }
-INLINE: dict[str, Callable[[str, Context], str]] = {"number": number}
+INLINE: dict[str, Callable[[str, Context], str]] = {"number": number, "term": term}
 
 
 def render_chapter(text: str, context: Context) -> tuple[str, list[Fault]]:
     """The chapter as plain Markdown and HTML, and everything that is wrong with it."""
-    faults: list[Fault] = []
+    body, front = take_front_matter(text, context)
+    faults = list(front.faults)
 
     def replace(match: re.Match[str]) -> str:
         try:
             return render_token(match, context)
         except FaultError as error:
-            line = text.count("\n", 0, match.start()) + 1
+            line = front.num_lines + body.count("\n", 0, match.start()) + 1
             faults.append(Fault(context.chapter, line, str(error)))
             return ""
 
-    return TOKEN.sub(replace, text), faults
+    rendered = TOKEN.sub(replace, body)
+    rendered = place_users(put_below_heading(front.html, rendered), context)
+    return rendered + measured_note(context), faults
 
 
 def render_token(match: re.Match[str], context: Context) -> str:
@@ -76,6 +83,8 @@ def render_token(match: re.Match[str], context: Context) -> str:
         return context.maths.render(match["display"], display=True)
     if match["inline"]:
         return context.maths.render(match["inline"], display=False)
+    if match["alert"] and match["alert"] not in ALERTS:
+        raise FaultError(f"unknown box [!{match['alert']}]; there are: {', '.join(ALERTS)}")
     if match["image"] and not match["alt"].strip():
         raise FaultError("a picture has no alternative text; write ![what it shows](file)")
     if match["link"]:
@@ -101,19 +110,3 @@ def render_directive(match: re.Match[str], context: Context) -> str:
     if (before and not before.endswith("\n")) or (after and not after.startswith("\n")):
         raise FaultError(f"{{{{#{name}}}}} must stand on a line of its own, at its beginning")
     return BLOCKS[name](args, context)
-
-
-def check_link(address: str, context: Context) -> None:
-    """Refuse a link to a chapter or file that is not there. Fragments are checked on the built pages.
-
-    Raises:
-        FaultError: with the path.
-    """
-    parts = urlsplit(address)
-    if parts.scheme or parts.netloc or not parts.path:
-        return
-    if parts.path.startswith("/"):
-        raise FaultError(f"link {address} starts at the server's root; write it relative to this chapter")
-    target = (context.src / context.chapter).parent / unquote(parts.path)
-    if not target.is_file():
-        raise FaultError(f"dead link: {address}")

@@ -28,19 +28,30 @@ THEME_COLOURS = {
 def figure(args: str, context: Context) -> str:
     """The figure element of a drawn figure, with its alternative text and caption."""
     name, alt, caption = (piece.strip() for piece in (args + "||").split("|")[:3])
+    drawn = picture(name, alt, context)
+    if not caption:
+        raise FaultError(f"figure {name} has no caption; write {{{{#figure {name} | what it shows | caption}}}}")
+    text = inline_html(caption, context)
+    return f'<figure class="fig"><div class="fig-scroll">{drawn}</div><figcaption>{text}</figcaption></figure>'
+
+
+def picture(name: str, alt: str, context: Context) -> str:
+    """The `<svg>` element of a drawn figure.
+
+    Raises:
+        FaultError: there is no such figure, it has no alternative text, or colours that do not follow the theme.
+    """
     file = context.figures / f"{name}.svg"
     if not file.is_file():
         known = ", ".join(sorted(path.stem for path in context.figures.glob("*.svg")))
         raise FaultError(f"no figure {name!r}; book/figures/ draws: {known or 'none'}")
-    for text, kind in ((alt, "alternative text"), (caption, "caption")):
-        if not text:
-            raise FaultError(f"figure {name} has no {kind}; write {{{{#figure {name} | what it shows | caption}}}}")
-    svg = themed(file.read_text(encoding="utf-8"), name)
-    svg = own_ids(svg, context.new_id("fig"))
+    if not alt:
+        raise FaultError(
+            f"figure {name} has no alternative text; write {{{{#figure {name} | what it shows | caption}}}}"
+        )
+    svg = own_ids(themed(file.read_text(encoding="utf-8"), name), context.new_id("fig"))
     label = html.escape(" ".join(alt.split()), quote=True)
-    svg = re.sub(r"<svg\b", f'<svg role="img" aria-label="{label}"', svg, count=1)
-    text = inline_html(caption, context.maths)
-    return f'<figure class="fig"><div class="fig-scroll">{svg}</div><figcaption>{text}</figcaption></figure>'
+    return re.sub(r"<svg\b", f'<svg role="img" aria-label="{label}"', svg, count=1)
 
 
 def themed(svg: str, name: str) -> str:

@@ -1,7 +1,11 @@
-"""`{{#number benchmarks/results/x.json:key.of.value | .1f}}`: a measured value, read from the committed result."""
+"""`{{#number benchmarks/results/x.json:key.of.value | .1f}}`: a measured value, read from the committed result.
+
+Each value links to a note at the end of the page that says where and when it was measured.
+"""
 
 from __future__ import annotations
 
+import html
 import json
 from typing import Any
 
@@ -18,13 +22,42 @@ def number(args: str, context: Context) -> str:
     path, colon, key = target.partition(":")
     if not colon or not key:
         raise FaultError(f"number {args!r} names no key; write path.json:key, or path.json:key.of.value | .1f")
-    value = look_up(load(path, context), key, path)
+    result = load(path, context)
+    value = look_up(result, key, path)
     if isinstance(value, (dict, list)) or value is None:
         raise FaultError(f"{key} in {path} is not a number or a text but {type(value).__name__}")
     try:
-        return format(value, spec)
+        shown = format(value, spec)
     except (ValueError, TypeError) as error:
         raise FaultError(f"format {spec!r} does not fit {value!r} ({error})") from None
+    words = context.measured.setdefault(path, origin(result))
+    place = f"{context.slug}-measured-{list(context.measured).index(path) + 1}"
+    title = html.escape(f"Measured on {words}", quote=True)
+    return f'<a class="measured" href="#{place}" title="{title}">{html.escape(shown)}</a>'
+
+
+def origin(result: dict[str, Any]) -> str:
+    """Date and machine of a result, in words."""
+    machine = result["machine"]
+    cores = machine.get("cpu_cores")
+    pieces = [
+        f"{machine['cpu']}, {cores} cores" if cores else machine["cpu"],
+        machine.get("gpu"),
+        machine.get("system"),
+        *(f"{name} {version}" for name, version in result["versions"].items()),
+    ]
+    return f"{result['date']}: {', '.join(piece for piece in pieces if piece)}"
+
+
+def measured_note(context: Context) -> str:
+    """The list of the results that a chapter quotes; empty where it quotes none."""
+    if not context.measured:
+        return ""
+    rows = "".join(
+        f'<li id="{context.slug}-measured-{place}"><code>{html.escape(path)}</code>, {html.escape(words)}</li>'
+        for place, (path, words) in enumerate(context.measured.items(), start=1)
+    )
+    return f'\n\n<div class="measured-note"><p>Where the numbers of this page were measured:</p><ol>{rows}</ol></div>\n'
 
 
 def load(path: str, context: Context) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def choice_form(question: dict[str, Any], context: Context) -> str:
     order = sorted(choices, key=lambda text: hashlib.sha256((question["ask"] + text).encode()).hexdigest())
     rows, reasons = [], []
     for position, text in enumerate(order):
-        shown, reason = inline_html(text, context.maths), inline_html(choices[text], context.maths)
+        shown, reason = inline_html(text, context), inline_html(choices[text], context)
         right = text == question["right"]
         rows.append(f'<label><input type="radio" name="{name}" value="{position}"> <span>{shown}</span></label>')
         verdict = "Right" if right else "No"
@@ -78,10 +78,10 @@ def number_form(question: dict[str, Any], context: Context) -> str:
         f'<label for="{name}">Your answer ({unit})</label>'
         f' <input id="{name}" type="text" inputmode="decimal" autocomplete="off">'
     )
-    hints = {answer: inline_html(hint, context.maths) for answer, hint in question["hints"].items()}
+    hints = {answer: inline_html(hint, context) for answer, hint in question["hints"].items()}
     attributes = f' data-number="{question["number"]}" data-hints="{html.escape(json.dumps(hints), quote=True)}"'
     wrong = "".join(f"<li>{html.escape(answer)}: {hint}</li>" for answer, hint in hints.items())
-    why = inline_html(question["why"], context.maths)
+    why = inline_html(question["why"], context)
     answer = f'<p><strong>{question["number"]} {unit}.</strong> <span class="why">{why}</span></p>'
     return form(question, field, f"{answer}<p>If you had another number:</p><ul>{wrong}</ul>", attributes, context)
 
@@ -89,7 +89,7 @@ def number_form(question: dict[str, Any], context: Context) -> str:
 def form(question: dict[str, Any], fields: str, answer: str, attributes: str, context: Context) -> str:
     """One question: legend, fields, the button, a place for the verdict, and the answer to unfold."""
     return (
-        f"<form{attributes}><fieldset><legend>{inline_html(question['ask'], context.maths)}</legend>{fields}"
+        f"<form{attributes}><fieldset><legend>{inline_html(question['ask'], context)}</legend>{fields}"
         '<div class="quiz-bar"><button type="submit">Check</button> <span role="status"></span></div>'
         f"<details><summary>Show the answer</summary>{answer}</details></fieldset></form>"
     )

@@ -46,7 +46,7 @@
 
   // Whatever scrolls sideways can be reached by keyboard.
   const scrollers = () => {
-    for (const element of document.querySelectorAll("pre > code, .math, .table-wrapper, .fig-scroll")) {
+    for (const element of document.querySelectorAll("pre > code, .math, .table-wrapper, .fig-scroll, .stage .scroller")) {
       if (element.scrollWidth > element.clientWidth) element.tabIndex = 0;
       else element.removeAttribute("tabindex");
     }
@@ -57,7 +57,7 @@
   scrollers();
 
   // Arrow keys turn the page, but not from inside what scrolls or is chosen with them (rust-lang/mdBook#1789, #518).
-  const own = "pre, .math, .fig-scroll, .table-wrapper, .quiz";
+  const own = "pre, .math, .fig-scroll, .table-wrapper, .quiz, .interactive";
   document.addEventListener("keydown", (event) => {
     const arrow = event.key === "ArrowLeft" || event.key === "ArrowRight";
     if (arrow && (event.target.closest?.(own) || String(getSelection()))) event.stopImmediatePropagation();

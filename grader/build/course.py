@@ -44,7 +44,7 @@ class Spec:
         number: its place among the exercises of the day, from 1.
         module: where the reference is in `tinyllm`; empty for a solution that stands in the lesson.
         stub: the functions whose bodies learners write; empty where the markers stand in the lesson.
-        minutes: how long it takes about; difficulty: 1 (easy) to 5; points: what it earns.
+        minutes: how long it takes about; difficulty: 1 (easy) to 5; points: what it earns; 0 is practice.
     """
 
     name: str
@@ -58,9 +58,10 @@ class Spec:
     @property
     def head(self) -> str:
         """The line above the exercise in the notebook."""
+        points = f"{self.points:g} point{'s' if self.points != 1 else ''}" if self.points else "practice, no points"
         return (
             f"**Exercise {self.number}: `{self.name}`** · about {self.minutes} minutes · "
-            f"difficulty {self.difficulty} of 5 · {self.points:g} point{'s' if self.points != 1 else ''}"
+            f"difficulty {self.difficulty} of 5 · {points}"
         )
 
 
@@ -109,6 +110,11 @@ def days(root: Path | None = None) -> tuple[Day, ...]:
             "the grader is used from a clone of the course's repository"
         )
     return tuple(read_day(path) for path in lessons)
+
+
+def gradable_days(root: Path | None = None) -> list[Day]:
+    """The days with exercises."""
+    return [day for day in days(root) if day.exercises]
 
 
 def find_day(name: str, root: Path | None = None) -> Day:

@@ -13,9 +13,8 @@ from typing import Any
 
 from nbconvert.preprocessors import ClearMetadataPreprocessor
 from nbgrader.api import Gradebook
-from nbgrader.converters import Autograde, GenerateAssignment, GenerateFeedback
+from nbgrader.converters import Autograde, GenerateAssignment
 from nbgrader.coursedir import CourseDirectory
-from nbgrader.plugins import CsvExportPlugin
 from nbgrader.preprocessors import AssignLatePenalties, CheckCellMetadata, IgnorePattern, LimitOutput
 from sqlalchemy.exc import SAWarning
 from traitlets.config import Config
@@ -26,11 +25,6 @@ from grader.build.sources import STUB
 from grader.pipeline.judged_run import JudgedRun, SaveJudgedScores
 
 COURSE_ID = "tinyllm"
-
-#: First thing in the head of every feedback page: whatever a student's output holds, the page loads and runs nothing.
-PAGE_HEAD = """<head>
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<style>div.output_area pre { white-space: pre-wrap; }</style>"""
 
 #: Written to the folder, so that nbgrader's own commands and formgrader agree with what is done here.
 CONFIG_TEXT = f"""\
@@ -119,19 +113,6 @@ class CourseFolder:
             converter.start()
         finally:
             os.environ.pop("NBGRADER_EXECUTION", None)  # nbgrader leaves it there when it fails
-
-    def generate_feedback(self, student: str, day: str) -> Path:
-        """Write the student's feedback page and return its path."""
-        self._converter(GenerateFeedback, day, student).start()
-        path = self.root / "feedback" / student / day / f"{day}.html"
-        page = path.read_text(encoding="utf-8")
-        path.write_text(page.replace("<head>", PAGE_HEAD, 1), encoding="utf-8")
-        return path
-
-    def export(self, path: Path) -> None:
-        """Write the gradebook's totals as nbgrader exports them."""
-        with Gradebook(f"sqlite:///{self.root / 'gradebook.db'}", COURSE_ID) as gradebook:
-            CsvExportPlugin(to=str(path), log=self.log).export(gradebook)
 
     def _converter(self, kind: type, day: str, student: str = "*") -> Any:
         coursedir = CourseDirectory(config=self.config, log=self.log, assignment_id=day, student_id=student)

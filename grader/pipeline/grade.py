@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 
-from grader.build.course import Day, days
+from grader.build.course import Day
 from grader.build.notebook import release_notebook
 from grader.pipeline.course_folder import CourseFolder
 from grader.pipeline.intake import take_in
 from grader.pipeline.judged_run import JudgedRun
-from grader.pipeline.report import Marks, Status, write_marks, write_times
+from grader.pipeline.report import Marks, Status, write_times
 from grader.pipeline.submissions import Submission, find_submissions
+from grader.reporting.export import export, keep_decisions, keep_results, submission_time
 from grader.results import Outcome
 from tinyllm.errors import TinyLLMError
 
@@ -31,11 +32,6 @@ class OutputError(TinyLLMError):
     """The output folder cannot be used. The message says what to do."""
 
 
-def gradable_days(root: Path | None = None) -> list[Day]:
-    """The days with exercises."""
-    return [day for day in days(root) if day.exercises]
-
-
 def grade(
     submissions: Path,
     out: Path,
@@ -44,6 +40,7 @@ def grade(
     force: bool = False,
     example: bool = False,
     progress: Progress | None = None,
+    class_file: Path | None = None,
 ) -> list[Marks]:
     """Grade a folder of submissions into `out`, an nbgrader course with the marks beside it.
 
@@ -54,6 +51,7 @@ def grade(
         force: replace an earlier grading at `out`.
         example: the submissions are the bundled class, whose results anybody may replace.
         progress: called with how many are done, of how many, and what is under way.
+        class_file: which exercises count, due dates and so on; None keeps that of an earlier grading at `out`.
 
     Raises:
         SubmissionsError: no submissions are found.
@@ -73,8 +71,10 @@ def grade(
                 day = next(day for day in used if day.name == submission.day)
                 marks.append(grade_one(nbgrader, submission, day, seed, Path(scratch) / str(number)))
                 shutil.rmtree(Path(scratch) / str(number), ignore_errors=True)
-            nbgrader.export(folder / "grades.csv")
-        write_marks(folder / "marks.csv", marks)
+        times = {(one.student, one.day): submission_time(one.path) for one in found if one.path}
+        keep_results(folder, marks, times)
+        keep_decisions(folder, out, class_file)
+        export(folder, used)
         write_times(folder / "times.csv", marks)
         write_privately(folder / MARKER, json.dumps({"made_by": "grader grade", "example": example, "seed": seed}))
     if progress:
@@ -95,7 +95,6 @@ def grade_one(course: CourseFolder, submission: Submission, day: Day, seed: int,
     try:
         course.submit(student, day.name, intake.notebook)
         course.autograde(student, day.name, run)
-        course.generate_feedback(student, day.name)
     except Exception as error:  # nbgrader's, the judge's or the disk's: told for this student, and the class goes on
         course.log.exception("%s could not be graded", student)
         words = f"grading failed ({type(error).__name__}); nbgrader.log in the output folder says more"

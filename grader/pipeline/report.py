@@ -4,61 +4,17 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from rich.table import Table
 
-from grader.results import CheckResult, Outcome
-
-
-class Status(StrEnum):
-    """How a submission came through grading."""
-
-    GRADED = "graded"
-    REPAIRED = "repaired"  # graded after cells were put back or found elsewhere; the feedback says which
-    TIMED_OUT = "timed out"  # a cell took too long and was left out
-    CRASHED = "crashed"  # a cell ended Python and was left out
-    REFUSED = "refused"  # the file could not be read
-    MISSING = "missing"  # nothing was handed in
-    FAILED = "failed"  # grading itself failed: no marks, grade again
-
-
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """One student's marks for one day.
-
-    Attributes:
-        points: by exercise, (earned, most possible).
-        results: the judge's results by exercise; empty where nothing was run.
-        notes: for the student, what was repaired or why nothing was graded.
-        seconds: how long grading took.
-    """
-
-    student: str
-    day: str
-    status: Status
-    points: dict[str, tuple[float, float]]
-    results: dict[str, CheckResult]
-    notes: tuple[str, ...] = ()
-    seconds: float = 0.0
-
-    @property
-    def total(self) -> float:
-        """Points earned."""
-        return sum(earned for earned, _ in self.points.values())
-
-    @property
-    def max_total(self) -> float:
-        """Points of a perfect submission."""
-        return sum(possible for _, possible in self.points.values())
-
+from grader.pipeline.record import Record, Status
+from grader.results import Outcome
 
 COLUMNS = ("day", "student", "status", "exercise", "outcome", "points", "max_points", "mistakes")
 
 
-def write_marks(path: Path, marks: Sequence[Marks]) -> None:
+def write_marks(path: Path, marks: Sequence[Record]) -> None:
     """Write one line for each student and exercise. Where grading failed the points stay empty: that is no 0."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -72,7 +28,7 @@ def write_marks(path: Path, marks: Sequence[Marks]) -> None:
                 writer.writerow([one.day, one.student, one.status, name, outcome, points, f"{possible:g}", mistakes])
 
 
-def write_times(path: Path, marks: Sequence[Marks]) -> None:
+def write_times(path: Path, marks: Sequence[Record]) -> None:
     """Write how long each submission took: apart from the marks, which are the same every time."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -80,7 +36,7 @@ def write_times(path: Path, marks: Sequence[Marks]) -> None:
         writer.writerows([one.day, one.student, f"{one.seconds:.2f}"] for one in marks)
 
 
-def table(marks: Sequence[Marks]) -> Table:
+def table(marks: Sequence[Record]) -> Table:
     """The marks for a terminal: totals, and for each exercise that lost points why."""
     result = Table(box=None, pad_edge=False)
     result.add_column("Student", overflow="fold", max_width=44)
@@ -94,7 +50,7 @@ def table(marks: Sequence[Marks]) -> Table:
     return result
 
 
-def lost(marks: Marks) -> str:
+def lost(marks: Record) -> str:
     """Where points were lost, in one line: exercise, points, and the mistake's name or the outcome."""
     if not marks.results:
         return "; ".join(marks.notes)

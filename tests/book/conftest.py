@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # `book` and `benchmarks` are run from the clone, not installed
 
 from book.preprocessor.context import Context  # noqa: E402
+from book.preprocessor.glossary import Glossary  # noqa: E402
 from book.preprocessor.maths import MathRenderer  # noqa: E402
+from tinyllm.doctor import find_chromium  # noqa: E402
 
 SAMPLE = '''\
 """A module."""
@@ -59,11 +63,16 @@ def twice():
 FIGURE = '<?xml version="1.0"?><svg width="9pt"><path id="a" style="fill: #1f77b4"/><use href="#a"/></svg>'
 RESULT = {
     "date": "2026-01-01",
-    "machine": {"cpu": "a CPU"},
-    "versions": {},
+    "machine": {"cpu": "a CPU", "cpu_cores": 2, "gpu": None, "system": "Linux"},
+    "versions": {"torch": "2.13"},
     "seed": 0,
     "waste": {"block_16": 1.25, "steps": 1234, "sizes": [8, 16]},
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the tests of the built site to the end: those of the lessons run the notebooks that the site shows."""
+    items.sort(key=lambda item: "site" in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture
@@ -83,7 +92,7 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture
 def context(project: Path) -> Context:
     """The surroundings of the chapter `one.md`."""
-    return Context(project, project / "book" / "src", project / "figures", "one.md", MathRenderer())
+    return Context(project, project / "book" / "src", project / "figures", "one.md", MathRenderer(), Glossary())
 
 
 @pytest.fixture(scope="session")
@@ -92,3 +101,14 @@ def site() -> Path:
     from book.build import build
 
     return build()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium, started once."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()

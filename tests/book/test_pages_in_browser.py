@@ -2,120 +2,114 @@
 
 from __future__ import annotations
 
-import functools
-import threading
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.pages import (
+    COLOUR_RULES,
+    DESKTOP,
+    PHONE,
+    THEMES,
+    choose_theme,
+    page_of,
+    serving,
+    sideways,
+    unfold,
+    violations,
+)
 
-from book.build import BOOK, QuietHandler
-from tinyllm.doctor import find_chromium
+from book.build import BOOK
 
-playwright = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright.sync_api")
 
-pytestmark = pytest.mark.needs("chromium", "mdbook", "node", "checkpoint")
+pytestmark = [pytest.mark.needs("chromium", "mdbook", "node", "checkpoint"), pytest.mark.timeout(600)]
 
-#: All five of mdBook's; the default light and dark ones in every run.
-THEMES = ["light", "navy", *(pytest.param(theme, marks=pytest.mark.slow) for theme in ("rust", "coal", "ayu"))]
-PHONE = {"width": 360, "height": 740}
-DESKTOP = {"width": 1280, "height": 900}
+SIZES = [pytest.param(DESKTOP, id="desktop"), pytest.param(PHONE, id="phone")]
 
 
 @pytest.fixture(scope="module")
 def address(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where the site is served, below a path, which finds links that start at the server's root."""
-    top = tmp_path_factory.mktemp("server")
-    (top / "course").symlink_to(site, target_is_directory=True)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(QuietHandler, directory=str(top)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/course/"
-    server.shutdown()
+    """Where the site is served, below a path."""
+    with serving(site, tmp_path_factory.mktemp("server")) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A headless Chromium."""
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox", "--disable-gpu"])
-        yield chromium
-        chromium.close()
+def pages(site: Path) -> list[str]:
+    """Every page that a reader can come to: chapters, solutions, the one for printing."""
+    found = sorted(str(path.relative_to(site)) for path in site.rglob("*.html"))
+    listed = (BOOK / "pages.txt").read_text(encoding="utf-8").split()
+    assert set(listed) <= set(found)
+    redirects = [name for name in found if 'http-equiv="refresh"' in (site / name).read_text(encoding="utf-8")]
+    return [name for name in found if name not in ("toc.html", "404.html", *redirects)]
 
 
-@pytest.fixture(scope="module")
-def chapters(site: Path) -> list[str]:
-    """The pages of the chapters, and the page that holds them all for printing."""
-    names = sorted(path.name for path in site.glob("*.html"))
-    chosen = [name for name in names if name not in ("404.html", "toc.html")]
-    assert len(chosen) > 5
-    return chosen
+@pytest.mark.parametrize("size", SIZES)
+def test_every_page_is_accessible_in_every_theme(
+    size: dict[str, Any], address: str, browser: Any, pages: list[str]
+) -> None:
+    """Every rule once on each page, and those about colours in the other themes too.
 
-
-@contextmanager
-def page_of(
-    browser: Any, viewport: dict[str, int], theme: str = "light", **options: Any
-) -> Iterator[tuple[Any, list[str]]]:
-    """A page, and a list that fills with console errors, failed and outside requests."""
-    context = browser.new_context(viewport=viewport, **options)
-    context.add_init_script(f"localStorage.setItem('mdbook-theme', '{theme}')")
-    page = context.new_page()
-    page.set_default_timeout(60_000)
-    faults: list[str] = []
-    page.on("console", lambda m: faults.append(f"console: {m.text}") if m.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: faults.append(f"error: {error}"))
-    page.on("response", lambda r: faults.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
-    page.on(
-        "request",
-        lambda r: (
-            faults.append(f"outside: {r.url}") if "127.0.0.1" not in r.url[:20] and r.url[:5] != "data:" else None
-        ),
-    )
-    yield page, faults
-    context.close()
-
-
-@pytest.mark.parametrize("theme", THEMES)
-def test_no_page_has_an_accessibility_violation(theme: str, address: str, browser: Any, chapters: list[str]) -> None:
-    axe = (BOOK / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+    The print page holds what the others hold; on it and on phones colours are checked in one light and one dark theme.
+    """
     found = []
-    with page_of(browser, DESKTOP, theme) as (page, faults):
-        for name in chapters:
+    with page_of(browser, size) as (page, faults):
+        for name in pages:
             page.goto(address + name)
-            page.wait_for_load_state("load")
-            assert theme in page.evaluate("document.documentElement.className")
-            page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
-            page.evaluate(axe)
-            result = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
-            found += [(name, v["id"], node["html"][:120]) for v in result["violations"] for node in v["nodes"]]
+            unfold(page)
+            for theme in THEMES:
+                choose_theme(page, theme)
+                assert sideways(page) <= 0, (name, theme)
+                if theme in ("light", "navy") or (size is DESKTOP and name != "print.html"):
+                    rules = None if theme == "light" else COLOUR_RULES
+                    found += [(name, theme, violation) for violation in violations(page, rules)]
+            choose_theme(page, "light")
     assert not found
     assert not faults
 
 
-@pytest.mark.parametrize("theme", ["light", "navy"])
-def test_no_page_scrolls_sideways_on_a_phone(theme: str, address: str, browser: Any, chapters: list[str]) -> None:
-    with page_of(browser, PHONE, theme, is_mobile=True, has_touch=True) as (page, faults):
-        for name in chapters:
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("theme", THEMES)
+def test_every_rule_in_every_theme_and_size(
+    theme: str, size: dict[str, Any], address: str, browser: Any, pages: list[str]
+) -> None:
+    found = []
+    with page_of(browser, size) as (page, faults):
+        for name in [*pages, "404.html"]:
             page.goto(address + name)
-            page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
-            too_wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-            assert too_wide <= 0, name
+            unfold(page)
+            choose_theme(page, theme)
+            found += [(name, violation) for violation in violations(page)]
+    assert not found
     assert not faults
 
 
+def terms() -> list[str]:
+    """What a reader of this course would search for: the terms of the glossary, and where some must be found."""
+    text = "".join(path.read_text(encoding="utf-8") for path in sorted((BOOK / "src").glob("*.md")))
+    return [name.strip() for name in re.findall(r"^\{\{#define ([^|}]+)", text, re.MULTILINE)]
+
+
+FOUND = "word => [...document.querySelectorAll('#mdbook-searchresults a')].some(a => a.href.includes(word))"
+
+
 def test_search_finds_the_terms_of_the_course(address: str, browser: Any) -> None:
+    wanted = [("block table", "day1.html"), ("prefill", "day0.html"), ("preemption", "life.html")]
+    wanted += [(term, "glossary.html") for term in terms()]
     with page_of(browser, DESKTOP) as (page, faults):
         page.goto(address + "index.html")
         page.keyboard.press("s")
-        for term, expected in (("block table", "day1.html"), ("prefill", "day0.html"), ("preemption", "life.html")):
-            page.fill("#mdbook-searchbar", "")
-            page.locator("#mdbook-searchbar").press_sequentially(term)
-            page.wait_for_function(
-                "(page) => [...document.querySelectorAll('#mdbook-searchresults a')].some(a => a.href.includes(page))",
-                arg=expected,
-            )
+        bar = page.locator("#mdbook-searchbar")
+        for term, expected in wanted:
+            bar.fill(term[:-1])
+            bar.press_sequentially(term[-1])  # a key tells mdBook that there is something to look for
+            page.wait_for_function(FOUND, arg=expected)
+            assert not page.evaluate(FOUND, "solutions/"), "the answers are not found"
     assert not faults
 
 
@@ -156,10 +150,47 @@ def test_the_keyboard_reaches_the_text_and_what_scrolls(address: str, browser: A
     assert not faults
 
 
-def test_without_a_script_answers_and_figures_are_there(address: str, browser: Any) -> None:
-    with page_of(browser, DESKTOP, java_script_enabled=False) as (page, _):
-        page.goto(address + "day1.html")
-        assert page.locator("figure.fig svg").first.is_visible()
+def test_the_print_page_has_every_answer_open(address: str, browser: Any) -> None:
+    with page_of(browser, DESKTOP) as (page, faults):
+        page.goto(address + "print.html")
+        assert page.locator("details").count() > 20
+        assert page.locator("details:not([open])").count() == 0
+        assert "not found" in page.goto(address + "nowhere.html", wait_until="commit").status_text.lower()
+    assert [fault for fault in faults if "nowhere" not in fault and "404" not in fault] == []
+
+
+# ---------------------------------------------------------------- from a folder, and without a script
+
+
+def test_every_page_works_from_a_folder(site: Path, browser: Any, pages: list[str]) -> None:
+    with page_of(browser, DESKTOP) as (page, faults):
+        for name in pages:
+            page.goto((site / name).as_uri())
+            assert page.locator("main h1").first.is_visible()
+        page.goto((site / "index.html").as_uri())
+        page.keyboard.press("s")
+        page.locator("#mdbook-searchbar").press_sequentially("prefill")
+        page.wait_for_function(FOUND, arg="day0.html")
+    assert not faults
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_without_a_script_everything_can_be_read(
+    size: dict[str, Any], site: Path, browser: Any, pages: list[str]
+) -> None:
+    with page_of(browser, size, java_script_enabled=False) as (page, faults):
+        for name in pages:
+            page.goto((site / name).as_uri())
+            assert page.locator("main h1").first.is_visible()
+            for figure in page.locator("figure.fig svg").all():
+                assert figure.is_visible()
+        page.goto((site / "day0.html").as_uri())
+        assert page.locator("math >> visible=true").count()
+        page.goto((site / "day1.html").as_uri())
         answer = page.locator(".quiz details").first
         answer.locator("summary").click()
         assert answer.locator("ul").is_visible()
+        assert page.locator("a[href='notebooks/day1_paged_kv_cache.ipynb']").first.is_visible()
+        page.locator("a[rel~=next] >> visible=true").first.click()
+        assert not page.url.endswith("day1.html")
+    assert not faults

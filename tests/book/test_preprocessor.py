@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from book.build import install_npm_parts
 from book.preprocessor.chapter import render_chapter
 from book.preprocessor.context import Context
+from book.preprocessor.glossary import read_glossary
 
 
 def render(text: str, context: Context) -> str:
@@ -101,7 +104,21 @@ def test_the_preprocessor_imports_no_torch() -> None:
     ],
 )
 def test_number_reads_and_formats(directive: str, text: str, context: Context) -> None:
-    assert render(f"It is {directive} there.", context) == f"It is {text} there."
+    shown = render(f"It is {directive} there.", context)
+    assert re.search(rf'It is <a class="measured" href="#one-measured-1"[^>]*>{re.escape(text)}</a> there.', shown)
+
+
+def test_each_result_is_named_once_at_the_end_with_machine_and_date(context: Context, project: Path) -> None:
+    (project / "other.json").write_text((project / "result.json").read_text().replace('"a CPU"', '"B < C"'))
+    one, other = "{{#number result.json:seed}}", "{{#number other.json:seed}}"
+    shown = render(f"{one} {other} {one}", context)
+    assert 'title="Measured on 2026-01-01: a CPU, 2 cores, Linux, torch 2.13">0</a>' in shown
+    note = shown[shown.index('<div class="measured-note">') :]
+    assert re.findall('<li id="([^"]+)"><code>([^<]+)</code>, 2026-01-01: ([^,]+),', note) == [
+        ("one-measured-1", "result.json", "a CPU"),
+        ("one-measured-2", "other.json", "B &lt; C"),
+    ]
+    assert "measured" not in render("No number.", replace(context, measured={}))
 
 
 @pytest.mark.parametrize(
@@ -146,6 +163,9 @@ def test_figures_follow_the_theme_and_have_ids_of_their_own(context: Context) ->
         ("{{#figure boxes | Two boxes}}", "has no caption"),
         ("{{#figure pink | A box | Caption}}", "colours that no theme can change: #ff00ff"),
         ("![](boxes.svg)", "no alternative text"),
+        ("{{#interactive boxes}}", "no interactive picture 'boxes'; there are: allocator"),
+        ("{{#interactive merge}}", "no figure 'interactive_merge'"),
+        ("> [!HINT]", "unknown box [!HINT]; there are: NOTE, TIP"),
     ],
 )
 def test_a_figure_that_cannot_be_shown_is_a_fault(directive: str, message: str, context: Context) -> None:
@@ -206,6 +226,124 @@ def test_a_missing_quiz_is_a_fault(context: Context) -> None:
     assert "no file book/quizzes/two.toml" in only_fault("{{#quiz two}}", context)
 
 
+# ---------------------------------------------------------------- front matter
+
+FRONT = """\
+---
+minutes: 30
+needs: `make lab`, once
+prerequisites: [Other](other.md), [its end](other.md#end)
+verified: 2026-11-26
+---
+
+# One
+"""
+
+
+def test_front_matter_is_shown_below_the_heading(context: Context) -> None:
+    shown = render(f"{FRONT}\nText.\n", context)
+    assert shown.startswith('# One\n\n<dl class="facts"><div><dt>Reading</dt><dd>30 minutes</dd></div>')
+    assert "<dd><code>make lab</code>, once</dd>" in shown
+    assert '<a href="other.html">Other</a>, <a href="other.html#end">its end</a>' in shown
+    assert '<time datetime="2026-11-26">26 November 2026</time>' in shown
+    assert shown.endswith("</dl>\n\nText.\n")
+
+
+def test_faults_after_front_matter_have_the_line_of_the_file(context: Context) -> None:
+    assert only_fault(f"{FRONT}\n[gone](gone.md)\n", context) == "one.md:10: dead link: gone.md"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "message"),
+    [
+        ("minutes: 30", "minutes: half an hour", 2, "minutes is 'half an hour'"),
+        ("minutes: 30", "minutes: 0", 2, "1 to 240"),
+        ("minutes: 30", "minutes 30", 2, "as key: value"),
+        ("needs:", "wants:", 3, "as key: value"),
+        ("needs: `make lab`, once", "needs:", 3, "needs is empty"),
+        ("[Other](other.md)", "[Other](gone.md)", 4, "dead link: gone.md"),
+        ("[Other](other.md)", "Other", 4, "write [title](chapter.md)"),
+        ("verified: 2026-11-26", "verified: yesterday", 5, "write a date"),
+        ("verified: 2026-11-26", "verified: 9999-01-01", 5, "has not come yet"),
+        ("verified: 2026-11-26\n", "", 1, "front matter lacks verified"),
+        ("minutes: 30\n", "minutes: 30\nminutes: 31\n", 3, "once"),
+        ("# One", "One", 8, "no # heading"),
+    ],
+)
+def test_front_matter_with_a_gap_is_a_fault(old: str, new: str, place: int, message: str, context: Context) -> None:
+    _, faults = render_chapter(FRONT.replace(old, new), context)
+    assert str(faults[0]).startswith(f"one.md:{place}: ")
+    assert message in str(faults[0])
+
+
+def test_a_chapter_without_front_matter_is_a_fault_where_the_book_asks_for_it(context: Context) -> None:
+    assert "one.md:1: no front matter" in only_fault("# One\n", replace(context, needs_front_matter=True))
+    assert render("# One\n", context) == "# One\n"
+
+
+# ---------------------------------------------------------------- terms
+
+GLOSSARY = """\
+# Glossary
+
+{{#define block table | block tables}}
+
+The blocks of one sequence.
+
+{{#define KV cache}}
+
+Keys and values. See {{#term block table}}.
+
+## Other
+"""
+
+
+def with_glossary(context: Context, **chapters: str) -> dict[str, Context]:
+    """A context for each chapter, by its name, all with the glossary of these chapters."""
+    texts = {f"{name}.md": (name.title(), text) for name, text in chapters.items()}
+    glossary = read_glossary(texts)
+    return {
+        name: replace(context, chapter=f"{name}.md", glossary=glossary, used={}, defined=set()) for name in chapters
+    }
+
+
+def test_terms_link_to_their_definition_and_back(context: Context) -> None:
+    chapter = "A {{#term Block table}}, {{#term block tables}} and {{#term kv cache | its cache}}. `{{#term x}}`"
+    places = with_glossary(context, glossary=GLOSSARY, one=chapter, two="{{#term KV\ncache}}")
+    shown = render(chapter, places["one"])
+    first = '<a class="term" id="one-term-block-table" href="glossary.html#term-block-table">Block table</a>'
+    again = '<a class="term" href="glossary.html#term-block-table">block tables</a>'
+    named = '<a class="term" id="one-term-kv-cache" href="glossary.html#term-kv-cache">its cache</a>'
+    assert shown == f"A {first}, {again} and {named}. `{{{{#term x}}}}`"
+
+    page = render(GLOSSARY, places["glossary"])
+    table, cache = page.split("### ")[1:]
+    assert table.startswith("block table {#term-block-table}\n")
+    assert table.endswith(
+        'sequence.\n\n<p class="users">Used in: <a href="one.html#one-term-block-table">One</a></p>\n\n'
+    )
+    assert '<a href="one.html#one-term-kv-cache">One</a>, <a href="two.html#two-term-kv-cache">Two</a></p>' in cache
+    assert cache.endswith("\n\n## Other\n")
+    assert "<!--" not in page
+
+
+@pytest.mark.parametrize(
+    ("chapter", "message"),
+    [
+        ("{{#term page table}}", "no definition of 'page table'; the glossary defines: block table, KV cache"),
+        ("{{#define KV cache}}", "'KV cache' is defined twice"),
+        ("{{#define cache | block tables}}", "'block tables' is defined twice"),
+        ("{{#define}}", "without a term"),
+        ("so {{#define x}}", "a line of its own"),
+    ],
+)
+def test_a_term_without_one_definition_is_a_fault(chapter: str, message: str, context: Context) -> None:
+    places = with_glossary(context, glossary=GLOSSARY, one=f"\n{chapter}")
+    fault = only_fault(f"\n{chapter}", places["one"])
+    assert fault.startswith("one.md:2: ")
+    assert message in fault
+
+
 # ---------------------------------------------------------------- links, notebooks, code
 
 
@@ -215,10 +353,26 @@ def test_links_to_files_are_checked(context: Context) -> None:
     assert "server's root" in only_fault("[a](/other.html)", context)
 
 
+def test_captions_and_quizzes_may_hold_links(context: Context) -> None:
+    shown = render(
+        "{{#figure boxes | Boxes | See [the `other` one](other.md#a) & [more](https://example.org/a.md). }}", context
+    )
+    assert 'See <a href="other.html#a">the <code>other</code> one</a> &amp; ' in shown
+    assert '<a href="https://example.org/a.md">more</a>.</figcaption>' in shown
+    assert "dead link: gone.md" in only_fault("{{#figure boxes | Boxes | See [it](gone.md) }}", context)
+
+
 def test_notebook_links_need_the_notebook(context: Context, project: Path) -> None:
     assert "no file notebooks/day9.ipynb" in only_fault("{{#notebook day9}}", context)
     (project / "notebooks" / "day9.ipynb").write_text("{}")
     assert '<a href="notebooks/day9.ipynb" download>' in render("{{#notebook day9}}", context)
+
+
+def test_solution_links_need_the_lesson(context: Context, project: Path) -> None:
+    assert "no file solutions/day9/lesson.py" in only_fault("{{#solution day9}}", context)
+    (project / "solutions" / "day9").mkdir(parents=True)
+    (project / "solutions" / "day9" / "lesson.py").write_text("")
+    assert '<a href="solutions/day9.html">' in render("{{#solution day9}}", context)
 
 
 @pytest.mark.parametrize(
