@@ -1,7 +1,8 @@
 """Builds the site: figures, solved notebooks, pages, notebooks to download, and a check of the result.
 
-Needs the `book` extra (mdBook) and Node with npm (formulas and their font); the first build downloads three npm
-packages, later ones load nothing.
+Needs the `book` extra (mdBook, and what runs notebooks) and Node with npm (formulas and their font). The first build
+downloads three npm packages and runs the solved notebooks, which takes some minutes; later ones load nothing, and run
+the notebooks again only when their sources have changed.
 
     python -m book.build            build into book/build/site
     python -m book.build --serve    build, serve on this machine, and build again when a source changes
@@ -31,7 +32,7 @@ from urllib.parse import urlsplit
 from book.finish import finish_pages
 from book.preprocessor.solution_pages import pictures
 from book.sitecheck import check_published, check_site
-from book.solutions import executed_notebooks
+from book.solutions import NotebookError, executed_notebooks, source_hash
 from tinyllm.doctor import find_program
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,7 +94,10 @@ def build(address: str | None = None, repository: str | None = None) -> Path:
         address = address.rstrip("/") + "/"
     figures, site = OUT / "figures", OUT / "site"
     run([sys.executable, "-m", "book.figures", str(figures)], "a figure cannot be drawn")
-    solved = executed_notebooks()
+    try:
+        solved = executed_notebooks()
+    except NotebookError as error:
+        raise BuildError(str(error)) from None
     write_pages(BOOK, figures, site, {**publishing(address, repository), "BOOK_SOLUTIONS": str(solved)})
     copy_extras(site)
     for file in sorted(solved.glob("*.ipynb")):
@@ -246,6 +250,7 @@ def serve(site: Path, port: int) -> None:
 
 def rebuild() -> None:
     """Build once more; a fault is printed and the old pages stay."""
+    source_hash.cache_clear()  # the sources of the notebooks may have changed
     try:
         build()
     except BuildError as error:

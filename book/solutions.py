@@ -37,11 +37,18 @@ SOURCES = (
 SECONDS_PER_CELL = 600
 
 
+class NotebookError(Exception):
+    """A solved notebook does not run. The message names the day and the cell's error."""
+
+
 def executed_notebooks(folder: Path = CACHE) -> Path:
     """The folder with every day's solved notebook as it was run; runs them if their sources have changed.
 
     Args:
         folder: the cache. What it holds of other states of the sources is removed.
+
+    Raises:
+        NotebookError: one does not run from top to bottom.
     """
     found = folder / source_hash()
     course = days()
@@ -59,15 +66,19 @@ def run(notebook: Any, work: str) -> Any:
     """The notebook after a kernel has run it with its work in the folder `work`.
 
     Raises:
-        CellExecutionError: a cell fails.
+        NotebookError: a cell fails.
     """
     from nbclient import NotebookClient  # here, so that a build with a warm cache does not wait for it
+    from nbclient.exceptions import CellControlSignal, DeadKernelError
 
     environment = {**os.environ, "TINYLLM_WORK": work, "PYTHONPATH": str(ROOT)}
     resources = {"metadata": {"path": work}}
-    NotebookClient(notebook, timeout=SECONDS_PER_CELL, kernel_name="python3", resources=resources).execute(
-        env=environment
-    )
+    client = NotebookClient(notebook, timeout=SECONDS_PER_CELL, kernel_name="python3", resources=resources)
+    try:
+        client.execute(env=environment)
+    except (CellControlSignal, DeadKernelError) as error:
+        title = notebook.cells[0].source.partition("\n")[0].removeprefix("# ")
+        raise NotebookError(f"the solved notebook of {title} does not run:\n{error}") from None
     return notebook
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from nbformat.v4 import new_code_cell, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from book import build, solutions
 from book.preprocessor.solution_pages import pictures, solution_items
@@ -91,6 +91,13 @@ def what_plots_pool_says() -> str:
     from tinyllm import plots
 
     return (plots.pool.__doc__ or "").splitlines()[0]
+
+
+@pytest.mark.needs("notebooks")
+def test_a_notebook_that_does_not_run_says_which(tmp_path: Path) -> None:
+    broken = new_notebook(cells=[new_markdown_cell("# Day 9: the end"), new_code_cell("1 / 0")])
+    with pytest.raises(solutions.NotebookError, match=r"(?s)of Day 9: the end does not run:.*ZeroDivisionError"):
+        solutions.run(broken, str(tmp_path))
 
 
 # ---------------------------------------------------------------- the cache
