@@ -11,7 +11,6 @@ from rich.table import Table
 from grader.pipeline.record import Record, Status
 from grader.results import Outcome
 
-
 COLUMNS = ("day", "student", "status", "exercise", "outcome", "points", "max_points", "mistakes")
 
 
