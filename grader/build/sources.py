@@ -96,6 +96,11 @@ def cell_from_module(module_text: str, spec: Spec, same_day: tuple[str, ...]) ->
     return "\n".join([*head, "", "", *own_lines] if head else own_lines)
 
 
+def body_slices(module_text: str, spec: Spec) -> list[tuple[int, int]]:
+    """Where in a module's lines the bodies are that learners write for an exercise, as slices."""
+    return sorted(_bodies(_definition(ast.parse(module_text), spec), spec, module_text.splitlines()))
+
+
 def _definition(tree: ast.Module, spec: Spec) -> Definition:
     for node in tree.body:
         if isinstance(node, Definition) and node.name == spec.name:

@@ -76,6 +76,8 @@ class Book:
         self.name = FILE
         self.data: dict[str, Any] = json.loads(notebook_text(release_notebook(DAY)))
         self.raw: bytes | None = None
+        for cell in self.cells:
+            cell["source"] = "".join(cell["source"])  # a file has a list of lines
         for name in FULL:
             self.answer(name, exercise_sources(name).solution)
 

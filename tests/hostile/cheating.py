@@ -6,7 +6,6 @@ What code has been able to read it prints behind STOLEN; the tests look for that
 from __future__ import annotations
 
 from hostile.book import CLASS, FUNCTION, NO_FUNCTION, WRONG, Book, Corpus
-
 from tinyllm.paths import project_root
 
 cheating = Corpus()
@@ -23,10 +22,7 @@ def trick(book: Book, source: str) -> None:
     """An answer that does something at every call, contained, and returns a wrong result."""
     book.answer(
         FUNCTION,
-        BODY
-        + "    try:\n"
-        + indented(indented(source))
-        + f"    except Exception:\n        pass\n    return {result}\n",
+        BODY + "    try:\n" + indented(indented(source)) + "    except Exception:\n        pass\n    return 1\n",
     )
 
 
