@@ -24,7 +24,6 @@ from grader.wire import SilenceError, WireError, decode_report, encode, receive,
 
 SETUP_SECONDS = 180.0  # for a cell of the course's own
 SUBMISSION_SECONDS = 600.0
-GRACE_SECONDS = 5.0  # beyond a case's time limit, for the alarm in the room to be told
 SEND_SECONDS = 10.0
 MAX_TEXT = 4000  # characters of what a cell printed, or of its error
 
@@ -204,7 +203,8 @@ class RoomDriver:
         if self.connection is None:
             ending = Ending.TIMED_OUT if self.problem and self.problem[0] is Outcome.TIMED_OUT else Ending.LOST
             return Report(ending, message=self.problem[1] if self.problem else "")
-        limit = min(self.exercise.properties[index].time_limit, self.limits.case_seconds) + GRACE_SECONDS
+        limit = min(self.exercise.properties[index].time_limit, self.limits.case_seconds)
+        limit += self.limits.grace_seconds
         try:
             send(self.connection, {"case": encode(case), "property": index}, SEND_SECONDS)
             return decode_report(receive(self.connection, limit).get("report"))

@@ -5,7 +5,7 @@ What code has been able to read it prints behind STOLEN; the tests look for that
 
 from __future__ import annotations
 
-from hostile.book import CLASS, FUNCTION, NO_FUNCTION, WRONG, Book, Corpus
+from hostile.book import CLASS, FUNCTION, NO_FUNCTION, NOTHING, WRONG, Book, Corpus
 from tinyllm.paths import project_root
 
 cheating = Corpus()
@@ -40,9 +40,9 @@ def skip_execution_tag(book: Book) -> None:
         cell["metadata"]["tags"] = ["skip-execution", "remove_cell"]
 
 
-@cheating(NO_FUNCTION)
+@cheating(NOTHING)
 def ast_transformer(book: Book) -> None:
-    """Every comparison that is compiled from now on is true, every assertion gone."""
+    """Every comparison that is compiled from now on is true: in its own class too, which breaks it."""
     wrong_with(
         book,
         "import ast\nclass Always(ast.NodeTransformer):\n"
@@ -52,9 +52,9 @@ def ast_transformer(book: Book) -> None:
     )
 
 
-@cheating(NO_FUNCTION)
+@cheating(NOTHING)
 def input_transformer(book: Book) -> None:
-    """Every cell's source is replaced by one that gives full marks."""
+    """Every cell's source is replaced by one that gives full marks: those of its answers too, which are gone."""
     wrong_with(
         book,
         "get_ipython().input_transformers_cleanup.append(lambda lines: ['2.0\\n'])\n"
@@ -128,18 +128,14 @@ def reference_called(book: Book) -> None:
 def reference_read_from_disk(book: Book) -> None:
     """The source of the course's own is read from every place where it may be, and run."""
     places = [str(project_root()), "/course", "/builds"]
-    book.answer(
-        FUNCTION,
-        "import glob, sys\nfound = None\n"
+    trick(
+        book,
+        "import glob, sys\n"
         f"for place in [*sys.path, *{places!r}]:\n"
-        "    for path in [*glob.glob(f'{place}/tinyllm/kv_cache/sizing.py'), *glob.glob(f'{place}/*/tinyllm/kv_cache/"
-        "sizing.py'), *glob.glob(f'{place}/solutions/*/lesson.py'), *glob.glob(f'{place}/solutions/*/*/kv*.py')]:\n"
-        "        text = open(path).read()\n"
-        "        if '2 * config.num_kv_heads' in text or 'mutant' in text:\n"
-        "            print('STOLEN', path)\n            scope = {'__name__': 'x'}\n            exec(text, scope)\n"
-        "            found = scope.get('kv_bytes_per_token', found)\n"
-        + BODY
-        + "    return found(config, bytes_per_element)\n",
+        "    for end in ('tinyllm/kv_cache/sizing.py', '*/tinyllm/kv_cache/sizing.py', 'solutions/*/*/kv*.py'):\n"
+        "        for path in glob.glob(f'{place}/{end}'):\n"
+        "            scope = {'__name__': 'x'}\n            exec(open(path).read(), scope)\n"
+        "            return scope['kv_bytes_per_token'](config, bytes_per_element)",
     )
 
 
@@ -171,9 +167,9 @@ def reference_in_memory(book: Book) -> None:
     )
 
 
-@cheating(NO_FUNCTION)
+@cheating(NOTHING)
 def reference_patched(book: Book) -> None:
-    """The course's own functions, checks and judge are replaced wherever they are found."""
+    """The course's own functions, checks and judge are replaced wherever they are: what drives its class, too."""
     wrong_with(
         book,
         "import sys\nimport tinyllm.kv_cache.sizing as sizing\nsizing.kv_bytes_per_token = lambda *a: 1\n"
@@ -312,7 +308,7 @@ def answers_from_earlier_inputs(book: Book) -> None:
 @cheating(NO_FUNCTION)
 def inputs_in_its_error(book: Book) -> None:
     """The hidden inputs are put into an error's message, to be read in the feedback."""
-    text = BODY + "    raise ValueError(f'layers {config.num_layers * 1000003} heads {config.num_kv_heads}')\n"
+    text = BODY + "    raise ValueError(f'layers {config.num_layers + 7654320} heads {config.num_kv_heads}')\n"
     book.answer(FUNCTION, text)
 
 
@@ -384,7 +380,13 @@ def others_work_read(book: Book) -> None:
 def home_read(book: Book) -> None:
     """The instructor's home, keys and the course's solutions are read."""
     root = project_root()
-    places = [str(book.places.home), str(root / "solutions"), str(root / "grader" / "checks"), "/root", "/etc/shadow"]
+    places = [
+        str(book.places.home),
+        str(root / "solutions"),
+        str(root / "grader" / "checks"),
+        "/root/.ssh",
+        "/etc/shadow",
+    ]
     wrong_with(book, reader(places))
 
 
@@ -393,9 +395,9 @@ def memory_of_others_read(book: Book) -> None:
     """The memory of every process that can be seen is read."""
     wrong_with(
         book,
-        "import glob, os\n"
+        "import glob, os\nown = os.readlink('/proc/self')\n"
         "for path in glob.glob('/proc/[0-9]*/mem'):\n"
-        "    if path != f'/proc/{os.getpid()}/mem':\n"
+        "    if path != f'/proc/{own}/mem':\n"
         "        try:\n            open(path, 'rb')\n            print('STOLEN', path)\n"
         "        except OSError:\n            pass",
     )
@@ -451,9 +453,9 @@ def objects_that_run_when_loaded(book: Book) -> None:
     book.answer(FUNCTION, source + "\n" + BODY + "    return {'bytes': Evil(), Evil(): 1}\n")
 
 
-@cheating(NO_FUNCTION)
+@cheating(NOTHING)
 def tracer_installed(book: Book) -> None:
-    """A trace function and audit hooks watch whatever runs beside the answer and change its variables."""
+    """A trace function changes whatever variable is called observations: those of its class, too."""
     wrong_with(
         book,
         "import sys, threading\n"

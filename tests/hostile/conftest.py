@@ -32,7 +32,7 @@ SEED = 20_260_614
 CORPUS: tuple[Hostile, ...] = (*structure.makers, *misbehaviour.makers, *cheating.makers, *variety.makers)
 
 #: Far below what a class gets: the bombs of the corpus fill them in a second.
-LIMITS = Limits(memory_mib=512, disk_mib=32, processes=24, open_files=64, cell_seconds=3.0, case_seconds=0.7)
+LIMITS = Limits(memory_mib=512, disk_mib=32, processes=24, cell_seconds=3.0, case_seconds=0.7, grace_seconds=0.5)
 
 CLASS_FILE = f"""\
 title = "The hostile class"
@@ -43,7 +43,8 @@ percent_per_day = 10
 [days.{DAY.name}]
 due = 2026-03-01T12:00:00+00:00
 """
-ON_TIME, LATE = 1_772_300_000, 1_772_300_000 + 36 * 3600  # seconds since 1970: before the due date, and a day after it
+DUE = 1_772_366_400  # seconds since 1970
+ON_TIME, LATE = DUE - 3600, DUE + 36 * 3600
 
 
 def tree(*folders: Path) -> dict[str, str]:
@@ -69,7 +70,9 @@ def course_files() -> dict[str, tuple[int, int]]:
 
 def processes() -> set[tuple[int, float]]:
     """Our own descendants, and whatever runs as one of the sandbox's users."""
-    found = {(child.pid, child.create_time()) for child in psutil.Process().children(recursive=True)}
+    children = psutil.Process().children(recursive=True)
+    ours = [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]  # multiprocessing's
+    found = {(child.pid, child.create_time()) for child in ours}
     for process in psutil.process_iter(["uids", "create_time"]):
         uids = process.info["uids"]
         if uids and FIRST_UID <= uids.real < FIRST_UID + 64:

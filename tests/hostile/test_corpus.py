@@ -62,7 +62,7 @@ def test_its_page_says_what_happened_and_runs_and_hides_nothing(graded: Graded, 
     assert "Content-Security-Policy" in page
     assert str(SEED) not in page
     assert "smallest failing input" not in page
-    assert "1000003" not in re.sub(r"<details.*?</details>", "", page, flags=re.DOTALL)
+    assert not re.search(r"765432[1-9]", page)  # what `inputs_in_its_error` makes of an input
 
 
 def test_no_cheat_has_read_anything(graded):
