@@ -51,12 +51,12 @@ def work(connection: socket.socket) -> None:
             shell.user_ns[cell["answers"]] = references[cell["answers"]]
     if exercise is None:
         return
-    problem = problem_of(shell.user_ns, name, job["kind"])
+    problem = problem_of(shell.user_ns, exercise.name, job["kind"])
     if problem:
         send(connection, {"failed": problem}, SECONDS)
         return
     send(connection, {"ready": True}, SECONDS)
-    drive(connection, LocalDriver(exercise, shell.user_ns[name], job["longest"]))
+    drive(connection, LocalDriver(exercise, shell.user_ns[exercise.name], job["longest"]))
 
 
 def run_cell(shell: InteractiveShell, source: str) -> tuple[str, str]:
