@@ -111,6 +111,11 @@ def days(root: Path | None = None) -> tuple[Day, ...]:
     return tuple(read_day(path) for path in lessons)
 
 
+def gradable_days(root: Path | None = None) -> list[Day]:
+    """The days with exercises."""
+    return [day for day in days(root) if day.exercises]
+
+
 def find_day(name: str, root: Path | None = None) -> Day:
     """The day called `name`, in full or by its first word (`day1`).
 
