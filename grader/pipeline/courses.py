@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import ast
 import compileall
+import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,26 +45,28 @@ def write_courses(folder: Path, days: Sequence[Day]) -> None:
         days: every day of the course that can be graded; stubs are made for all their exercises.
     """
     specs = [spec for day in days for spec in day.exercises.values()]
-    with tempfile.TemporaryDirectory(prefix="course-") as temporary:
-        base = Path(temporary) / "base"
-        write_grader(base)
-        shutil.copytree(project_root() / "tinyllm", base / "tinyllm", ignore=shutil.ignore_patterns("__pycache__"))
-        (base / "data").symlink_to(project_root() / "data")
-        compileall.compile_dir(base, quiet=2)
-        for name in [COMMON, *(spec.name for spec in specs)]:
-            course = folder / name
-            shutil.copytree(base, course, symlinks=True)  # with its byte code and the times that it is valid for
-            if name != COMMON:
-                write_checks(course, name)
-            for spec in specs:
-                if spec.module and name in (COMMON, spec.name):
-                    write_stub(course, spec)
+    base = folder / ".base"
+    write_grader(base)
+    shutil.copytree(project_root() / "tinyllm", base / "tinyllm")  # with the byte code that is there
+    (base / "data").symlink_to(project_root() / "data")
+    compileall.compile_dir(base, quiet=2)
+    for name in [COMMON, *(spec.name for spec in specs)]:
+        course = folder / name
+        shutil.copytree(base, course, symlinks=True, copy_function=os.link)  # most files are the same in all of them
+        if name != COMMON:
+            write_checks(course, name)
+        for spec in specs:
+            if spec.module and name in (COMMON, spec.name):
+                write_stub(course, spec)
+    shutil.rmtree(base)
 
 
 def write_stub(course: Path, spec: Spec) -> None:
     """Replace an exercise's part in a course by its stub."""
     path = course.joinpath(*spec.module.split(".")).with_suffix(".py")
-    path.write_text(stubbed(path.read_text(encoding="utf-8"), spec), encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    path.unlink()  # the other courses have the same file
+    path.write_text(stubbed(text, spec), encoding="utf-8")
     compileall.compile_file(path, quiet=2, force=True)
 
 

@@ -32,7 +32,7 @@ from grader.pipeline.pool import Event, Pool, Setup
 from grader.pipeline.record import Record, Status, read_record, write_record
 from grader.pipeline.report import write_times
 from grader.pipeline.submissions import Submission, find_submissions
-from grader.pipeline.work import Worked, WorkItem, work_item
+from grader.pipeline.work import CELL_SECONDS, Worked, WorkItem, work_item
 from grader.rendering import to_text
 from grader.reporting.export import export, keep_class_file
 from grader.results import Outcome
@@ -60,6 +60,7 @@ class Options:
         unsafe: go on without a sandbox where there is none.
         limits: what a submission may use.
         class_file: what counts and when it is due (class.toml); None keeps the one that the output folder has.
+        cell_seconds: how long a cell of a student's may take.
     """
 
     days: tuple[str, ...] = ()
@@ -74,6 +75,7 @@ class Options:
     example: bool = False
     class_file: Path | None = None
     limits: Limits = field(default_factory=Limits)
+    cell_seconds: float = CELL_SECONDS
 
     @property
     def workers(self) -> int:
@@ -150,9 +152,13 @@ def grade(
             setup_of(out, options) as setup,
         ):
             keep_class_file(out, options.class_file, course)
-            grading = Grading(out, course, facts["seed"], journal, setup, progress or (lambda *_: None))
-            records = grading.run(found, options)
+            grading = Grading(out, course, facts["seed"], options, journal, setup, progress or nothing)
+            records = grading.run(found)
     return Graded(records, out, setup.level, perf_counter() - start)
+
+
+def nothing(done: int, total: int, name: str) -> None:
+    """A progress that nobody looks at."""
 
 
 @contextmanager
@@ -173,12 +179,20 @@ class Grading:
     """One run over a class, from whatever state the journal says."""
 
     def __init__(
-        self, out: Path, course: Sequence[Day], seed: int, journal: Journal, setup: Setup, progress: Progress
+        self,
+        out: Path,
+        course: Sequence[Day],
+        seed: int,
+        options: Options,
+        journal: Journal,
+        setup: Setup,
+        progress: Progress,
     ) -> None:
         self.out = out
         self.days = {day.name: day for day in course}
         self.releases: dict[str, Any] = {}
         self.seed = seed
+        self.options = options
         self.journal = journal
         self.setup = setup
         self.progress = progress
@@ -186,14 +200,14 @@ class Grading:
         self.intakes: dict[Key, Intake] = {}
         self.done = 0
 
-    def run(self, found: Sequence[Submission], options: Options) -> list[Record]:
+    def run(self, found: Sequence[Submission]) -> list[Record]:
         """Bring every submission to its final state and write the tables."""
         for submission in found:
             self.take(submission)
         keys = [(one.student, one.day) for one in found]
         waiting = [key for key in keys if not self.finished(key)]
         self.done, total = len(keys) - len(waiting), len(keys)
-        with self.course.logging_to(self.out / "nbgrader.log"), workers(self.setup, options, waiting) as pool:
+        with self.course.logging_to(self.out / "nbgrader.log"), workers(self.setup, self.options, waiting) as pool:
             self.course.create([self.days[name] for name in dict.fromkeys(day for _, day in keys)])
             with self.course.gradebook() as gradebook:
                 for key in waiting:
@@ -260,7 +274,7 @@ class Grading:
             self.finish(gradebook, key, self.blank(key, Status.REFUSED, intake.notes), intake.notebook)
             return None
         self.intakes[key] = intake
-        return work_item(intake.notebook, student, day, self.seed)
+        return work_item(intake.notebook, student, day, self.seed, self.options.cell_seconds)
 
     def notebook_path(self, stage: str, key: Key) -> Path:
         """Where nbgrader keeps a student's notebook of a stage."""

@@ -22,6 +22,7 @@ from grader.running import Ending, Report, missing_requirement, run
 from grader.sandbox.host import Sandbox
 from grader.wire import SilenceError, WireError, decode_report, encode, receive, send
 
+CELL_SECONDS = 30.0  # for a cell that holds the student's code
 SETUP_SECONDS = 180.0  # for a cell of the course's own
 SUBMISSION_SECONDS = 600.0
 SEND_SECONDS = 10.0
@@ -48,6 +49,7 @@ class WorkItem:
         cells: what runs, in order.
         until: for each exercise, how many of the cells come before its check.
         seed: what the hidden cases are drawn from.
+        cell_seconds: how long a cell of the student's may take.
     """
 
     student: str
@@ -55,6 +57,7 @@ class WorkItem:
     cells: tuple[Cell, ...]
     until: dict[str, int]
     seed: int
+    cell_seconds: float = CELL_SECONDS
 
 
 @dataclass(slots=True)
@@ -74,7 +77,7 @@ class Worked:
     seconds: float = 0.0
 
 
-def work_item(notebook: Any, student: str, day: str, seed: int) -> WorkItem:
+def work_item(notebook: Any, student: str, day: str, seed: int, cell_seconds: float = CELL_SECONDS) -> WorkItem:
     """The work on a notebook that intake has rebuilt."""
     cells: list[Cell] = []
     until = {}
@@ -85,7 +88,7 @@ def work_item(notebook: Any, student: str, day: str, seed: int) -> WorkItem:
         elif cell.cell_type == "code":
             answers = cell.id if grading.get("solution") else ""
             cells.append(Cell(cell.id, cell.source, answers, SETUP_TAG in cell.metadata.get("tags", [])))
-    return WorkItem(student, day, tuple(cells), until, seed)
+    return WorkItem(student, day, tuple(cells), until, seed, cell_seconds)
 
 
 def judge_submission(item: WorkItem, sandbox: Sandbox) -> Worked:
@@ -178,7 +181,7 @@ class RoomDriver:
         try:
             send(connection, job, SEND_SECONDS)
             for cell in cells:
-                seconds = SETUP_SECONDS if cell.setup else self.limits.cell_seconds
+                seconds = SETUP_SECONDS if cell.setup else self.item.cell_seconds
                 expect(receive(connection, seconds), "cell", cell.id)
                 ran = receive(connection, min(seconds, max(1.0, self.deadline - monotonic())))
                 expect(ran, "ran", cell.id)
@@ -187,7 +190,7 @@ class RoomDriver:
                     error = done.error
                 if not cell.setup:
                     self.worked.cells.setdefault(cell.id, done)
-            message = receive(connection, self.limits.cell_seconds)
+            message = receive(connection, SETUP_SECONDS)
         except SilenceError:
             return cell, Outcome.TIMED_OUT
         except WireError:

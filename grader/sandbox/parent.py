@@ -133,6 +133,7 @@ def main() -> None:
         if warm == "warm":
             warm_up()
         Parent(connection, Limits(**json.loads(limits)), builds, walls == "walls").serve()
+    os._exit(0)  # at once: there is nothing to tidy up, and torch takes its time
 
 
 if __name__ == "__main__":
