@@ -22,6 +22,7 @@ from nbformat.v4 import new_output
 
 from grader.build.course import Day, find_day, gradable_days
 from grader.build.notebook import notebook_text, release_notebook
+from grader.instructor.class_file import FILE_NAME, course_of
 from grader.pipeline.archive import opened
 from grader.pipeline.course_folder import CourseFolder
 from grader.pipeline.courses import write_courses
@@ -118,7 +119,8 @@ def grade_or_example(submissions: Path | None, out: Path | None, options: Option
 
     name = submissions.resolve().name.removesuffix(".zip") if submissions else "example"
     target = out or project_root() / "build" / "grading" / name
-    course = [find_day(name) for name in options.days] or gradable_days()
+    everything = course_of(options.class_file or target / FILE_NAME)
+    course = [find_day(name) for name in options.days] or everything
     if submissions is not None:
         return grade(submissions, target, course, options, progress)
     with tempfile.TemporaryDirectory(prefix="class-") as temporary:
@@ -151,7 +153,7 @@ def grade(
             Journal(out / "journal.jsonl") as journal,
             setup_of(out, options) as setup,
         ):
-            keep_class_file(out, options.class_file, course)
+            keep_class_file(out, options.class_file, gradable_days())
             grading = Grading(out, course, facts["seed"], options, journal, setup, progress or nothing)
             records = grading.run(found)
     return Graded(records, out, setup.level, perf_counter() - start)
@@ -218,7 +220,7 @@ class Grading:
                     self.progress(self.done, total, event.item.student)
                     self.hear(gradebook, event)
         records = sorted((self.record(key) for key in keys), key=lambda record: (record.day, record.student))
-        export(self.out, list(self.days.values()))
+        export(self.out, gradable_days())
         write_times(self.out / "times.csv", records)
         self.progress(total, total, "done")
         return records
