@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from grader.own import own_folder
 from tinyllm.errors import TinyLLMError
 from tinyllm.paths import project_root
 
@@ -112,9 +113,21 @@ def days(root: Path | None = None) -> tuple[Day, ...]:
     return tuple(read_day(path) for path in lessons)
 
 
+def own_days() -> tuple[Day, ...]:
+    """The days of an instructor's own (see grader/own.py); none where there is no such folder."""
+    folder = own_folder()
+    lessons = sorted((folder / "solutions").glob("day*/lesson.py")) if folder else []
+    return tuple(read_day(path) for path in lessons)
+
+
+def all_days(root: Path | None = None) -> tuple[Day, ...]:
+    """Every day of the course, and where `root` is this checkout an instructor's own."""
+    return days(root) if root else (*days(), *own_days())
+
+
 def gradable_days(root: Path | None = None) -> list[Day]:
     """The days with exercises."""
-    return [day for day in days(root) if day.exercises]
+    return [day for day in all_days(root) if day.exercises]
 
 
 def find_day(name: str, root: Path | None = None) -> Day:
@@ -123,7 +136,7 @@ def find_day(name: str, root: Path | None = None) -> Day:
     Raises:
         LessonError: there is none; the message lists those that there are.
     """
-    known = days(root)
+    known = all_days(root)
     for day in known:
         if name in (day.name, day.name.split("_")[0]):
             return day
@@ -136,7 +149,7 @@ def find_spec(name: str, root: Path | None = None) -> tuple[Day, Spec]:
     Raises:
         LessonError: there is none; the message lists those that there are.
     """
-    known = days(root)
+    known = all_days(root)
     for day in known:
         if name in day.exercises:
             return day, day.exercises[name]

@@ -124,6 +124,11 @@ def _definitions(tree: ast.Module, spec: Spec) -> list[Definition]:
     return [n for n in tree.body if n is own or (isinstance(n, ast.FunctionDef) and n.name in beside)]
 
 
+def body_slices(module_text: str, spec: Spec) -> list[tuple[int, int]]:
+    """Where in a module's lines the bodies are that learners write for an exercise, as slices."""
+    return sorted(_bodies(_definition(ast.parse(module_text), spec), spec, module_text.splitlines()))
+
+
 def _definition(tree: ast.Module, spec: Spec) -> Definition:
     for node in tree.body:
         if isinstance(node, Definition) and node.name == spec.name:

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from grader.build.course import Day, LessonError, find_day, gradable_days
+from grader.build.course import Day, LessonError, find_day, own_days
 from grader.build.notebook import notebook_text, release_notebook
 from grader.build.release import FORBIDDEN
 from grader.build.sources import BEGIN, END, marked_source
-from grader.instructor.class_file import ClassFile, chosen, read_class_file
+from grader.instructor.class_file import ClassFile, chosen, course_of, read_class_file
+from grader.own import PACKAGE, path_of_checks
 from tinyllm.paths import project_root
 
 README = """\
@@ -22,7 +23,7 @@ README = """\
 {days}
 
 1. Install the course once: make lab, in a clone of its repository. The book's page on set-up says more.
-2. Put the notebooks of this folder into the clone's work/ folder and open them with: tinyllm lab
+2. Put the files of this folder into the clone's work/ folder and open them with: tinyllm lab
 3. Each exercise has a cell for your answer and a check below it. Leave both cells where they are.
 4. Hand in the file that `tinyllm submit` writes, for example: tinyllm submit {first}
 """
@@ -47,7 +48,7 @@ def write_bundle(
         LessonError: an unknown day, a solution in a notebook, or the zip is there already.
         ClassFileError: the class file cannot be used.
     """
-    course = gradable_days()
+    course = course_of(class_file)
     decided = read_class_file(class_file, course) if class_file else ClassFile()
     spoken_of = [day for day in course if day.name in {*decided.points, *decided.due}]
     wanted = [find_day(name) for name in names] if names else spoken_of or course
@@ -72,6 +73,8 @@ def contents(days: Sequence[Day], class_file: ClassFile) -> dict[str, str]:
     """The files of the zip: what students read first, the notebooks, the note to AI helpers."""
     files = {"README.txt": readme(days, class_file)}
     files |= {f"{day.name}.ipynb": notebook_text(release_notebook(day)) for day in days}
+    own = {name for day in own_days() if day.name in {one.name for one in days} for name in day.exercises}
+    files |= {f"own/checks/{name}.py": path_of_checks(f"{PACKAGE}.{name}").read_text("utf-8") for name in sorted(own)}
     note = project_root() / "notebooks" / "AGENTS.md"
     if note.is_file():
         files["AGENTS.md"] = note.read_text(encoding="utf-8")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +12,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
-from grader.build.course import CellKind, Day, LessonCell
+from grader.build.course import CellKind, Day, LessonCell, gradable_days
+from grader.own import use_own
 from tinyllm.errors import TinyLLMError
 
 FILE_NAME = "class.toml"
@@ -81,11 +84,35 @@ def read_class_file(path: Path, course: Sequence[Day]) -> ClassFile:
     Raises:
         ClassFileError: it cannot be read, or an entry is none that is known here.
     """
+    return _Reader(path, course).read(_parsed(path))
+
+
+def _parsed(path: Path) -> dict[str, Any]:
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ClassFileError(f"{path} cannot be read: {error}") from None
-    return _Reader(path, course).read(data)
+
+
+def course_of(path: Path | None) -> list[Day]:
+    """The days that can be graded, with the instructor's own that a class file names; they are in use from now on.
+
+    Raises:
+        ClassFileError: the file cannot be read, or its folder is missing.
+        UsageError, LessonError: a lesson of one's own cannot be used.
+    """
+    if path is not None and path.is_file():
+        own = _Reader(path, ()).own_folder(_parsed(path))
+        if own is not None:
+            use_own(own)
+    return gradable_days()
+
+
+def copied_text(path: Path) -> str:
+    """A class file's text for another folder: the folder of one's own exercises is named in full."""
+    text = path.read_text(encoding="utf-8")
+    own = _Reader(path, ()).own_folder(tomllib.loads(text))
+    return text if own is None else re.sub(r"(?m)^own *=.*$", lambda _: f"own = {json.dumps(str(own))}", text)
 
 
 def chosen(day: Day, class_file: ClassFile) -> Day:

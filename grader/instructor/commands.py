@@ -32,11 +32,11 @@ def export(out: OutArgument, class_file: ClassOption = None) -> None:
 
         grader export results/ --class class.toml
     """
-    from grader.build.course import gradable_days
+    from grader.instructor.class_file import FILE_NAME, course_of
     from grader.reporting.export import export as export_folder
     from grader.reporting.export import keep_class_file, kept_records
 
-    course = gradable_days()
+    course = course_of(class_file or out / FILE_NAME)
     marks = kept_records(out)
     keep_class_file(out, class_file, course)
     exported = export_folder(out, course)
@@ -61,11 +61,11 @@ def override(
 
         grader override results/ ada BlockAllocator --withdraw --reason "The answer is wrong after all."
     """
-    from grader.build.course import gradable_days
+    from grader.instructor.class_file import FILE_NAME, course_of
     from grader.instructor.decide import decide
     from grader.reporting.export import export as export_folder
 
-    course = gradable_days()
+    course = course_of(out / FILE_NAME)
     done = decide(out, course, student, exercise, points, reason, withdraw)
     exported = export_folder(out, course)
     now = next(one for one in exported.finals if (one.student, one.day) == (done.student, done.day))
@@ -80,10 +80,10 @@ def similar(out: OutArgument) -> None:
 
         grader similar results/
     """
-    from grader.build.course import gradable_days
+    from grader.instructor.class_file import FILE_NAME, course_of
     from grader.reporting.export import alike_in
 
-    found = alike_in(out, gradable_days())
+    found = alike_in(out, course_of(out / FILE_NAME))
     table = Table(box=None, pad_edge=False)
     for name, options in (("Exercise", {}), ("Size", {"justify": "right"}), ("Reference", {}), ("Students", {})):
         table.add_column(name, **options)  # type: ignore[arg-type]

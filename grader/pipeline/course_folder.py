@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from nbconvert.preprocessors import ClearMetadataPreprocessor
-from nbgrader.api import Gradebook
-from nbgrader.converters import Autograde, GenerateAssignment
+from nbgrader.api import Gradebook, MissingEntry
+from nbgrader.converters import GenerateAssignment
 from nbgrader.coursedir import CourseDirectory
-from nbgrader.preprocessors import AssignLatePenalties, CheckCellMetadata, IgnorePattern, LimitOutput
+from nbgrader.plugins import CsvExportPlugin
 from sqlalchemy.exc import SAWarning
 from traitlets.config import Config
 
 from grader.build.course import Day
 from grader.build.notebook import instructor_notebook, notebook_text
 from grader.build.sources import STUB
-from grader.pipeline.judged_run import JudgedRun, SaveJudgedScores
+from grader.pipeline.record import Record, Status
+from tinyllm.files import write_text
 
 COURSE_ID = "tinyllm"
 
@@ -72,48 +72,54 @@ class CourseFolder:
             self.log.removeHandler(handler)
             handler.close()
 
-    def create(self, days: list[Day]) -> None:
-        """Write the configuration and sources, and have nbgrader make the releases and the gradebook."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        (self.root / "nbgrader_config.py").write_text(CONFIG_TEXT, encoding="utf-8")
-        for day in days:
-            source = self.root / "source" / day.name / f"{day.name}.ipynb"
-            source.parent.mkdir(parents=True)
-            source.write_text(notebook_text(instructor_notebook(day)), encoding="utf-8")
-            self._converter(GenerateAssignment, day.name).start()
+    def create(self, days: Sequence[Day]) -> None:
+        """Write the configuration and sources, and have nbgrader make the releases and the gradebook.
 
-    def add_student(self, student: str) -> None:
-        """Put a student on the list, so that one who handed nothing in is exported too."""
-        with Gradebook(f"sqlite:///{self.root / 'gradebook.db'}", COURSE_ID) as gradebook:
-            gradebook.update_or_create_student(student)
-
-    def submit(self, student: str, day: str, notebook: Any) -> None:
-        """Write a notebook that intake has rebuilt as the student's submission."""
-        path = self.root / "submitted" / student / day / f"{day}.ipynb"
-        path.parent.mkdir(parents=True)
-        path.write_text(notebook_text(notebook), encoding="utf-8")
-
-    def autograde(self, student: str, day: str, run: JudgedRun) -> None:
-        """Run and score one submission.
-
-        Raises:
-            NbGraderException: nbgrader failed; its log says why.
+        A day that is there already stays; one that was cut off in the middle is made again.
         """
-        converter = self._converter(Autograde, day, student)
-        converter.autograde_preprocessors = [
-            run,
-            IgnorePattern,
-            ClearMetadataPreprocessor,
-            LimitOutput,
-            SaveJudgedScores(run.results, parent=converter),
-            AssignLatePenalties,
-            CheckCellMetadata,
-        ]
-        try:
-            converter.start()
-        finally:
-            os.environ.pop("NBGRADER_EXECUTION", None)  # nbgrader leaves it there when it fails
+        write_text(self.root / "nbgrader_config.py", CONFIG_TEXT)
+        for day in days:
+            release = self.root / "release" / day.name / f"{day.name}.ipynb"
+            if release.is_file() and self.knows(day.name):
+                continue
+            for stage in ("source", "release"):
+                shutil.rmtree(self.root / stage / day.name, ignore_errors=True)
+            write_text(self.root / "source" / day.name / f"{day.name}.ipynb", notebook_text(instructor_notebook(day)))
+            coursedir = CourseDirectory(config=self.config, log=self.log, assignment_id=day.name, student_id="*")
+            GenerateAssignment(coursedir=coursedir, config=self.config, log=self.log).start()
 
-    def _converter(self, kind: type, day: str, student: str = "*") -> Any:
-        coursedir = CourseDirectory(config=self.config, log=self.log, assignment_id=day, student_id=student)
-        return kind(coursedir=coursedir, config=self.config, log=self.log)
+    def knows(self, day: str) -> bool:
+        """Whether the gradebook has a day with its cells."""
+        with self.gradebook() as gradebook:
+            try:
+                return bool(gradebook.find_notebook(day, day).grade_cells)
+            except MissingEntry:
+                return False
+
+    def gradebook(self) -> Gradebook:
+        """The gradebook, as a context manager."""
+        return Gradebook(f"sqlite:///{self.root / 'gradebook.db'}", COURSE_ID)
+
+    def merge(self, gradebook: Gradebook, record: Record) -> None:
+        """Write the judge's marks of one submission to the gradebook; doing it again changes nothing.
+
+        Where grading failed there is no mark, and formgrader asks for one by hand.
+        """
+        gradebook.update_or_create_student(record.student)
+        if record.status is Status.MISSING:
+            return
+        options = {"timestamp": record.handed_in} if record.handed_in else {}
+        gradebook.update_or_create_submission(record.day, record.student, **options)
+        notebook = gradebook.find_submission_notebook(record.day, record.day, record.student)
+        for grade in notebook.grades:
+            earned, _ = record.points.get(grade.name.removeprefix("check-"), (0.0, 0.0))
+            grade.auto_score = None if record.status is Status.FAILED else earned
+            grade.needs_manual_grade = record.status is Status.FAILED or grade.manual_score is not None
+        for comment in notebook.comments:
+            comment.auto_comment = None if comment.name in record.answers else "No response."
+        gradebook.db.commit()
+
+    def export(self, path: Path) -> None:
+        """Write the gradebook's totals as nbgrader exports them."""
+        with self.gradebook() as gradebook:
+            CsvExportPlugin(to=str(path), log=self.log).export(gradebook)

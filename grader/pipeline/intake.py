@@ -68,17 +68,22 @@ def take_in(release: Notebook, path: Path | None) -> Intake:
     try:
         cells = read_cells(path)
     except Unreadable as error:
-        taken = _Taken(notes=[f"your file could not be graded: {error}"])
-        return Intake(_assemble(release, taken), tuple(taken.notes), refused=True)
+        return refuse(release, str(error))
     taken = _sort(release, cells)
     return Intake(_assemble(release, taken), tuple(taken.notes))
 
 
-def read_cells(path: Path) -> list[Any]:
-    """The cells of a submitted file, as they are in it.
+def refuse(release: Notebook, why: str) -> Intake:
+    """The untouched release, in place of a file that cannot be graded."""
+    taken = _Taken(notes=[f"your file could not be graded: {why}"])
+    return Intake(_assemble(release, taken), tuple(taken.notes), refused=True)
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a submitted file.
 
     Raises:
-        Unreadable: not a regular file, too large, no JSON, or no notebook of version 4.
+        Unreadable: not a regular file, or too large.
     """
     try:
         # The file itself and not what a link points to; without waiting for the other end of a pipe.
@@ -92,6 +97,16 @@ def read_cells(path: Path) -> list[Any]:
         data = file.read(MAX_SUBMISSION_BYTES + 1)
     if len(data) > MAX_SUBMISSION_BYTES:
         raise Unreadable(f"it is larger than {MAX_SUBMISSION_BYTES >> 20} MiB; clear the outputs or remove pictures")
+    return data
+
+
+def read_cells(path: Path) -> list[Any]:
+    """The cells of a submitted file, as they are in it.
+
+    Raises:
+        Unreadable: not a regular file, too large, no JSON, or no notebook of version 4.
+    """
+    data = read_file(path)
     try:
         notebook = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from grader.build.course import CellKind, Day
 from grader.build.sources import marked_source, with_stubs, without_markers
-from grader.instructor.class_file import FILE_NAME, ClassFile, read_class_file
+from grader.instructor.class_file import FILE_NAME, ClassFile, copied_text, read_class_file
 from grader.instructor.overrides import history, in_force
 from grader.instructor.similar import Alike, Answers, find_alike
 from grader.pipeline.record import Record, read_records
@@ -52,7 +52,7 @@ def keep_class_file(out: Path, class_file: Path | None, course: Sequence[Day]) -
     """
     if class_file is not None:
         read_class_file(class_file, course)
-        write_text(out / FILE_NAME, class_file.read_text(encoding="utf-8"))
+        write_text(out / FILE_NAME, copied_text(class_file))
 
 
 def kept_records(out: Path) -> list[Record]:

@@ -16,6 +16,7 @@ from grader.instructor.overrides import Override
 from grader.pipeline.course_folder import COURSE_ID
 from grader.pipeline.record import Status
 from grader.reporting.final import FinalMarks
+from tinyllm.files import write_text
 
 
 def update_gradebook(
@@ -42,7 +43,16 @@ def update_gradebook(
                 if one.status not in (Status.MISSING, Status.FAILED):
                     write_student(gradebook, one, ever)
             gradebook.db.commit()
-            CsvExportPlugin(to=str(out / "grades.csv"), log=logging.getLogger("grader.nbgrader")).export(gradebook)
+            export_grades(gradebook, out / "grades.csv")
+
+
+def export_grades(gradebook: Gradebook, path: Path) -> None:
+    """nbgrader's own export, with its lines in order: nbgrader's follow the order in which students came."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    CsvExportPlugin(to=str(temporary), log=logging.getLogger("grader.nbgrader")).export(gradebook)
+    head, *lines = temporary.read_text(encoding="utf-8").splitlines(keepends=True)
+    temporary.unlink()
+    write_text(path, "".join([head, *sorted(lines)]))
 
 
 def write_day(gradebook: Gradebook, finals: Sequence[FinalMarks], due: datetime | None) -> None:

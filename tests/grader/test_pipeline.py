@@ -1,41 +1,38 @@
 """Grading end to end on real submissions: exact points, feedback in words, and nobody's trouble is another's."""
 
 import csv
-import html
 import json
 import os
-import re
-from pathlib import Path
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell
+from grading import (
+    DAY,
+    ENDS_PYTHON,
+    NEVER_ENDS,
+    SEED,
+    expected,
+    gradebook_rows,
+    hand_in,
+    marks_rows,
+    options,
+    points_of,
+    said_aloud,
+    with_own_cell,
+)
 
-from grader.build.course import find_day
 from grader.build.notebook import notebook_text, release_notebook
 from grader.checks import find_exercise
-from grader.diagnosis import diagnosed
 from grader.example_class import answers_of_class, submission, write_class
 from grader.mutants import cell_source, specimens
-from grader.pipeline import judged_run
-from grader.pipeline.grade import MARKER, OutputError, fresh_folder, grade
-from grader.pipeline.report import Status, table
-from grader.results import CheckResult, Outcome
-from grader.running import LocalDriver, run
+from grader.pipeline.grade import Graded, grade
+from grader.pipeline.output import MARKER, OutputError, output_folder
+from grader.pipeline.record import Status, read_records
+from grader.pipeline.report import table
+from grader.results import Outcome
+from grader.sandbox.command import Level
 
-pytestmark = pytest.mark.timeout(900)  # the fixture runs a dozen notebooks
-
-SEED = 11
-DAY = find_day("day1")
-ENDS_PYTHON = "import os\nos._exit(3)"
-NEVER_ENDS = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True:\n    pass"
-
-
-def expected(exercise_name: str, mutant_name: str) -> CheckResult:
-    """What a mutant's marks must be: its own result in this process, on the same hidden cases."""
-    exercise = find_exercise(exercise_name)
-    mutant = next(one for one in specimens(exercise).mutants if one.name == mutant_name)
-    return diagnosed(exercise, run(exercise, SEED, LocalDriver(exercise, mutant.obj)))
+pytestmark = pytest.mark.timeout(900)  # the fixture grades a class
 
 
 def mutants_of(exercise_name: str) -> list[str]:
@@ -47,30 +44,24 @@ def one_mutant(exercise_name: str, answers: dict) -> dict:
     return {**answers, exercise_name: cell_source(exercise, specimens(exercise).mutants[0])}
 
 
-def with_own_cell(text: str, before: str, source: str) -> str:
-    notebook = nbformat.reads(text, 4)
-    where = [cell.id for cell in notebook.cells].index(before)
-    notebook.cells.insert(where, new_code_cell(source))
-    return notebook_text(notebook)
-
-
-class Graded:
+class Results:
     """A graded class: its marks, and what lies in its output folder."""
 
-    def __init__(self, out: Path, marks: list) -> None:
-        self.out = out
-        self.marks = {one.student: one for one in marks}
-        with (out / "marks.csv").open(newline="") as file:
-            self.rows = list(csv.DictReader(file))
+    def __init__(self, graded: Graded) -> None:
+        self.graded, self.out = graded, graded.out
+        self.marks = {one.student: one for one in graded.records}
+        self.rows = marks_rows(graded.out)
 
     def points(self, student: str) -> dict[str, float]:
         return {row["exercise"]: float(row["points"]) for row in self.rows if row["student"] == student}
 
-    def feedback(self, student: str) -> str:
-        """The words of the student's page, in one line."""
-        page = (self.out / "feedback" / student / DAY.name / f"{DAY.name}.html").read_text()
-        text = re.sub(r"<(style|script).*?</\1>", "", page[page.index("<body") :], flags=re.DOTALL)
-        return " ".join(html.unescape(re.sub(r"<[^>]+>", "", text)).split())
+    def words(self, student: str) -> str:
+        """What formgrader shows of a student's notebook, in one line."""
+        notebook = nbformat.read(self.out / "autograded" / student / DAY.name / f"{DAY.name}.ipynb", 4)
+        texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+        for output in (output for cell in notebook.cells for output in cell.get("outputs", [])):
+            texts.append(output.get("text", "") + " ".join(output.get("traceback", [])))
+        return " ".join(" ".join(texts).split())
 
     def nbgrader(self) -> dict[str, float]:
         with (self.out / "grades.csv").open(newline="") as file:
@@ -78,7 +69,7 @@ class Graded:
 
 
 @pytest.fixture(scope="module")
-def graded(tmp_path_factory) -> Graded:
+def graded(tmp_path_factory) -> Results:
     folder, out = tmp_path_factory.mktemp("class"), tmp_path_factory.mktemp("out") / "result"
     answers = dict(answers_of_class(DAY, mistakes=False))
     right = answers["perfect"]
@@ -90,18 +81,12 @@ def graded(tmp_path_factory) -> Graded:
         DAY, {**right, "BlockTable": "class BlockTable(:", "CopyOnWrite": right["CopyOnWrite"] + "\n\n" + ENDS_PYTHON}
     )
     texts["junk"] = "<script>alert(1)</script>"
-    for name, text in texts.items():
-        (folder / name).mkdir()
-        (folder / name / f"{DAY.name}.ipynb").write_text(text, encoding="utf-8")
+    hand_in(folder, texts)
     (folder / "nothing").mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judged_run, "CELL_SECONDS", 8.0)
-        patch.setenv("TINYLLM_WORK", str(folder / "work"))
-        before = dict(os.environ)
-        marks = grade(folder, out, [DAY], seed=SEED)
-        assert dict(os.environ) == before
-    assert not (folder / "work").exists()  # grading never touches the learner's folder
-    return Graded(out, marks)
+    before = dict(os.environ)
+    results = Results(said_aloud(grade(folder, out, [DAY], options(cell_seconds=3.0))))
+    assert dict(os.environ) == before
+    return results
 
 
 @pytest.mark.parametrize("exercise", DAY.exercises)
@@ -133,31 +118,31 @@ def test_a_mutant_loses_exactly_what_it_breaks_and_is_named_in_words(graded, exe
     assert 0 <= right.points < DAY.exercises[exercise].points
     row = next(row for row in graded.rows if row["student"] == student and row["exercise"] == exercise)
     assert mutant.name in row["mistakes"].split()
-    page = graded.feedback(student)
-    assert " ".join(mutant.text.split()) in page
-    assert f"{exercise}: {right.outcome}, {right.points:g} of {right.max_points:g} points" in page
+    words = graded.words(student)
+    assert " ".join(mutant.text.split()) in words
+    assert f"{exercise}: {right.outcome}, {right.points:g} of {right.max_points:g} points" in words
 
 
 def test_a_cell_that_ends_python_or_never_ends_costs_no_mark(graded):
     for student, status in (("ends-python", Status.CRASHED), ("never-ends", Status.TIMED_OUT)):
         assert sum(graded.points(student).values()) == 20
         assert graded.marks[student].status is status
-    assert "ended Python and was left out" in graded.feedback("ends-python")
-    assert "took too long and was left out" in graded.feedback("never-ends")
+    assert "ended Python and was left out" in graded.words("ends-python")
+    assert "took too long and was left out" in graded.words("never-ends")
 
 
 def test_broken_answers_cost_their_own_exercises_only_and_say_why(graded):
     points = graded.points("broken")
     assert {name for name, earned in points.items() if earned == 0} == {"BlockTable", "CopyOnWrite"}
     assert sum(points.values()) == 20 - DAY.exercises["BlockTable"].points - DAY.exercises["CopyOnWrite"].points
-    page = graded.feedback("broken")
-    assert "BlockTable could not be checked. SyntaxError" in page
-    assert "CopyOnWrite could not be checked" in page
+    words = graded.words("broken")
+    assert "BlockTable could not be checked. SyntaxError" in words
+    assert "CopyOnWrite could not be checked" in words
 
 
 def test_a_file_that_is_no_notebook_and_none_at_all_are_told_apart_from_zero_work(graded):
     assert graded.marks["junk"].status is Status.REFUSED
-    assert "your file could not be graded: it is not valid JSON" in graded.feedback("junk")
+    assert "your file could not be graded: it is not valid JSON" in graded.words("junk")
     assert graded.marks["nothing"].status is Status.MISSING
     statuses = {row["student"]: row["status"] for row in graded.rows}
     assert (statuses["junk"], statuses["nothing"], statuses["untouched"]) == ("refused", "missing", "graded")
@@ -166,16 +151,62 @@ def test_a_file_that_is_no_notebook_and_none_at_all_are_told_apart_from_zero_wor
 
 
 def test_noise_on_stderr_is_no_failure_and_no_part_of_the_tick_list(graded):
-    page = graded.feedback("noisy")
-    assert page.count("All right.") == len(DAY.exercises)
+    words = graded.words("noisy")
+    assert words.count("All right.") == len(DAY.exercises)
 
 
-def test_feedback_runs_nothing_and_hides_the_cases(graded):
-    path = graded.out / "feedback" / "mutant-BlockAllocator" / DAY.name / f"{DAY.name}.html"
-    page = path.read_text()
-    assert '<head>\n<meta http-equiv="Content-Security-Policy" content="default-src \'none\';' in page
-    assert "seed" not in graded.feedback("mutant-BlockAllocator")
-    assert "smallest failing input" not in graded.feedback("mutant-BlockAllocator")
+def test_students_see_neither_seed_nor_cases(graded):
+    for student in graded.marks:
+        if student != "nothing":
+            assert "seed" not in graded.words(student)
+            assert "smallest failing input" not in graded.words(student)
+    hidden = [
+        item for record in graded.marks.values() for result in record.results.values() for item in result.properties
+    ]
+    assert any(item.case_text for item in hidden)  # the instructor's record has them
+    assert str(SEED) not in {str(result.seed) for record in graded.marks.values() for result in record.results.values()}
+
+
+def test_records_are_read_back_as_they_were(graded):
+    assert read_records(graded.out) == graded.graded.records
+    perfect = graded.marks["perfect"]
+    assert list(perfect.answers) == list(DAY.exercises)
+    assert len(perfect.sha256) == 64
+    assert graded.marks["untouched"].answers == {}
+    assert {record.sandbox for record in graded.marks.values()} - {""} == {str(graded.graded.level)}
+
+
+def test_the_gradebook_has_the_judges_marks_for_every_exercise(graded):
+    rows = gradebook_rows(graded.out)
+    for student, record in graded.marks.items():
+        found = {
+            name.removeprefix("check-"): auto
+            for who, _, name, auto, *_ in (r for r in rows if len(r) > 1)
+            if who == student
+        }
+        assert found == ({} if student == "nothing" else points_of(record)), student
+
+
+def test_another_seed_changes_no_honest_mark(graded, tmp_path):
+    answers = dict(answers_of_class(DAY, mistakes=False))
+    hand_in(
+        tmp_path / "class", {name: submission(DAY, answers[name]) for name in ("perfect", "half-done", "untouched")}
+    )
+    other = grade(tmp_path / "class", tmp_path / "out", [DAY], options(seed=SEED + 1))
+    assert {r.student: points_of(r) for r in other.records} == {
+        r.student: points_of(graded.marks[r.student]) for r in other.records
+    }
+
+
+def test_one_worker_and_the_fallback_give_the_same_marks(graded, tmp_path):
+    answers = dict(answers_of_class(DAY, mistakes=False))
+    texts = {"half-done": submission(DAY, answers["half-done"])}
+    texts["mutant-BlockAllocator"] = submission(DAY, one_mutant("BlockAllocator", answers["perfect"]))
+    hand_in(tmp_path / "class", texts)
+    other = grade(tmp_path / "class", tmp_path / "out", [DAY], options(jobs=1, level=Level.UNSHARE))
+    for record in other.records:
+        assert record.sandbox == other.level
+        assert record.results == graded.marks[record.student].results
 
 
 def test_the_output_is_an_nbgrader_course_whose_release_is_ours(graded):
@@ -214,26 +245,21 @@ def test_the_table_names_the_mistake(graded):
 
 def test_an_output_folder_that_is_not_ours_is_never_touched(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
-    for force in (False, True):
-        with pytest.raises(OutputError, match="--out"), fresh_folder(tmp_path, force, example=True):
+    for force, resume in ((False, False), (True, False), (False, True)):
+        with pytest.raises(OutputError), output_folder(tmp_path, {"example": True}, resume, force):
             pass
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
-def test_an_earlier_grading_is_replaced_whole_or_not_at_all(tmp_path):
+def test_an_earlier_grading_is_replaced_only_when_told_so(tmp_path):
     out = tmp_path / "out"
 
-    def fill(example: bool, force: bool, text: str, fail: bool = False) -> None:
-        with fresh_folder(out, force, example) as folder:
-            (folder / MARKER).write_text(json.dumps({"made_by": "grader grade", "example": example}))
-            (folder / "marks.csv").write_text(text)
-            if fail:
-                raise KeyboardInterrupt
+    def fill(example: bool, force: bool, text: str) -> None:
+        with output_folder(out, {"example": example, "seed": 3}, False, force):
+            (out / "marks.csv").write_text(text)
 
     fill(example=True, force=False, text="first")
     fill(example=True, force=False, text="second")  # the bundled class may be graded again and again
-    with pytest.raises(KeyboardInterrupt):
-        fill(example=True, force=False, text="third", fail=True)
     assert (out / "marks.csv").read_text() == "second"
     fill(example=False, force=True, text="real")
     for example in (True, False):
@@ -243,6 +269,30 @@ def test_an_earlier_grading_is_replaced_whole_or_not_at_all(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]  # nothing is left beside it
 
 
+def test_going_on_needs_a_grading_with_the_same_seed(tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(OutputError, match="no grading to go on with"), output_folder(out, {}, True, False):
+        pass
+    with output_folder(out, {"seed": 3}, False, False):
+        pass
+    with (
+        pytest.raises(OutputError, match="another seed"),
+        output_folder(out, {"seed": 4, "seed_given": True}, True, False),
+    ):
+        pass
+    with output_folder(out, {"seed": 4, "seed_given": False}, True, False) as facts:
+        assert facts["seed"] == 3
+
+
+def test_two_gradings_in_one_folder_at_once_are_refused(tmp_path):
+    with (
+        output_folder(tmp_path / "out", {"seed": 3}, False, False),
+        pytest.raises(OutputError, match="at work"),
+        output_folder(tmp_path / "out", {"seed": 3}, True, False),
+    ):
+        pass
+
+
 # ---------------------------------------------------------------- the whole class
 
 
@@ -250,7 +300,7 @@ def test_an_earlier_grading_is_replaced_whole_or_not_at_all(tmp_path):
 @pytest.mark.timeout(3600)
 def test_the_bundled_class_gets_exactly_the_marks_that_its_mistakes_deserve(tmp_path):
     names = write_class(tmp_path / "class", DAY)
-    graded = Graded(tmp_path / "out", grade(tmp_path / "class", tmp_path / "out", [DAY], seed=SEED))
+    graded = Results(grade(tmp_path / "class", tmp_path / "out", [DAY], options()))
     full = {name: spec.points for name, spec in DAY.exercises.items()}
     assert set(graded.marks) == set(names)
     assert {one.status for one in graded.marks.values()} == {Status.GRADED}
@@ -261,6 +311,6 @@ def test_the_bundled_class_gets_exactly_the_marks_that_its_mistakes_deserve(tmp_
             right = expected(exercise, mutant.name)
             assert right.outcome is not Outcome.RIGHT
             assert graded.points(student) == {**full, exercise: right.points}, student
-            assert " ".join(mutant.text.split()) in graded.feedback(student), student
+            assert " ".join(mutant.text.split()) in graded.words(student), student
             num_mutants += 1
     assert len(names) == 4 + num_mutants

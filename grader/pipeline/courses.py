@@ -1,0 +1,189 @@
+"""The courses that submissions run in: for each exercise one in which its part alone is a stub, and checks that drive.
+
+Nothing in such a course tells an answer: no solutions, no hints, no mutants, no cases, no judgements.
+"""
+
+from __future__ import annotations
+
+import ast
+import compileall
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from grader.build.course import Day, Spec
+from grader.build.sources import STUB, body_slices
+from grader.checks import find_exercise
+from grader.own import path_of_checks
+from grader.sandbox.room import COMMON
+from tinyllm.paths import project_root
+
+#: The modules of `grader` that run beside a student's code.
+INSIDE = (
+    *("framework", "limits", "observe", "results", "running", "usage", "wire", "checks/__init__"),
+    *("sandbox/__init__", "sandbox/inside", "sandbox/limits", "sandbox/linux", "sandbox/parent", "sandbox/room"),
+)
+
+#: What the setup cell of a notebook imports; the checks earn nothing while grading, and hints are not there.
+VERBS = '''"""The learner's verbs, which do nothing while a notebook is graded."""
+
+
+def check(obj, seed=1):
+    """Nothing: the judge gives the marks."""
+
+
+hint = solution = check
+'''
+
+HIDDEN_METHODS = ("cases", "judge", "describe")
+
+
+def write_courses(folder: Path, days: Sequence[Day]) -> None:
+    """Write the common course and one for each exercise of these days to `folder`.
+
+    Args:
+        days: every day of the course that can be graded; stubs are made for all their exercises.
+    """
+    specs = [spec for day in days for spec in day.exercises.values()]
+    base = folder / ".base"
+    write_grader(base)
+    shutil.copytree(project_root() / "tinyllm", base / "tinyllm")  # with the byte code that is there
+    (base / "data").symlink_to(project_root() / "data")
+    compileall.compile_dir(base, quiet=2)
+    for name in [COMMON, *(spec.name for spec in specs)]:
+        course = folder / name
+        shutil.copytree(base, course, symlinks=True, copy_function=os.link)  # most files are the same in all of them
+        if name != COMMON:
+            write_checks(course, name)
+        for spec in specs:
+            if spec.module and name in (COMMON, spec.name):
+                write_stub(course, spec)
+    shutil.rmtree(base)
+
+
+def write_stub(course: Path, spec: Spec) -> None:
+    """Replace an exercise's part in a course by its stub."""
+    path = course.joinpath(*spec.module.split(".")).with_suffix(".py")
+    text = path.read_text(encoding="utf-8")
+    path.unlink()  # the other courses have the same file
+    path.write_text(stubbed(text, spec), encoding="utf-8")
+    compileall.compile_file(path, quiet=2, force=True)
+
+
+def write_grader(course: Path) -> None:
+    """Write the modules of `grader` that run beside a student's code."""
+    source = project_root() / "grader"
+    for module in INSIDE:
+        target = course / "grader" / f"{module}.py"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / f"{module}.py", target)
+    (course / "grader" / "__init__.py").write_text(VERBS, encoding="utf-8")
+
+
+def write_checks(course: Path, name: str) -> None:
+    """Write what drives an exercise: the driving part of its checks, and of the modules of checks that it imports."""
+    todo, done = [module_of_checks(name)], set[str]()
+    while todo:
+        module = todo.pop()
+        if module in done:
+            continue
+        done.add(module)
+        path = path_of_checks(module)
+        text = driving_part(path.read_text(encoding="utf-8"))
+        target = course.joinpath(*module.split(".")).with_suffix(".py")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+        compileall.compile_file(target, quiet=2)
+        todo += [name for name in imported_modules(text) if name.startswith("grader.checks.")]
+
+
+def module_of_checks(name: str) -> str:
+    """The module that defines an exercise's properties."""
+    return type(find_exercise(name).properties[0]).__module__
+
+
+def imported_modules(text: str) -> list[str]:
+    """The modules that a source imports names from."""
+    return [node.module for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom) and node.module]
+
+
+def stubbed(module_text: str, spec: Spec) -> str:
+    """A module of the course with an exercise's bodies replaced as the learner's cell has them."""
+    lines = module_text.splitlines()
+    for first, last in reversed(body_slices(module_text, spec)):
+        indent = lines[first][: len(lines[first]) - len(lines[first].lstrip())]
+        lines[first:last] = [indent + STUB]
+    return "\n".join(lines) + "\n"
+
+
+def driving_part(module_text: str) -> str:
+    """A module of checks with no more in it than `drive` needs: no cases, no judgements, and nothing only they use."""
+    tree = ast.parse(module_text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and any(name in HIDDEN_METHODS for name in map(name_of, node.body)):
+            node.body = [hidden(item) if name_of(item) in HIDDEN_METHODS else item for item in node.body]
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            without_annotations(node)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AnnAssign) and not isinstance(node.annotation, ast.Constant):
+            node.annotation = ast.Constant("")
+    kept = reachable(tree)
+    tree.body = [node for node in tree.body if not defines(node) or defines(node) & kept or always_kept(node)]
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module != "__future__":
+            node.names = [alias for alias in node.names if (alias.asname or alias.name) in kept]
+    return ast.unparse(ast.fix_missing_locations(tree)) + "\n"
+
+
+def name_of(node: ast.stmt) -> str:
+    """The name of a function; empty for anything else."""
+    return node.name if isinstance(node, ast.FunctionDef) else ""
+
+
+def hidden(node: ast.stmt) -> ast.stmt:
+    """`name = None` in place of a method, so that the class can still be instantiated."""
+    return ast.Assign([ast.Name(name_of(node), ast.Store())], ast.Constant(None))
+
+
+def without_annotations(node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+    """Drop annotations: they would keep imports that nothing else needs."""
+    node.returns = None
+    arguments = node.args
+    for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]:
+        if argument is not None:
+            argument.annotation = None
+
+
+def reachable(tree: ast.Module) -> set[str]:
+    """The top-level names that exercises need, directly or through others; every name where there is no exercise."""
+    definitions: dict[str, set[str]] = {}
+    for node in tree.body:
+        used = {item.id for item in ast.walk(node) if isinstance(item, ast.Name)}
+        for name in defines(node):
+            definitions.setdefault(name, set()).update(used)
+    todo = ["EXERCISE"] if "EXERCISE" in definitions else list(definitions)
+    kept: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name in definitions and name not in kept:
+            kept.add(name)
+            todo += definitions[name]
+    return kept
+
+
+def defines(node: ast.stmt) -> set[str]:
+    """The names that a top-level statement gives a value."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return {node.name}
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        return {item.id for target in targets for item in ast.walk(target) if isinstance(item, ast.Name)}
+    return set()
+
+
+def always_kept(node: ast.stmt) -> bool:
+    """Whether a statement stays whoever uses it."""
+    return isinstance(node, ast.ImportFrom) and node.module == "__future__"

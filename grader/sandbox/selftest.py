@@ -1,0 +1,338 @@
+"""The sandbox's self-test: code that tries to break each wall, run as a submission would be.
+
+Every attack is a cell that prints HELD or OPEN with what it saw; for some the proof is looked for outside. Nothing
+here does harm where a wall is missing: signals are only asked about, and what is written is removed.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from grader.build.course import days
+from grader.pipeline.courses import write_courses
+from grader.sandbox.command import Level, walls_here
+from grader.sandbox.host import Sandbox, find_level
+from grader.sandbox.limits import Limits
+from grader.usage import UsageError
+from grader.wire import WireError, receive, send
+
+LIMITS = Limits(memory_mib=512, disk_mib=32, processes=32)
+CELL_SECONDS = 30.0
+EXERCISE = "BlockAllocator"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One wall: whether it held, and what was seen."""
+
+    wall: str
+    held: bool
+    seen: str
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Every wall at one level."""
+
+    level: Level
+    walls: tuple[Finding, ...]
+
+    @property
+    def all_hold(self) -> bool:
+        """Whether no wall is open."""
+        return all(finding.held for finding in self.walls)
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What attacks are aimed at: things outside the sandbox, made for them alone."""
+
+    secret: Path  # a file like the gradebook, which anybody may read
+    target: Path  # a file like another student's work, which anybody may write
+    port: int
+    marker: str
+    builds: Path
+
+    def names(self) -> dict[str, object]:
+        """For the sources of attacks."""
+        return {
+            "SECRET": str(self.secret),
+            "TARGET": str(self.target),
+            "PORT": self.port,
+            "MARKER": self.marker,
+            "BUILDS": str(self.builds),
+            "HOST": os.getpid(),
+        }
+
+
+NETWORK = """
+import socket
+seen = []
+for family, address in ((socket.AF_INET, ("127.0.0.1", PORT)), (socket.AF_INET, ("192.0.2.1", 80))):
+    try:
+        with socket.socket(family) as s:
+            s.settimeout(2); s.connect(address); seen.append(address)
+    except OSError as error:
+        if address[1] == 80 and isinstance(error, TimeoutError): seen.append("a route outside")
+print("OPEN" if seen else "HELD", seen or "no network")
+"""
+READS = """
+import glob
+try: print("OPEN", "read", open(SECRET).read()[:40])
+except OSError as error: print("HELD", error.strerror)
+"""
+WRITES = """
+import os, tinyllm
+seen = []
+for path in (TARGET, "/usr/tinyllm-selftest", os.path.dirname(tinyllm.__file__) + "/selftest", "/tinyllm-selftest"):
+    try:
+        open(path, "a").write("broken"); seen.append(path)
+        if path != TARGET: os.unlink(path)
+    except OSError: pass
+print("OPEN" if seen else "HELD", seen or "nothing outside the temporary files can be written")
+"""
+OTHER_COURSES = """
+import ctypes, glob, os
+libc = ctypes.CDLL(None)
+seen = [path for path in glob.glob("/builds/*") + glob.glob(BUILDS + "/*")]
+if not seen and libc.unshare(0x10020000) == 0:
+    for place in (b"/builds", b"/course", b"/tmp"): libc.umount2(place, 2)
+    seen = glob.glob("/builds/*") + glob.glob(BUILDS + "/*")
+print("OPEN" if seen else "HELD", seen[:2] or "the other courses are out of sight")
+"""
+REFERENCE = """
+from tinyllm.kv_cache.allocator import BlockAllocator
+try: BlockAllocator(4).allocate(1); print("OPEN", "the reference can be imported")
+except NotImplementedError: print("HELD", "the part to be written is a stub")
+"""
+JUDGEMENTS = """
+import importlib
+seen = []
+for name in ("grader.diagnosis", "grader.mutants", "grader.checks.oracles.ownership", "grader.hidden"):
+    try: importlib.import_module(name); seen.append(name)
+    except ImportError: pass
+from grader.checks.day1.block_allocator import EXERCISE
+seen += [type(p).__name__ for p in EXERCISE.properties if p.cases or p.judge]
+print("OPEN" if seen else "HELD", seen or "no cases, judgements or mutants")
+"""
+ENVIRONMENT = """
+import os
+print("OPEN" if MARKER in str(os.environ) else "HELD", sorted(os.environ)[:3])
+"""
+PROCESSES = """
+import os, signal, time
+children = []
+try:
+    while len(children) < 400:
+        pid = os.fork()
+        if pid == 0: time.sleep(20); os._exit(0)
+        children.append(pid)
+except OSError as error: pass
+for pid in children: os.kill(pid, signal.SIGKILL)
+print("OPEN" if len(children) >= 64 else "HELD", len(children), "processes")
+"""
+MEMORY = """
+blocks = []
+try:
+    while len(blocks) < 40: blocks.append(bytearray(b"x") * 2**25)
+except MemoryError: pass
+size = len(blocks) * 32
+print("OPEN" if size > 640 else "HELD", size, "MiB in one process")
+"""
+MEMORY_TOGETHER = """
+import os, time
+for _ in range(6):
+    if os.fork() == 0:
+        block = bytearray(b"x") * (200 * 2**20); time.sleep(20); os._exit(0)
+time.sleep(10)
+print("OPEN", "six processes had 200 MiB each")
+"""
+DISK = """
+import os
+size, places = 0, ["/tmp", "/dev/shm"]
+for place in places:
+    try:
+        for number in range(12):
+            with open(f"{place}/selftest-{MARKER}-{number}", "wb") as file:
+                for _ in range(10): file.write(bytes(2**20)); file.flush(); size += 1
+    except OSError: pass
+    for number in range(12):
+        try: os.unlink(f"{place}/selftest-{MARKER}-{number}")
+        except OSError: pass
+print("OPEN" if size > 2 * 40 else "HELD", size, "MiB written")
+"""
+SIGNALS = """
+import os
+seen = []
+for pid in {os.getppid(), HOST} - {0}:
+    try:
+        os.kill(pid, 0)
+        if pid == os.getppid() or b"grader" in open(f"/proc/{pid}/cmdline", "rb").read(): seen.append(pid)
+    except OSError: pass
+print("OPEN" if seen else "HELD", seen or "no process outside can be signalled")
+"""
+PRIVILEGES = """
+import ctypes, os, resource
+libc = ctypes.CDLL(None, use_errno=True)
+seen = []
+for name, call in {
+    "setuid": lambda: os.setuid(0),
+    "chroot": lambda: os.chroot("/tmp"),
+    "nice": lambda: os.nice(-5),
+    "mount": lambda: 1 / (libc.mount(b"tmpfs", b"/mnt", b"tmpfs", 0, None) + 1),
+    "more files": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096)),
+}.items():
+    try: call(); seen.append(name)
+    except Exception: pass
+print("OPEN" if seen else "HELD", seen or "no privilege can be had")
+"""
+DAEMON = """
+import os
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0: os.execv("/bin/sleep", [MARKER, "60"])
+    os._exit(0)
+os.wait()
+print("HELD", "unless something is left")
+"""
+DEAF = """
+import signal
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, signal.SIGHUP): signal.signal(number, signal.SIG_IGN)
+while True: pass
+"""
+
+ATTACKS = {
+    "network: no connection to this machine or another": NETWORK,
+    "files outside cannot be read (gradebook, seed, other students)": READS,
+    "files outside and the course cannot be written": WRITES,
+    "courses of other exercises are out of sight": OTHER_COURSES,
+    "the reference cannot be imported": REFERENCE,
+    "cases, judgements and mutants are not there": JUDGEMENTS,
+    "the grader's environment is not seen": ENVIRONMENT,
+    "number of processes is limited": PROCESSES,
+    "memory of one process is limited": MEMORY,
+    "disk space is limited": DISK,
+    "processes outside cannot be signalled": SIGNALS,
+    "no privilege can be had": PRIVILEGES,
+}
+
+
+def run_selftest(level: str | None = None) -> Findings:
+    """Try every attack at a level, the best that works here by default.
+
+    Raises:
+        UsageError: there is no such level.
+        SandboxError: no level, or not this one, works here.
+    """
+    if level is not None and level not in list(Level):
+        raise UsageError(f"there is no level {level!r}; the levels are {', '.join(Level)}")
+    with tempfile.TemporaryDirectory(prefix="selftest-") as temporary, outside(Path(temporary)) as things:
+        write_courses(things.builds, [day for day in days() if EXERCISE in day.exercises])
+        walls = walls_here(things.builds / "common", things.builds, LIMITS)
+        wanted = None if level is None else Level(level)
+        chosen = find_level(walls, wanted, unsafe=wanted is Level.NONE)
+        os.environ["TINYLLM_SELFTEST"] = things.marker
+        try:
+            with Sandbox(chosen, walls) as sandbox:
+                return Findings(chosen, tuple(attack_all(sandbox, things)))
+        finally:
+            del os.environ["TINYLLM_SELFTEST"]
+
+
+@contextmanager
+def outside(folder: Path) -> Iterator[Outside]:
+    """Things to aim at, made so that the rights of files alone would not protect them."""
+    folder.chmod(0o755)
+    secret, target, builds = folder / "gradebook.txt", folder / "other-student.txt", folder / "builds"
+    for path in (secret, target):
+        path.write_text("secret\n", encoding="utf-8")
+        path.chmod(0o666)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(8)
+        yield Outside(secret, target, server.getsockname()[1], f"marker-{secrets.token_hex(8)}", builds)
+
+
+def attack_all(sandbox: Sandbox, things: Outside) -> Iterator[Finding]:
+    """Try every wall."""
+    names = "".join(f"{name} = {value!r}\n" for name, value in things.names().items())
+    for wall, source in ATTACKS.items():
+        held, seen = told(sandbox, names + source)
+        yield Finding(wall, held, seen)
+    changed = things.target.read_text(encoding="utf-8") != "secret\n"
+    yield Finding("nothing outside has changed", not changed, "looked for from outside")
+    yield by_proof("memory of all processes together is limited", sandbox, names + MEMORY_TOGETHER, memory_ended)
+    yield by_proof("nothing lives on when a room ends", sandbox, names + DAEMON, lambda _: not alive(things.marker))
+    yield stops(sandbox)
+
+
+def told(sandbox: Sandbox, source: str) -> tuple[bool, str]:
+    """Run an attack that says itself what it reached."""
+    with sandbox.room(EXERCISE) as connection:
+        try:
+            send(connection, {"cells": [{"id": "attack", "source": source, "answers": ""}]}, CELL_SECONDS)
+            receive(connection, CELL_SECONDS)
+            message = receive(connection, CELL_SECONDS)
+        except WireError as error:
+            lost = f"the attack did not come back ({error})"
+        else:
+            words = str(message.get("printed", "")).strip()
+            return words.startswith("HELD"), words[5:] if words else str(message.get("error"))
+    return bool(sandbox.ended_for), sandbox.ended_for or lost
+
+
+def by_proof(wall: str, sandbox: Sandbox, source: str, proof: Callable[[Sandbox], bool]) -> Finding:
+    """Run an attack, and look from outside whether the wall held."""
+    _, seen = told(sandbox, source)
+    held = proof(sandbox)
+    return Finding(wall, held, sandbox.ended_for or seen)
+
+
+def memory_ended(sandbox: Sandbox) -> bool:
+    """Whether the last room was ended for its memory."""
+    return "memory" in sandbox.ended_for
+
+
+def alive(marker: str) -> bool:
+    """Whether any process on this machine has the marker as its name."""
+    time.sleep(0.2)
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes().startswith(marker.encode()):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def stops(sandbox: Sandbox) -> Finding:
+    """Whether a room whose code ignores every signal ends when it is closed."""
+    start = time.monotonic()
+    with sandbox.room(EXERCISE) as connection:
+        send(connection, {"cells": [{"id": "attack", "source": DEAF, "answers": ""}]}, CELL_SECONDS)
+        receive(connection, CELL_SECONDS)
+        time.sleep(0.3)
+    seconds = time.monotonic() - start
+    return Finding("code that ignores every signal is ended", seconds < 10, f"after {seconds:.1f} s")
+
+
+def report(findings: Findings) -> Table:
+    """The findings for a terminal."""
+    user = "root" if os.geteuid() == 0 else f"user {os.geteuid()}"
+    table = Table(title=f"Sandbox: {findings.level}, started by {user}", title_justify="left", box=None, pad_edge=False)
+    for column in ("wall", "", "seen"):
+        table.add_column(column, overflow="fold")
+    for finding in findings.walls:
+        state = "[green]holds[/]" if finding.held else "[red]OPEN[/]"
+        table.add_row(finding.wall, state, finding.seen[:90])
+    return table

@@ -1,0 +1,307 @@
+"""The sandbox: the command that builds it, every wall really tried, and what happens where there is none."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from grader.build.course import days, gradable_days
+from grader.checks import find_exercise
+from grader.framework import Exercise
+from grader.pipeline.courses import HIDDEN_METHODS, driving_part, module_of_checks, stubbed, write_courses
+from grader.sandbox import host
+from grader.sandbox.command import Level, Walls, bubblewrap_command, outermost, parent_environment, walls_here
+from grader.sandbox.host import Sandbox, SandboxError, find_level
+from grader.sandbox.limits import Limits
+from grader.sandbox.selftest import ATTACKS, run_selftest
+from grader.usage import UsageError
+from grader.wire import receive, send
+from tinyllm.paths import project_root
+
+ROOT = os.geteuid() == 0
+NOBODY = 61999
+USERS = ["root", "ordinary user"] if ROOT else ["ordinary user"]
+REST = 4  # walls that are proved from outside
+
+
+@pytest.fixture(scope="module")
+def courses(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("courses")
+    write_courses(folder, gradable_days())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def problems(courses) -> dict[Level, str]:
+    """Why a level does not work here; empty when it does."""
+    walls = walls_here(courses / "common", courses, Limits())
+    found = {}
+    for level in (Level.BUBBLEWRAP, Level.UNSHARE):
+        try:
+            find_level(walls, level)
+            found[level] = ""
+        except SandboxError as error:
+            found[level] = str(error)
+    return found
+
+
+# ---------------------------------------------------------------- the command
+
+
+def argument_pairs(argv: list[str], option: str) -> list[tuple[str, str]]:
+    return [(argv[i + 1], argv[i + 2]) for i, word in enumerate(argv) if word == option]
+
+
+def test_root_becomes_another_user_and_others_get_a_user_namespace(tmp_path):
+    walls = Walls("/c/common", "/c", uid=70001, readable=(str(tmp_path),))
+    as_root = bubblewrap_command(walls, ["work"])
+    inner = as_root[as_root.index("--") + 1 :]
+    assert inner[0] == "setpriv"
+    assert inner[inner.index("--reuid") + 1] == inner[inner.index("--regid") + 1] == "70001"
+    assert {"--clear-groups", "--no-new-privs", "--bounding-set=-all"} <= set(inner)
+    assert inner[-1] == "work"
+    as_user = bubblewrap_command(Walls("/c/common", "/c", readable=(str(tmp_path),)), ["work"])
+    assert as_user[as_user.index("--") + 1 :] == ["work"]
+    assert "--unshare-user" in as_user
+    assert as_user[as_user.index("--cap-drop") + 1] == "ALL"
+
+
+@pytest.mark.parametrize("uid", [None, 70001])
+def test_nothing_is_bound_writable_and_nothing_of_the_environment_is_kept(tmp_path, uid, monkeypatch):
+    monkeypatch.setenv("GRADER_SECRET_SEED", "4711")
+    argv = bubblewrap_command(Walls("/c/common", "/c", uid=uid, readable=(str(tmp_path),)), ["work"])
+    assert {
+        "--unshare-net",
+        "--unshare-pid",
+        "--unshare-ipc",
+        "--die-with-parent",
+        "--clearenv",
+        "--new-session",
+    } <= set(argv)
+    assert not [word for word in argv if word in ("--bind", "--dev-bind", "--share-net")]
+    assert (str(tmp_path), str(tmp_path)) in argument_pairs(argv, "--ro-bind")
+    assert argv[argv.index("--remount-ro") + 1] == "/"
+    assert "4711" not in " ".join(argv)
+    assert "GRADER_SECRET_SEED" not in parent_environment("/course")
+
+
+def test_links_of_the_system_stay_links(tmp_path):
+    link = tmp_path / "lib"
+    link.symlink_to("usr/lib")
+    argv = bubblewrap_command(Walls("/c/common", "/c", readable=(str(link),)), ["work"])
+    assert ("usr/lib", str(link)) in argument_pairs(argv, "--symlink")
+
+
+def test_gpu_devices_are_bound_only_when_asked_for(courses):
+    assert walls_here(courses / "common", courses, Limits()).devices == ()
+    argv = bubblewrap_command(Walls("/c/common", "/c", Limits(gpu=True), devices=("/dev/nvidia0",)), ["work"])
+    assert argv[argv.index("--dev-bind-try") + 1] == "/dev/nvidia0"
+
+
+def test_paths_below_others_are_not_bound_twice():
+    assert outermost(["/usr/lib", "/usr", "/usrlocal", "/opt/python", "/usr"]) == ["/usr", "/usrlocal", "/opt/python"]
+
+
+def test_walls_survive_their_way_to_another_process():
+    walls = Walls("/c/common", "/c", Limits(memory_mib=7, gpu=True), 5, ("/usr",), ("/dev/nvidia0",))
+    assert Walls.from_json(walls.to_json()) == walls
+
+
+# ---------------------------------------------------------------- the walls, tried
+
+
+def as_nobody(command: list[str]) -> list[str]:
+    """`command` as a user without any rights, in a view of the files in which it may reach Python and this checkout."""
+    hidden = [path for path in (sys.base_prefix, sys.prefix, str(project_root())) if path.startswith("/root/")]
+    script = ["set -e", "mkdir -p /tmp/.shown && mount -t tmpfs tmpfs /tmp/.shown"] if hidden else ["set -e"]
+    for number, path in enumerate(hidden):
+        script.append(f"mkdir /tmp/.shown/{number} && mount --bind '{path}' /tmp/.shown/{number}")
+    if hidden:
+        script.append("mount -t tmpfs -o mode=0755 tmpfs /root")
+    for number, path in enumerate(hidden):
+        script.append(f"mkdir -p '{path}' && mount --bind /tmp/.shown/{number} '{path}'")
+    ids = f"--reuid {NOBODY} --regid {NOBODY} --clear-groups"
+    script.append(f'exec setpriv {ids} env HOME=/tmp "$@"')
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", "\n".join(script), "sh", *command]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("user", USERS)
+@pytest.mark.parametrize("level", [Level.BUBBLEWRAP, Level.UNSHARE])
+def test_every_wall_holds(level, user, problems):
+    if problem := problems[level]:
+        pytest.skip(f"{level} is not permitted on this machine: {problem}")
+    command = [sys.executable, "-m", "grader", "selftest", "--level", level]
+    if ROOT and user != "root":
+        command = as_nobody(command)
+    environment = {**os.environ, "COLUMNS": "200", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(project_root())}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=project_root())
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"Sandbox: {level}" in done.stdout
+    assert ("started by root" in done.stdout) is (user == "root")
+    assert "OPEN" not in done.stdout
+    assert done.stdout.count(" holds ") == len(ATTACKS) + REST
+
+
+@pytest.mark.timeout(120)
+def test_the_attacks_do_break_out_where_there_are_no_walls():
+    """Else the tests above would prove nothing."""
+    findings = run_selftest("none")
+    broken = {finding.wall.split(" (")[0].split(":")[0] for finding in findings.walls if not finding.held}
+    assert {"network", "files outside cannot be read", "courses of other exercises are out of sight"} <= broken
+    assert {"processes outside cannot be signalled", "nothing outside has changed"} <= broken
+    held = {finding.wall for finding in findings.walls if finding.held}
+    assert {"memory of one process is limited", "nothing lives on when a room ends"} <= held
+    assert "the reference cannot be imported" in held
+    assert not Path("/usr/tinyllm-selftest").exists()
+
+
+def test_an_unknown_level_is_told():
+    with pytest.raises(UsageError, match="bubblewrap, unshare, none"):
+        run_selftest("chroot")
+
+
+# ---------------------------------------------------------------- rooms
+
+
+def run_cells(sandbox: Sandbox, build: str, *sources: str) -> list[str]:
+    """What cells print in a fresh room."""
+    with sandbox.room(build) as connection:
+        send(
+            connection, {"cells": [{"id": str(i), "source": text, "answers": ""} for i, text in enumerate(sources)]}, 5
+        )
+        printed = []
+        for _ in sources:
+            receive(connection, 20)
+            message = receive(connection, 20)
+            printed.append(str(message["printed"]).strip() or str(message["error"]))
+        return printed
+
+
+@pytest.fixture(scope="module")
+def sandbox(courses):
+    walls = walls_here(courses / "common", courses, Limits())
+    level = find_level(walls, unsafe=True)
+    with Sandbox(level, walls) as sandbox:
+        yield sandbox
+
+
+def test_cells_run_as_in_a_notebook(sandbox):
+    cells = ["x = 6", "%timeit -n1 -r1 pass", "print(x * 7)", "1 / 0", "def f(:", "raise SystemExit(3)", "exit()", "x"]
+    printed = run_cells(sandbox, "BlockTable", *cells)
+    assert printed[2] == "42"
+    assert printed[3] == "ZeroDivisionError: division by zero, in line 1: 1 / 0"
+    assert printed[4].startswith("SyntaxError")
+    assert printed[7].endswith("6")  # nothing of this ends the room
+
+
+def test_nothing_passes_from_one_room_to_the_next(sandbox):
+    if sandbox.level is Level.NONE:
+        pytest.skip("no sandbox on this machine: rooms share its file system")
+    leave = "import builtins, torch\nbuiltins.left = torch.left = 1\nopen('/tmp/x', 'w')\nopen('/dev/shm/x', 'w')"
+    look = "import builtins as b, os, torch\nprint(hasattr(b, 'left'), hasattr(torch, 'left'), os.listdir('/tmp'), "
+    look += "os.listdir('/dev/shm'))"
+    assert run_cells(sandbox, "BlockTable", leave, "print('done')")[1] == "done"
+    assert run_cells(sandbox, "BlockTable", look) == ["False False [] []"]
+
+
+# ---------------------------------------------------------------- where there is no sandbox
+
+
+def test_without_bubblewrap_the_fallback_is_found(courses, problems, monkeypatch):
+    walls = walls_here(courses / "common", courses, Limits())
+    if problem := problems[Level.UNSHARE]:
+        pytest.skip(f"unshare is not permitted on this machine: {problem}")
+    monkeypatch.setattr(host, "has_programs", lambda level: level is not Level.BUBBLEWRAP)
+    assert find_level(walls) is Level.UNSHARE
+
+
+def test_with_nothing_it_refuses_unless_told_otherwise(courses, monkeypatch):
+    walls = walls_here(courses / "common", courses, Limits())
+    monkeypatch.setattr(host, "has_programs", lambda level: False)
+    with pytest.raises(SandboxError, match="--unsafe-no-sandbox"):
+        find_level(walls)
+    assert find_level(walls, unsafe=True) is Level.NONE
+
+
+def test_a_command_that_fails_is_no_sandbox(courses, monkeypatch):
+    walls = walls_here(courses / "common", courses, Limits())
+    monkeypatch.setattr(host, "parent_command", lambda *_: ["sh", "-c", "echo not permitted >&2; exit 1"])
+    with pytest.raises(SandboxError, match="not permitted"):
+        find_level(walls)
+
+
+# ---------------------------------------------------------------- courses
+
+
+def test_each_course_lacks_its_own_part_alone(courses):
+    for day in gradable_days():
+        for name, spec in day.exercises.items():
+            if not spec.module:
+                continue
+            path = Path(*spec.module.split(".")).with_suffix(".py")
+            ours = (project_root() / path).read_text()
+            stub = stubbed(ours, spec)
+            assert stub != ours
+            assert (courses / name / path).read_text() == stub
+            others = [other for other in day.exercises.values() if other.module and other.module != spec.module]
+            for other in others:
+                there = Path(*other.module.split(".")).with_suffix(".py")
+                assert (courses / name / there).read_text() == (project_root() / there).read_text()
+
+
+def test_courses_hold_nothing_that_tells_an_answer(courses):
+    for course in courses.iterdir():
+        modules = {str(path.relative_to(course / "grader")) for path in (course / "grader").rglob("*.py")}
+        assert not {
+            name for name in modules if name.startswith(("mutants", "diagnosis", "hidden", "build", "pipeline"))
+        }
+        assert {path.name for path in course.iterdir()} == {"grader", "tinyllm", "data"}
+
+
+@pytest.mark.parametrize("name", [name for day in days() for name in day.exercises])
+def test_checks_are_cut_to_what_drives(name, courses):
+    module = module_of_checks(name)
+    text = (courses / name / Path(*module.split(".")).with_suffix(".py")).read_text()
+    assert not [method for method in HIDDEN_METHODS if f"def {method}(" in text]
+    whole = find_exercise(name)
+    code = "import sys, json; sys.path.insert(0, sys.argv[1])\nfrom grader.sandbox.inside import find\n"
+    code += "e = find(sys.argv[2], sys.argv[3])\n"
+    code += "print(json.dumps([[p.sentence, p.weight, p.time_limit] for p in e.properties]))"
+    command = [sys.executable, "-P", "-c", code, str(courses / name), module, name]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd="/").stdout
+    assert json.loads(shown) == [[p.sentence, p.weight, p.time_limit] for p in whole.properties]
+    assert isinstance(whole, Exercise)
+
+
+def test_driving_part_follows_names_through_helpers():
+    text = """
+import random
+from grader.framework import Exercise, Property, short
+LIMIT = 3
+SECRET = 4711
+def helper(case: Case) -> int:
+    return LIMIT
+def secret():
+    return SECRET
+class P(Property):
+    sentence = "s"
+    def cases(self, rng: random.Random):
+        yield {"a": secret()}
+    def drive(self, parts, case):
+        return helper(case)
+    def judge(self, case, observations):
+        return short(secret())
+EXERCISE = Exercise("x", 1, "function", (P(),))
+"""
+    cut = driving_part(text)
+    assert "4711" not in cut
+    assert "secret" not in cut
+    assert "import random" not in cut
+    assert "short" not in cut
+    assert "LIMIT = 3" in cut
