@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from tinyllm import cli, lab, verbs
 from tinyllm import notebook as nb
 from tinyllm.errors import RequestError
+from tinyllm.parts import all_parts
 
 COMMANDS = ("lab", "start", "reset", "update", "submit", "status", "doctor", "generate", "chat")
 
