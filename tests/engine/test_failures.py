@@ -11,6 +11,7 @@ from support.models import VOCAB, assert_no_block_lost, make_engine, tiny_model
 from torch import Tensor
 
 from tinyllm.engine.engine import LLMEngine
+from tinyllm.engine.paged_attention import paged_attention
 from tinyllm.engine.request import RequestOutput
 from tinyllm.errors import GenerationError
 from tinyllm.kv_cache.storage import PagedKVCache
@@ -86,10 +87,19 @@ class LosesFarPositions(PagedKVCache):
         return k.masked_fill(far, torch.nan), v.masked_fill(far, torch.nan)
 
 
+def loses_far_positions(
+    q: Tensor, k: Tensor, v: Tensor, tables: Tensor, context_lens: Tensor, starts: Tensor, block_size: int
+) -> Tensor:
+    """A learner's attention that computes rubbish for prompts of more than 20 tokens."""
+    out = paged_attention(q, k, v, tables, context_lens, starts, block_size)
+    far = (context_lens > 20).repeat_interleave(starts.diff())
+    return out.masked_fill(far[:, None, None], torch.nan)
+
+
 def test_a_broken_part_fails_the_requests_that_need_it_and_no_other() -> None:
     params = SamplingParams(max_tokens=4)
     prompts = {"short": [1, 2, 3], "long at once": [1] * 25, "long later": [2] * 18, "short too": [4]}
-    engine = make_engine(MODEL, resolve({"PagedKVCache": LosesFarPositions}))
+    engine = make_engine(MODEL, resolve({"PagedKVCache": LosesFarPositions, "paged_attention": loses_far_positions}))
     for name, prompt in prompts.items():
         engine.add_request(prompt, params, name)
     outputs = {name: output.outputs[0] for name, output in run(engine).items()}
