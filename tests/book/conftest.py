@@ -103,9 +103,9 @@ def site() -> Path:
     return build()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A headless Chromium, started once."""
+    """A headless Chromium; not longer than a module, since other tests have event loops of their own."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
