@@ -41,7 +41,8 @@ class _Worker:
     """A worker process and the item that it has."""
 
     def __init__(self, setup: Setup, number: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")  # torch is imported once for all of them
+        context.set_forkserver_preload([__name__])
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=work, args=(theirs, setup, number), name=f"grader-{number}")
         self.process.start()
