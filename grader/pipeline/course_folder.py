@@ -14,7 +14,6 @@ from pathlib import Path
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.converters import GenerateAssignment
 from nbgrader.coursedir import CourseDirectory
-from nbgrader.plugins import CsvExportPlugin
 from sqlalchemy.exc import SAWarning
 from traitlets.config import Config
 
@@ -118,8 +117,3 @@ class CourseFolder:
         for comment in notebook.comments:
             comment.auto_comment = None if comment.name in record.answers else "No response."
         gradebook.db.commit()
-
-    def export(self, path: Path) -> None:
-        """Write the gradebook's totals as nbgrader exports them."""
-        with self.gradebook() as gradebook:
-            CsvExportPlugin(to=str(path), log=self.log).export(gradebook)

@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from grader.own import use_own
 from grader.pipeline.work import Worked, WorkItem, judge_submission
 from grader.sandbox.command import Level, walls_here
 from grader.sandbox.host import Sandbox
@@ -21,11 +22,12 @@ TRIES = 2  # a worker that dies is replaced and its item tried again, so often i
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a worker needs to know: the level that works here, where the courses are, and the limits."""
+    """What a worker needs to know: the level that works here, where the courses are, the limits, and own exercises."""
 
     level: Level
     courses: Path
     limits: Limits
+    own: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,8 @@ class _Worker:
     """A worker process and the item that it has."""
 
     def __init__(self, setup: Setup, number: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")  # torch is imported once for all of them
+        context.set_forkserver_preload([__name__])
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=work, args=(theirs, setup, number), name=f"grader-{number}")
         self.process.start()
@@ -126,6 +129,8 @@ def work(connection: Connection[Any, Any], setup: Setup, number: int) -> None:
 
         linux.prctl(linux.PR_SET_PDEATHSIG, 9)  # it never outlives the process that started it
     try:
+        if setup.own is not None:
+            use_own(setup.own)
         walls = walls_here(setup.courses / "common", setup.courses, setup.limits, number)
         with Sandbox(setup.level, walls) as sandbox:
             while True:

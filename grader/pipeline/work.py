@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-from grader.build.notebook import SETUP_TAG
+from grader.build.course import SETUP_TAG
 from grader.checks import find_exercise
 from grader.diagnosis import diagnosed
 from grader.framework import Case, Exercise

@@ -71,7 +71,9 @@ def course_files() -> dict[str, tuple[int, int]]:
 def processes() -> set[tuple[int, float]]:
     """Our own descendants, and whatever runs as one of the sandbox's users."""
     children = psutil.Process().children(recursive=True)
-    ours = [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]  # multiprocessing's
+    # The two of multiprocessing's own stay as long as we do.
+    helpers = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+    ours = [child for child in children if not any(name in " ".join(child.cmdline()) for name in helpers)]
     found = {(child.pid, child.create_time()) for child in ours}
     for process in psutil.process_iter(["uids", "create_time"]):
         uids = process.info["uids"]
@@ -162,7 +164,7 @@ def state(places: Places, root: Path) -> dict[str, object]:
     return {
         "submissions": tree(places.submissions),
         "home": tree(places.home),
-        "temporary": tree(root / "tmp"),
+        "temporary": {name: kind for name, kind in tree(root / "tmp").items() if "/pymp-" not in name},
         "shared memory": sorted(path.name for path in Path("/dev/shm").iterdir()),
         "course": course_files(),
         "mounts": sorted(Path("/proc/self/mounts").read_text().splitlines()),
