@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from grader.instructor.commands import add_commands
 from grader.usage import ShortError, UsageError
 from tinyllm.errors import TinyLLMError
 
@@ -20,6 +21,7 @@ app = typer.Typer(
     help="Build the course's notebooks, prove its checks, and grade submissions.",
     rich_markup_mode="markdown",
 )
+add_commands(app)
 console = Console()
 
 
@@ -115,6 +117,9 @@ def grade(
     gpu: Annotated[bool, typer.Option("--gpu", help="Let submissions use the GPU, one at a time.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a grading that was cut off.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier grading in the same folder.")] = False,
+    class_file: Annotated[
+        Path | None, typer.Option("--class", help="What counts, and when it is due: a class.toml.")
+    ] = None,
     unsafe: Annotated[
         bool, typer.Option("--unsafe-no-sandbox", help="Run submissions with your own rights if nothing holds them.")
     ] = False,
@@ -145,6 +150,7 @@ def grade(
         resume=resume,
         force=force,
         unsafe=unsafe,
+        class_file=class_file,
     )
     with progress_bar() as bar:
         task = bar.add_task("starting", total=None)

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any, Literal, TypeVar
 
 from grader.framework import Exercise
+from grader.own import own_folder
 from grader.usage import UsageError
 from tinyllm.paths import project_root
 
@@ -101,7 +102,8 @@ def day_folder(day: int) -> Path:
     Raises:
         UsageError: it is not there, as in a release without solutions.
     """
-    folders = sorted((project_root() / "solutions").glob(f"day{day}_*"))
+    roots = [project_root(), *([own] if (own := own_folder()) else [])]
+    folders = [folder for root in roots for folder in sorted((root / "solutions").glob(f"day{day}_*"))]
     if not folders:
         raise UsageError(f"the solutions of day {day} are not part of this copy of the course")
     return folders[0]

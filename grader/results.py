@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -47,6 +48,14 @@ class PropertyResult:
     def points(self) -> float:
         """Points earned."""
         return float(self.weight) if self.outcome is Outcome.RIGHT else 0.0
+
+
+def without_numbers(item: PropertyResult) -> str:
+    """A crash's message with "#" for the numbers in the error's own text; any other message as it is."""
+    if item.outcome is not Outcome.CRASHED:
+        return item.message
+    text, comma, place = item.message.rpartition(", in line ")
+    return re.sub(r"\d+", "#", text) + comma + place if comma else item.message
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +109,13 @@ class CheckResult:
         return self.outcome is Outcome.RIGHT
 
     def without_inputs(self) -> CheckResult:
-        """The same without the seed and the cases: what a student may see of a hidden check."""
-        hidden = tuple(replace(item, case_text="", printed="") for item in self.properties)
+        """The same without the seed and the cases: what a student may see of a hidden check.
+
+        The text of an error of the learner's own may hold its inputs, so the numbers in it are left out.
+        """
+        hidden = tuple(
+            replace(item, message=without_numbers(item), case_text="", printed="") for item in self.properties
+        )
         return replace(self, seed=None, properties=hidden)
 
     def to_dict(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from grader.own import own_folder
 from tinyllm.errors import TinyLLMError
 from tinyllm.paths import project_root
 
@@ -47,7 +48,7 @@ class Spec:
         number: its place among the exercises of the day, from 1.
         module: where the reference is in `tinyllm`; empty for a solution that stands in the lesson.
         stub: the functions whose bodies learners write; empty where the markers stand in the lesson.
-        minutes: how long it takes about; difficulty: 1 (easy) to 5; points: what it earns.
+        minutes: how long it takes about; difficulty: 1 (easy) to 5; points: what it earns; 0 is practice.
     """
 
     name: str
@@ -61,9 +62,10 @@ class Spec:
     @property
     def head(self) -> str:
         """The line above the exercise in the notebook."""
+        points = f"{self.points:g} point{'s' if self.points != 1 else ''}" if self.points else "practice, no points"
         return (
             f"**Exercise {self.number}: `{self.name}`** · about {self.minutes} minutes · "
-            f"difficulty {self.difficulty} of 5 · {self.points:g} point{'s' if self.points != 1 else ''}"
+            f"difficulty {self.difficulty} of 5 · {points}"
         )
 
 
@@ -114,9 +116,21 @@ def days(root: Path | None = None) -> tuple[Day, ...]:
     return tuple(read_day(path) for path in lessons)
 
 
+def own_days() -> tuple[Day, ...]:
+    """The days of an instructor's own (see grader/own.py); none where there is no such folder."""
+    folder = own_folder()
+    lessons = sorted((folder / "solutions").glob("day*/lesson.py")) if folder else []
+    return tuple(read_day(path) for path in lessons)
+
+
+def all_days(root: Path | None = None) -> tuple[Day, ...]:
+    """Every day of the course, and where `root` is this checkout an instructor's own."""
+    return days(root) if root else (*days(), *own_days())
+
+
 def gradable_days(root: Path | None = None) -> list[Day]:
     """The days with exercises."""
-    return [day for day in days(root) if day.exercises]
+    return [day for day in all_days(root) if day.exercises]
 
 
 def find_day(name: str, root: Path | None = None) -> Day:
@@ -125,7 +139,7 @@ def find_day(name: str, root: Path | None = None) -> Day:
     Raises:
         LessonError: there is none; the message lists those that there are.
     """
-    known = days(root)
+    known = all_days(root)
     for day in known:
         if name in (day.name, day.name.split("_")[0]):
             return day
@@ -138,7 +152,7 @@ def find_spec(name: str, root: Path | None = None) -> tuple[Day, Spec]:
     Raises:
         LessonError: there is none; the message lists those that there are.
     """
-    known = days(root)
+    known = all_days(root)
     for day in known:
         if name in day.exercises:
             return day, day.exercises[name]

@@ -15,6 +15,7 @@ from pathlib import Path
 from grader.build.course import Day, Spec
 from grader.build.sources import STUB, body_slices
 from grader.checks import find_exercise
+from grader.own import path_of_checks
 from grader.sandbox.room import COMMON
 from tinyllm.paths import project_root
 
@@ -96,7 +97,7 @@ def write_checks(course: Path, name: str) -> None:
         if module in done:
             continue
         done.add(module)
-        path = project_root().joinpath(*module.split(".")).with_suffix(".py")
+        path = path_of_checks(module)
         text = driving_part(path.read_text(encoding="utf-8"))
         target = course.joinpath(*module.split(".")).with_suffix(".py")
         target.parent.mkdir(parents=True, exist_ok=True)

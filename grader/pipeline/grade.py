@@ -12,13 +12,15 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from grader.build.course import Day, find_day, gradable_days
+from grader.instructor.class_file import FILE_NAME, course_of
+from grader.own import own_folder
 from grader.pipeline.archive import opened
 from grader.pipeline.courses import write_courses
 from grader.pipeline.journal import Journal
@@ -27,7 +29,7 @@ from grader.pipeline.pool import Pool, Setup
 from grader.pipeline.record import Record, Status
 from grader.pipeline.steps import Grading, Progress, Workers
 from grader.pipeline.submissions import find_submissions
-from grader.pipeline.work import CELL_SECONDS
+from grader.reporting.export import keep_class_file
 from grader.sandbox.command import Level, walls_here
 from grader.sandbox.host import find_level
 from grader.sandbox.limits import Limits
@@ -47,7 +49,8 @@ class Options:
         ray: address of a Ray cluster; None works on this machine.
         level: the level of the sandbox; None takes the best that works here.
         unsafe: go on without a sandbox where there is none.
-        cell_seconds: how long a cell of a student's may take.
+        limits: what a submission may use.
+        class_file: what counts and when it is due (class.toml); None keeps the one that the output folder has.
     """
 
     days: tuple[str, ...] = ()
@@ -60,7 +63,8 @@ class Options:
     unsafe: bool = False
     level: Level | None = None
     example: bool = False
-    cell_seconds: float = CELL_SECONDS
+    class_file: Path | None = None
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def workers(self) -> int:
@@ -103,7 +107,8 @@ def grade_or_example(submissions: Path | None, out: Path | None, options: Option
 
     name = submissions.resolve().name.removesuffix(".zip") if submissions else "example"
     target = out or project_root() / "build" / "grading" / name
-    course = [find_day(name) for name in options.days] or gradable_days()
+    everything = course_of(options.class_file or target / FILE_NAME)
+    course = [find_day(name) for name in options.days] or everything
     if submissions is not None:
         return grade(submissions, target, course, options, progress)
     with tempfile.TemporaryDirectory(prefix="class-") as temporary:
@@ -136,7 +141,8 @@ def grade(
             Journal(out / "journal.jsonl") as journal,
             setup_of(out, options) as setup,
         ):
-            grading = Grading(out, course, facts["seed"], options.cell_seconds, journal, progress or nothing)
+            keep_class_file(out, options.class_file, gradable_days())
+            grading = Grading(out, course, facts["seed"], journal, progress or nothing)
             records = grading.run(found, partial(workers, setup, options))
     return Graded(records, out, setup.level, perf_counter() - start)
 
@@ -148,13 +154,13 @@ def nothing(done: int, total: int, name: str) -> None:
 @contextmanager
 def setup_of(out: Path, options: Options) -> Iterator[Setup]:
     """The courses that submissions run in, and the sandbox that works here."""
-    limits = Limits(gpu=options.gpu)
+    limits = replace(options.limits, gpu=options.gpu)
     folder = out / COURSES
     shutil.rmtree(folder, ignore_errors=True)
     try:
         write_courses(folder, gradable_days())
         level = find_level(walls_here(folder / "common", folder, limits), options.level, options.unsafe)
-        yield Setup(level, folder.resolve(), limits)
+        yield Setup(level, folder.resolve(), limits, str(own_folder() or ""))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -14,6 +14,8 @@ from typing import Any
 
 from tinyllm.errors import TinyLLMError
 
+#: What a person has decided stays when a class is graded again: which exercises count, and marks set by hand.
+DECISIONS = ("class.toml", "overrides.jsonl")
 MARKER = "grading.json"  # tells that an output folder is ours, and what it is of
 
 
@@ -52,6 +54,10 @@ def output_folder(out: Path, facts: dict[str, Any], resume: bool, force: bool) -
         with locked(out):
             old = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
             os.replace(out, old / "was")
+        out.mkdir()
+        for name in DECISIONS:
+            if (old / "was" / name).is_file():
+                os.replace(old / "was" / name, out / name)
         shutil.rmtree(old)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):

@@ -11,22 +11,6 @@ from rich.table import Table
 from grader.pipeline.record import Record, Status
 from grader.results import Outcome
 
-COLUMNS = ("day", "student", "status", "exercise", "outcome", "points", "max_points", "mistakes")
-
-
-def write_marks(path: Path, marks: Sequence[Record]) -> None:
-    """Write one line for each student and exercise. Where grading failed the points stay empty: that is no 0."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for one in marks:
-            for name, (earned, possible) in one.points.items():
-                result = one.results.get(name)
-                outcome = one.status if result is None else result.outcome
-                mistakes = "" if result is None else " ".join(item.name for item in result.diagnoses)
-                points = "" if one.status is Status.FAILED else f"{earned:g}"
-                writer.writerow([one.day, one.student, one.status, name, outcome, points, f"{possible:g}", mistakes])
-
 
 def write_times(path: Path, marks: Sequence[Record]) -> None:
     """Write how long each submission took: apart from the marks, which are the same every time."""

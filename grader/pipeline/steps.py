@@ -12,17 +12,18 @@ from typing import Any, Protocol
 
 from nbformat.v4 import new_output
 
-from grader.build.course import Day
+from grader.build.course import Day, gradable_days
 from grader.build.notebook import notebook_text, release_notebook
 from grader.pipeline.course_folder import CourseFolder
 from grader.pipeline.intake import Intake, Unreadable, read_file, refuse, take_in
 from grader.pipeline.journal import Journal, Key, State
 from grader.pipeline.pool import Event
 from grader.pipeline.record import Record, Status, read_record, write_record
-from grader.pipeline.report import write_marks, write_times
+from grader.pipeline.report import write_times
 from grader.pipeline.submissions import Submission
 from grader.pipeline.work import Worked, WorkItem, work_item
 from grader.rendering import to_text
+from grader.reporting.export import export
 from grader.results import Outcome
 from tinyllm.files import write_text
 
@@ -47,7 +48,6 @@ class Grading:
         out: Path,
         course: Sequence[Day],
         seed: int,
-        cell_seconds: float,
         journal: Journal,
         progress: Progress,
     ) -> None:
@@ -55,7 +55,6 @@ class Grading:
         self.days = {day.name: day for day in course}
         self.releases: dict[str, Any] = {}
         self.seed = seed
-        self.cell_seconds = cell_seconds
         self.journal = journal
         self.progress = progress
         self.course = CourseFolder(out)
@@ -91,9 +90,8 @@ class Grading:
                     self.merge()
             created.result()
             self.merge()
-            self.course.export(self.out / "grades.csv")
         records = sorted((self.record(key) for key in keys), key=lambda record: (record.day, record.student))
-        write_marks(self.out / "marks.csv", records)
+        export(self.out, gradable_days())
         write_times(self.out / "times.csv", records)
         self.progress(total, total, "done")
         return records
@@ -153,7 +151,7 @@ class Grading:
             self.finish(key, self.blank(key, Status.REFUSED, intake.notes), intake.notebook)
             return None
         self.intakes[key] = intake
-        return work_item(intake.notebook, student, day, self.seed, self.cell_seconds)
+        return work_item(intake.notebook, student, day, self.seed)
 
     def notebook_path(self, stage: str, key: Key) -> Path:
         """Where nbgrader keeps a student's notebook of a stage."""

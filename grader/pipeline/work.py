@@ -22,10 +22,8 @@ from grader.running import Ending, Report, missing_requirement, run
 from grader.sandbox.host import Sandbox
 from grader.wire import SilenceError, WireError, decode_report, encode, receive, send
 
-CELL_SECONDS = 30.0  # for a cell that holds the student's code
 SETUP_SECONDS = 180.0  # for a cell of the course's own
 SUBMISSION_SECONDS = 600.0
-GRACE_SECONDS = 5.0  # beyond a case's time limit, for the alarm in the room to be told
 SEND_SECONDS = 10.0
 MAX_TEXT = 4000  # characters of what a cell printed, or of its error
 
@@ -50,7 +48,6 @@ class WorkItem:
         cells: what runs, in order.
         until: for each exercise, how many of the cells come before its check.
         seed: what the hidden cases are drawn from.
-        cell_seconds: how long a cell of the student's may take.
     """
 
     student: str
@@ -58,7 +55,6 @@ class WorkItem:
     cells: tuple[Cell, ...]
     until: dict[str, int]
     seed: int
-    cell_seconds: float = CELL_SECONDS
 
 
 @dataclass(slots=True)
@@ -78,7 +74,7 @@ class Worked:
     seconds: float = 0.0
 
 
-def work_item(notebook: Any, student: str, day: str, seed: int, cell_seconds: float = CELL_SECONDS) -> WorkItem:
+def work_item(notebook: Any, student: str, day: str, seed: int) -> WorkItem:
     """The work on a notebook that intake has rebuilt."""
     cells: list[Cell] = []
     until = {}
@@ -89,7 +85,7 @@ def work_item(notebook: Any, student: str, day: str, seed: int, cell_seconds: fl
         elif cell.cell_type == "code":
             answers = cell.id if grading.get("solution") else ""
             cells.append(Cell(cell.id, cell.source, answers, SETUP_TAG in cell.metadata.get("tags", [])))
-    return WorkItem(student, day, tuple(cells), until, seed, cell_seconds)
+    return WorkItem(student, day, tuple(cells), until, seed)
 
 
 def judge_submission(item: WorkItem, sandbox: Sandbox) -> Worked:
@@ -128,6 +124,7 @@ class RoomDriver:
     def __init__(self, sandbox: Sandbox, exercise: Exercise, item: WorkItem, worked: Worked, deadline: float) -> None:
         """What cells do is written to `worked`; nothing starts after `deadline` (of time.monotonic)."""
         self.sandbox = sandbox
+        self.limits = sandbox.walls.limits
         self.exercise = exercise
         self.item = item
         self.worked = worked
@@ -174,13 +171,14 @@ class RoomDriver:
         """Run cells and get the answer ready; the cell that ended or blocked the room, if one did."""
         kind, module = self.exercise.kind, type(self.exercise.properties[0]).__module__
         plain = [{"id": cell.id, "source": cell.source, "answers": cell.answers} for cell in cells]
-        job = {"cells": plain, "exercise": self.exercise.name, "kind": kind, "module": module}
+        job: dict[str, Any] = {"cells": plain, "exercise": self.exercise.name, "kind": kind, "module": module}
+        job["longest"] = self.limits.case_seconds
         cell = cells[-1]
         error = ""
         try:
             send(connection, job, SEND_SECONDS)
             for cell in cells:
-                seconds = SETUP_SECONDS if cell.setup else self.item.cell_seconds
+                seconds = SETUP_SECONDS if cell.setup else self.limits.cell_seconds
                 expect(receive(connection, seconds), "cell", cell.id)
                 ran = receive(connection, min(seconds, max(1.0, self.deadline - monotonic())))
                 expect(ran, "ran", cell.id)
@@ -205,7 +203,8 @@ class RoomDriver:
         if self.connection is None:
             ending = Ending.TIMED_OUT if self.problem and self.problem[0] is Outcome.TIMED_OUT else Ending.LOST
             return Report(ending, message=self.problem[1] if self.problem else "")
-        limit = self.exercise.properties[index].time_limit + GRACE_SECONDS
+        limit = min(self.exercise.properties[index].time_limit, self.limits.case_seconds)
+        limit += self.limits.grace_seconds
         try:
             send(self.connection, {"case": encode(case), "property": index}, SEND_SECONDS)
             return decode_report(receive(self.connection, limit).get("report"))

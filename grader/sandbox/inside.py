@@ -40,6 +40,8 @@ def work(connection: socket.socket) -> None:
     shell = InteractiveShell.instance()
     shell.user_module.__dict__.update(__name__="__main__")
     job = receive(connection, SECONDS)
+    name = job.get("exercise")
+    exercise = None if name is None else find(job["module"], name)  # before a cell could put another in its place
     references = {} if job.get("exercise") is None else {name: part.reference for name, part in all_parts().items()}
     for cell in job["cells"]:
         send(connection, {"cell": cell["id"]}, SECONDS)
@@ -47,15 +49,14 @@ def work(connection: socket.socket) -> None:
         send(connection, {"ran": cell["id"], "printed": printed, "error": error}, SECONDS)
         if cell["answers"] in references and cell["answers"] != job["exercise"]:
             shell.user_ns[cell["answers"]] = references[cell["answers"]]
-    name = job.get("exercise")
-    if name is None:
+    if exercise is None:
         return
-    problem = problem_of(shell.user_ns, name, job["kind"])
+    problem = problem_of(shell.user_ns, exercise.name, job["kind"])
     if problem:
         send(connection, {"failed": problem}, SECONDS)
         return
     send(connection, {"ready": True}, SECONDS)
-    drive(connection, LocalDriver(find(job["module"], name), shell.user_ns[name]))
+    drive(connection, LocalDriver(exercise, shell.user_ns[exercise.name], job["longest"]))
 
 
 def run_cell(shell: InteractiveShell, source: str) -> tuple[str, str]:
