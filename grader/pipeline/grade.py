@@ -29,7 +29,6 @@ from grader.pipeline.pool import Pool, Setup
 from grader.pipeline.record import Record, Status
 from grader.pipeline.steps import Grading, Progress, Workers
 from grader.pipeline.submissions import find_submissions
-from grader.pipeline.work import CELL_SECONDS
 from grader.reporting.export import keep_class_file
 from grader.sandbox.command import Level, walls_here
 from grader.sandbox.host import find_level
@@ -52,7 +51,6 @@ class Options:
         unsafe: go on without a sandbox where there is none.
         limits: what a submission may use.
         class_file: what counts and when it is due (class.toml); None keeps the one that the output folder has.
-        cell_seconds: how long a cell of a student's may take.
     """
 
     days: tuple[str, ...] = ()
@@ -67,7 +65,6 @@ class Options:
     example: bool = False
     class_file: Path | None = None
     limits: Limits = field(default_factory=Limits)
-    cell_seconds: float = CELL_SECONDS
 
     @property
     def workers(self) -> int:
@@ -145,7 +142,7 @@ def grade(
             setup_of(out, options) as setup,
         ):
             keep_class_file(out, options.class_file, gradable_days())
-            grading = Grading(out, course, facts["seed"], options.cell_seconds, journal, progress or nothing)
+            grading = Grading(out, course, facts["seed"], journal, progress or nothing)
             records = grading.run(found, partial(workers, setup, options))
     return Graded(records, out, setup.level, perf_counter() - start)
 
@@ -163,7 +160,7 @@ def setup_of(out: Path, options: Options) -> Iterator[Setup]:
     try:
         write_courses(folder, gradable_days())
         level = find_level(walls_here(folder / "common", folder, limits), options.level, options.unsafe)
-        yield Setup(level, folder.resolve(), limits, own_folder())
+        yield Setup(level, folder.resolve(), limits, str(own_folder() or ""))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

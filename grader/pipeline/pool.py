@@ -22,12 +22,18 @@ TRIES = 2  # a worker that dies is replaced and its item tried again, so often i
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a worker needs to know: the level that works here, where the courses are, the limits, and own exercises."""
+    """What a worker needs to know.
+
+    Attributes:
+        level: of the sandbox that works here.
+        courses: where the courses are.
+        own: folder with exercises of the instructor's own; empty where there are none.
+    """
 
     level: Level
     courses: Path
     limits: Limits
-    own: Path | None = None
+    own: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +130,13 @@ def work(connection: Connection[Any, Any], setup: Setup, number: int) -> None:
     import torch
 
     torch.set_num_threads(1)
+    if setup.own:
+        use_own(Path(setup.own))
     if sys.platform == "linux":
         from grader.sandbox import linux
 
         linux.prctl(linux.PR_SET_PDEATHSIG, 9)  # it never outlives the process that started it
     try:
-        if setup.own is not None:
-            use_own(setup.own)
         walls = walls_here(setup.courses / "common", setup.courses, setup.limits, number)
         with Sandbox(setup.level, walls) as sandbox:
             while True:

@@ -32,8 +32,8 @@ class RayWorker:
         from grader.sandbox.host import Sandbox, find_level
 
         torch.set_num_threads(1)
-        if setup.own is not None:
-            use_own(setup.own)  # at the same place on every machine
+        if setup.own:
+            use_own(Path(setup.own))
         self.folder = tempfile.TemporaryDirectory(prefix="courses-")
         courses = Path(self.folder.name)
         write_courses(courses, gradable_days())

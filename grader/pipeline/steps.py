@@ -48,7 +48,6 @@ class Grading:
         out: Path,
         course: Sequence[Day],
         seed: int,
-        cell_seconds: float,
         journal: Journal,
         progress: Progress,
     ) -> None:
@@ -56,7 +55,6 @@ class Grading:
         self.days = {day.name: day for day in course}
         self.releases: dict[str, Any] = {}
         self.seed = seed
-        self.cell_seconds = cell_seconds
         self.journal = journal
         self.progress = progress
         self.course = CourseFolder(out)
@@ -153,7 +151,7 @@ class Grading:
             self.finish(key, self.blank(key, Status.REFUSED, intake.notes), intake.notebook)
             return None
         self.intakes[key] = intake
-        return work_item(intake.notebook, student, day, self.seed, self.cell_seconds)
+        return work_item(intake.notebook, student, day, self.seed)
 
     def notebook_path(self, stage: str, key: Key) -> Path:
         """Where nbgrader keeps a student's notebook of a stage."""

@@ -17,7 +17,7 @@ COMMANDS = sorted(set(re.findall(r"^grader .*$", GUIDE, re.MULTILINE)))
 
 @pytest.mark.parametrize(("name", "columns"), [("marks.csv", MARKS_COLUMNS), ("students.csv", STUDENT_COLUMNS)])
 def test_the_tables_columns_are_described_as_they_are(name, columns):
-    table = GUIDE.split(f"`{name}`:\n")[1].split("\n\n")[1]
+    table = GUIDE.split(f"`{name}`:\n")[1].split("\n\n")[0]
     found = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", table, re.MULTILINE))
     assert found == dict(columns)
 

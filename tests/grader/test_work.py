@@ -18,7 +18,9 @@ from grader.pipeline import work
 from grader.pipeline.work import Cell, Worked, WorkItem, judge_submission
 from grader.results import Outcome
 from grader.running import LocalDriver
+from grader.sandbox.command import Walls
 from grader.sandbox.inside import drive
+from grader.sandbox.limits import Limits
 from grader.usage import UsageError
 from grader.wire import WireError, encode, receive, send
 
@@ -33,6 +35,7 @@ class FakeSandbox:
 
     level = "fake"
     ended_for = ""
+    walls = Walls("", "", Limits(cell_seconds=0.5, grace_seconds=-4.5))
 
     def __init__(self, *rooms: Room) -> None:
         self.rooms = list(rooms)
@@ -61,12 +64,11 @@ class FakeSandbox:
 @pytest.fixture(autouse=True)
 def known_exercises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work, "find_exercise", KNOWN.__getitem__)
-    monkeypatch.setattr(work, "GRACE_SECONDS", -4.5)
 
 
 def judged(*rooms: Room, name: str = "running_sum") -> tuple[Worked, FakeSandbox]:
     sandbox = FakeSandbox(*rooms)
-    item = WorkItem("ada", "day1", CELLS, {name: len(CELLS)}, SEED, cell_seconds=0.5)
+    item = WorkItem("ada", "day1", CELLS, {name: len(CELLS)}, SEED)
     return judge_submission(item, sandbox), sandbox  # type: ignore[arg-type]
 
 

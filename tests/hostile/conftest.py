@@ -32,7 +32,7 @@ SEED = 20_260_614
 CORPUS: tuple[Hostile, ...] = (*structure.makers, *misbehaviour.makers, *cheating.makers, *variety.makers)
 
 #: Far below what a class gets: the bombs of the corpus fill them in a second.
-LIMITS = Limits(memory_mib=512, disk_mib=32, processes=24, case_seconds=0.7, grace_seconds=0.5)
+LIMITS = Limits(cell_seconds=3.0, memory_mib=512, disk_mib=32, processes=24, case_seconds=0.7, grace_seconds=0.5)
 
 CLASS_FILE = f"""\
 title = "The hostile class"
@@ -150,7 +150,7 @@ def graded(tmp_path_factory: pytest.TempPathFactory, listener: tuple[int, list[b
         patch.setenv("TMPDIR", str(root / "tmp"))
         patch.setattr(tempfile, "tempdir", str(root / "tmp"))
         before = state(places, root)
-        options = Options(seed=SEED, jobs=2, limits=LIMITS, class_file=class_file, cell_seconds=3.0)
+        options = Options(seed=SEED, jobs=2, limits=LIMITS, class_file=class_file)
         result = grade(places.submissions, places.out, [DAY], options)
         deadline = time.monotonic() + 10
         while processes() - before["processes"] and time.monotonic() < deadline:  # type: ignore[operator]
