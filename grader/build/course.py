@@ -23,6 +23,9 @@ EXERCISE_OPTIONS = frozenset({"exercise", "stub", "minutes", "difficulty", "poin
 INLINE_OPTIONS = frozenset({"exercise", "inline", "minutes", "difficulty", "points"})
 
 
+SETUP_TAG = "setup"  # marks the cells that run before any exercise, when grading too
+
+
 class LessonError(TinyLLMError):
     """A lesson cannot be built. The message names the lesson, the cell and what to change."""
 

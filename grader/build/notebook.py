@@ -14,7 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from nbgrader import preprocessors as nbgrader
 from traitlets.config import Config
 
-from grader.build.course import HEAD_LINE, CellKind, Day, LessonCell, days
+from grader.build.course import HEAD_LINE, SETUP_TAG, CellKind, Day, LessonCell, days
 from grader.build.sources import STUB, marked_source
 from tinyllm.paths import project_root
 
@@ -32,7 +32,6 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-SETUP_TAG = "setup"  # marks the cells that run before any exercise, when grading too
 
 
 def nbgrader_config() -> Config:

@@ -14,12 +14,11 @@ from pathlib import Path
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.converters import GenerateAssignment
 from nbgrader.coursedir import CourseDirectory
-from nbgrader.plugins import CsvExportPlugin
 from sqlalchemy.exc import SAWarning
 from traitlets.config import Config
 
 from grader.build.course import Day
-from grader.build.notebook import instructor_notebook, notebook_text
+from grader.build.notebook import instructor_notebook, notebook_text, release_notebook
 from grader.build.sources import STUB
 from grader.pipeline.record import Record, Status
 from tinyllm.files import write_text
@@ -80,7 +79,8 @@ class CourseFolder:
         write_text(self.root / "nbgrader_config.py", CONFIG_TEXT)
         for day in days:
             release = self.root / "release" / day.name / f"{day.name}.ipynb"
-            if release.is_file() and self.knows(day.name):
+            whole = notebook_text(release_notebook(day)).strip()
+            if release.is_file() and release.read_text(encoding="utf-8").strip() == whole and self.knows(day.name):
                 continue
             for stage in ("source", "release"):
                 shutil.rmtree(self.root / stage / day.name, ignore_errors=True)
@@ -118,8 +118,3 @@ class CourseFolder:
         for comment in notebook.comments:
             comment.auto_comment = None if comment.name in record.answers else "No response."
         gradebook.db.commit()
-
-    def export(self, path: Path) -> None:
-        """Write the gradebook's totals as nbgrader exports them."""
-        with self.gradebook() as gradebook:
-            CsvExportPlugin(to=str(path), log=self.log).export(gradebook)

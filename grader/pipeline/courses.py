@@ -25,6 +25,9 @@ INSIDE = (
     *("sandbox/__init__", "sandbox/inside", "sandbox/limits", "sandbox/linux", "sandbox/parent", "sandbox/room"),
 )
 
+#: Packages that every room imports from; of the others the source is compiled when it is needed.
+COMPILED = ("grader", "grader/checks", "grader/sandbox", "tinyllm", "tinyllm/kv_cache", "tinyllm/kernels")
+
 #: What the setup cell of a notebook imports; the checks earn nothing while grading, and hints are not there.
 VERBS = '''"""The learner's verbs, which do nothing while a notebook is graded."""
 
@@ -48,9 +51,11 @@ def write_courses(folder: Path, days: Sequence[Day]) -> None:
     specs = [spec for day in days for spec in day.exercises.values()]
     base = folder / ".base"
     write_grader(base)
-    shutil.copytree(project_root() / "tinyllm", base / "tinyllm")  # with the byte code that is there
+    # Without the byte code that is there: it may be of an older source, and hold an answer.
+    shutil.copytree(project_root() / "tinyllm", base / "tinyllm", ignore=shutil.ignore_patterns("__pycache__"))
     (base / "data").symlink_to(project_root() / "data")
-    compileall.compile_dir(base, quiet=2)
+    for package in COMPILED:
+        compileall.compile_dir(base / package, maxlevels=0, quiet=2)
     for name in [COMMON, *(spec.name for spec in specs)]:
         course = folder / name
         shutil.copytree(base, course, symlinks=True, copy_function=os.link)  # most files are the same in all of them
@@ -60,6 +65,9 @@ def write_courses(folder: Path, days: Sequence[Day]) -> None:
             if spec.module and name in (COMMON, spec.name):
                 write_stub(course, spec)
     shutil.rmtree(base)
+    for path in (folder, *folder.rglob("*")):  # whoever runs submissions is another user, and umask may be strict
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def write_stub(course: Path, spec: Spec) -> None:

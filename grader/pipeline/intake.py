@@ -16,7 +16,7 @@ from typing import Any
 
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
-from grader.build.notebook import SETUP_TAG
+from grader.build.course import SETUP_TAG
 from tinyllm.verbs import MAX_SUBMISSION_BYTES
 
 MAX_OWN_CELLS = 200

@@ -43,7 +43,7 @@ def output_folder(out: Path, facts: dict[str, Any], resume: bool, force: bool) -
         if facts.get("seed_given") and facts["seed"] != earlier.get("seed"):
             raise OutputError(f"{out} was begun with another seed; leave --seed out to go on with it")
         facts = earlier
-    elif out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    elif out.exists() and not (out.is_dir() and not holds_anything(out)):
         if earlier is None:
             raise OutputError(f"{out} is not empty and holds no earlier grading; give another folder with --out")
         if not force and not (facts.get("example") and earlier.get("example")):
@@ -65,6 +65,11 @@ def output_folder(out: Path, facts: dict[str, Any], resume: bool, force: bool) -
             facts = {"made_by": "grader grade", **facts}
             write_privately(out / MARKER, json.dumps(facts))
         yield facts
+
+
+def holds_anything(out: Path) -> bool:
+    """Whether there is more in a folder than what a grading that was cut off at its very beginning leaves."""
+    return any(path.name != f"{MARKER}.tmp" for path in out.iterdir())
 
 
 @contextmanager
@@ -92,7 +97,7 @@ def read_marker(out: Path) -> dict[str, Any] | None:
 
 def write_privately(path: Path, text: str) -> None:
     """Write a file that only its owner may read: the seed is in it."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.tmp")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from grader.own import use_own
 from grader.pipeline.work import Worked, WorkItem, judge_submission
 from grader.sandbox.command import Level, walls_here
 from grader.sandbox.host import Sandbox
@@ -21,11 +22,18 @@ TRIES = 2  # a worker that dies is replaced and its item tried again, so often i
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a worker needs to know: the level that works here, where the courses are, and the limits."""
+    """What a worker needs to know.
+
+    Attributes:
+        level: of the sandbox that works here.
+        courses: where the courses are.
+        own: folder with exercises of the instructor's own; empty where there are none.
+    """
 
     level: Level
     courses: Path
     limits: Limits
+    own: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,8 @@ class _Worker:
     """A worker process and the item that it has."""
 
     def __init__(self, setup: Setup, number: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")  # torch is imported once for all of them
+        context.set_forkserver_preload([__name__])
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=work, args=(theirs, setup, number), name=f"grader-{number}")
         self.process.start()
@@ -121,6 +130,8 @@ def work(connection: Connection[Any, Any], setup: Setup, number: int) -> None:
     import torch
 
     torch.set_num_threads(1)
+    if setup.own:
+        use_own(Path(setup.own))
     if sys.platform == "linux":
         from grader.sandbox import linux
 

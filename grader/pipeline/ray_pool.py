@@ -26,11 +26,14 @@ class RayWorker:
         import torch
 
         from grader.build.course import gradable_days
+        from grader.own import use_own
         from grader.pipeline.courses import write_courses
         from grader.sandbox.command import walls_here
         from grader.sandbox.host import Sandbox, find_level
 
         torch.set_num_threads(1)
+        if setup.own:
+            use_own(Path(setup.own))
         self.folder = tempfile.TemporaryDirectory(prefix="courses-")
         courses = Path(self.folder.name)
         write_courses(courses, gradable_days())

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-from grader.build.notebook import SETUP_TAG
+from grader.build.course import SETUP_TAG
 from grader.checks import find_exercise
 from grader.diagnosis import diagnosed
 from grader.framework import Case, Exercise
@@ -22,7 +22,6 @@ from grader.running import Ending, Report, missing_requirement, run
 from grader.sandbox.host import Sandbox
 from grader.wire import SilenceError, WireError, decode_report, encode, receive, send
 
-CELL_SECONDS = 30.0  # for a cell that holds the student's code
 SETUP_SECONDS = 180.0  # for a cell of the course's own
 SUBMISSION_SECONDS = 600.0
 SEND_SECONDS = 10.0
@@ -49,7 +48,6 @@ class WorkItem:
         cells: what runs, in order.
         until: for each exercise, how many of the cells come before its check.
         seed: what the hidden cases are drawn from.
-        cell_seconds: how long a cell of the student's may take.
     """
 
     student: str
@@ -57,7 +55,6 @@ class WorkItem:
     cells: tuple[Cell, ...]
     until: dict[str, int]
     seed: int
-    cell_seconds: float = CELL_SECONDS
 
 
 @dataclass(slots=True)
@@ -77,7 +74,7 @@ class Worked:
     seconds: float = 0.0
 
 
-def work_item(notebook: Any, student: str, day: str, seed: int, cell_seconds: float = CELL_SECONDS) -> WorkItem:
+def work_item(notebook: Any, student: str, day: str, seed: int) -> WorkItem:
     """The work on a notebook that intake has rebuilt."""
     cells: list[Cell] = []
     until = {}
@@ -88,7 +85,7 @@ def work_item(notebook: Any, student: str, day: str, seed: int, cell_seconds: fl
         elif cell.cell_type == "code":
             answers = cell.id if grading.get("solution") else ""
             cells.append(Cell(cell.id, cell.source, answers, SETUP_TAG in cell.metadata.get("tags", [])))
-    return WorkItem(student, day, tuple(cells), until, seed, cell_seconds)
+    return WorkItem(student, day, tuple(cells), until, seed)
 
 
 def judge_submission(item: WorkItem, sandbox: Sandbox) -> Worked:
@@ -181,7 +178,7 @@ class RoomDriver:
         try:
             send(connection, job, SEND_SECONDS)
             for cell in cells:
-                seconds = SETUP_SECONDS if cell.setup else self.item.cell_seconds
+                seconds = SETUP_SECONDS if cell.setup else self.limits.cell_seconds
                 expect(receive(connection, seconds), "cell", cell.id)
                 ran = receive(connection, min(seconds, max(1.0, self.deadline - monotonic())))
                 expect(ran, "ran", cell.id)

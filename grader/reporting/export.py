@@ -5,6 +5,7 @@ Nothing is graded again, so that a due date, a mark by hand or the points of an 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -86,13 +87,15 @@ def export(out: Path, course: Sequence[Day], progress: Progress | None = None) -
     class_file = kept_class_file(out, course)
     decisions = history(out)
     finals = finish(records, class_file, in_force(decisions))
+    by_key = {(one.student, one.day): one for one in records}
     answers = {(one.student, one.day): one.answers for one in records}
     alike = look_alikes(answers, [day for day in course if any(one.day == day.name for one in finals)])
     titles = {day.name: title_of(day) for day in course}
     for number, one in enumerate(finals):
         if progress:
             progress(number, len(finals), one.student)
-        text = feedback_page(one, titles[one.day], answers.get((one.student, one.day), {}))
+        key = (one.student, one.day)
+        text = feedback_page(one, titles[one.day], answers[key], failed_cells(out, by_key[key]))
         write_text(out / "feedback" / one.student / one.day / f"{one.day}.html", text)
     write_tables(out, finals)
     write_text(out / "similar.csv", csv_text(SIMILAR_COLUMNS, similar_rows(alike)))
@@ -114,6 +117,16 @@ def kept_class_file(out: Path, course: Sequence[Day]) -> ClassFile:
     """The class file in an output folder; without one, every exercise counts as the lesson says."""
     path = out / FILE_NAME
     return read_class_file(path, course) if path.is_file() else ClassFile()
+
+
+def failed_cells(out: Path, record: Record) -> list[tuple[str, str]]:
+    """Source and error of each cell of the student's own that did not run through, as intake has kept it."""
+    errors = {cell.id: cell.error for cell in record.cells if cell.error and cell.id not in record.points}
+    path = out / "submitted" / record.student / record.day / f"{record.day}.ipynb"
+    if not errors or not path.is_file():
+        return []
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [("".join(cell["source"]), errors[cell["id"]]) for cell in cells if cell["id"] in errors]
 
 
 def look_alikes(answers: Answers, course: Sequence[Day]) -> list[Alike]:

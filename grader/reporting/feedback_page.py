@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from grader.pipeline.record import Status
 from grader.rendering import MARKS, diagnosis_title, escape, next_step, prose, with_details
@@ -20,14 +20,12 @@ STATUS_WORDS: Mapping[Status, str] = {
         "To be safe, hand in the file that `tinyllm submit` writes."
     ),
     Status.TIMED_OUT: (
-        "A cell or a check took too long and was stopped; everything else was graded. Look for a loop that never ends, "
-        "and take long demonstrations out of your own cells. Restart the kernel and run all cells: it should take a "
-        "few minutes at most."
+        "A cell took too long and was left out; everything else was graded. It is shown at the end of this page. Look "
+        "for a loop that never ends, and take long demonstrations out of your own cells."
     ),
     Status.CRASHED: (
-        "A cell or a check ended Python itself; everything else was graded. That happens when memory runs out, when "
-        "code calls `exit` or `os._exit`, or when a compiled library crashes. Restart the kernel and run all cells to "
-        "find it."
+        "A cell ended Python itself and was left out; everything else was graded. It is shown at the end of this page. "
+        "That happens when memory runs out, when code calls `exit` or `os._exit`, or when a compiled library crashes."
     ),
     Status.REFUSED: (
         "Your file could not be read as this notebook, so there was nothing to grade. Open the notebook in JupyterLab, "
@@ -42,13 +40,16 @@ STATUS_WORDS: Mapping[Status, str] = {
 NOTHING_RUN = (Status.REFUSED, Status.MISSING, Status.FAILED)
 
 
-def feedback_page(marks: FinalMarks, title: str, answers: Mapping[str, str]) -> str:
+def feedback_page(
+    marks: FinalMarks, title: str, answers: Mapping[str, str], failed: Sequence[tuple[str, str]] = ()
+) -> str:
     """The page as HTML.
 
     Args:
         marks: the student's marks for the day.
         title: of the day.
         answers: the source that was graded, by exercise.
+        failed: source and error of each cell of the student's own that did not run through.
     """
     parts = [
         f"<h1>{escape(title)}</h1>",
@@ -59,6 +60,7 @@ def feedback_page(marks: FinalMarks, title: str, answers: Mapping[str, str]) -> 
     ]
     for item in marks.exercises if marks.status not in NOTHING_RUN else ():
         parts += exercise_section(item, answers.get(item.name, ""))
+    parts += own_cells(failed)
     return page(f"{title}: {marks.student}", "\n".join(parts))
 
 
@@ -138,6 +140,16 @@ def tick_list(result: CheckResult) -> Iterator[str]:
         texts = "".join(f"<p>{prose(item.text)}</p>" for item in result.diagnoses)
         yield f'<div class="box"><p><strong>{escape(diagnosis_title(result))}</strong></p>{texts}</div>'
     yield f"<p>{prose(next_step(result))}</p>"
+
+
+def own_cells(failed: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """The cells of the student's own that did not run through: they may be what an answer needs."""
+    if failed:
+        yield "<h2>Cells of your own that did not run through</h2>"
+        yield "<p>They earn nothing and cost nothing, unless an answer needs what they define.</p>"
+    for source, error in failed:
+        shown = source if len(source) <= MAX_ANSWER else source[:MAX_ANSWER] + "\n..."
+        yield f"<p>{prose(sentence(error))}</p><pre>{numbered(shown)}</pre>"
 
 
 def outcome_words(item: FinalExercise) -> str:

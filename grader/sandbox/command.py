@@ -137,6 +137,14 @@ def walls_here(course: Path, builds: Path, limits: Limits, number: int = 0) -> W
     return Walls(str(course), str(builds), limits, uid, tuple(outermost(paths)), devices)
 
 
+def readable_answers(walls: Walls) -> list[str]:
+    """Places inside the walls where the course with its answers lies, as this machine is set up; there must be none."""
+    places = [project_root() / name for name in ("solutions", "tinyllm")]
+    places += [Path(folder) / "tinyllm" for folder in sys.path if folder and Path(folder) != project_root()]
+    found = [str(place) for place in places if place.is_dir()]
+    return [place for place in found if any(place.startswith(f"{path}/") for path in walls.readable)]
+
+
 def outermost(paths: Iterable[str]) -> list[str]:
     """Paths without those that lie below another one."""
     kept: list[str] = []

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from grader.sandbox.command import Level, Walls, has_programs, parent_command, parent_environment
+from grader.sandbox.command import Level, Walls, has_programs, parent_command, parent_environment, readable_answers
 from grader.sandbox.room import COMMON
 from tinyllm.errors import TinyLLMError
 
@@ -154,6 +154,11 @@ def find_level(walls: Walls, wanted: Level | None = None, unsafe: bool = False) 
         SandboxError: none works, and `unsafe` is off.
     """
     reasons = []
+    if (seen := readable_answers(walls)) and wanted is not Level.NONE and not unsafe:
+        raise SandboxError(
+            f"submissions could read the course's answers in {seen[0]}, which lies among the system's own files: keep "
+            "the checkout elsewhere (in /srv, /opt or a home) and install it with `pip install -e`"
+        )
     for level in [wanted] if wanted else [Level.BUBBLEWRAP, Level.UNSHARE]:
         if level is Level.NONE:
             break

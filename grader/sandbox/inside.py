@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import re
 import socket
 import traceback
 from typing import Any
@@ -74,6 +75,7 @@ def run_cell(shell: InteractiveShell, source: str) -> tuple[str, str]:
 def in_words(error: BaseException) -> str:
     """An error as one line: its name, its message, and the line of the cell."""
     text = f"{type(error).__name__}: {text_of(error)}".rstrip(": ")
+    text = re.sub(r"<ipython-input-[^>]*>, ", "", text)  # of a SyntaxError, which names the cell's file
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith("<ipython-input")]
     return f"{text}, in line {frames[-1].lineno}: {frames[-1].line}" if frames else text
 

@@ -20,6 +20,7 @@ class Limits:
         disk_mib: on the temporary file system, its only place to write; it counts as memory too.
         processes: processes and threads at once.
         open_files: file descriptors of a process.
+        cell_seconds: for a cell that holds the student's code.
         case_seconds: for one case, where its property does not say less.
         grace_seconds: beyond that, for the alarm in the room to be told; then the room is ended.
         gpu: whether it may see the GPU. CUDA maps far more addresses than memory, so there the address space is free.
@@ -29,6 +30,7 @@ class Limits:
     disk_mib: int = 128
     processes: int = 64
     open_files: int = 256
+    cell_seconds: float = 30.0
     case_seconds: float = 60.0
     grace_seconds: float = 5.0
     gpu: bool = False

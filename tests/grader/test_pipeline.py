@@ -31,6 +31,7 @@ from grader.pipeline.record import Status, read_records
 from grader.pipeline.report import table
 from grader.results import Outcome
 from grader.sandbox.command import Level
+from grader.sandbox.limits import Limits
 
 pytestmark = pytest.mark.timeout(900)  # the fixture grades a class
 
@@ -84,7 +85,7 @@ def graded(tmp_path_factory) -> Results:
     hand_in(folder, texts)
     (folder / "nothing").mkdir()
     before = dict(os.environ)
-    results = Results(said_aloud(grade(folder, out, [DAY], options(cell_seconds=3.0))))
+    results = Results(said_aloud(grade(folder, out, [DAY], options(limits=Limits(cell_seconds=3.0)))))
     assert dict(os.environ) == before
     return results
 

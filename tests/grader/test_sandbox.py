@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import marshal
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import CodeType
 
 import pytest
 
@@ -15,7 +18,15 @@ from grader.checks import find_exercise
 from grader.framework import Exercise
 from grader.pipeline.courses import HIDDEN_METHODS, driving_part, module_of_checks, stubbed, write_courses
 from grader.sandbox import host
-from grader.sandbox.command import Level, Walls, bubblewrap_command, outermost, parent_environment, walls_here
+from grader.sandbox.command import (
+    Level,
+    Walls,
+    bubblewrap_command,
+    outermost,
+    parent_environment,
+    readable_answers,
+    walls_here,
+)
 from grader.sandbox.host import Sandbox, SandboxError, find_level
 from grader.sandbox.limits import Limits
 from grader.sandbox.selftest import ATTACKS, run_selftest
@@ -229,6 +240,15 @@ def test_with_nothing_it_refuses_unless_told_otherwise(courses, monkeypatch):
     assert find_level(walls, unsafe=True) is Level.NONE
 
 
+def test_answers_among_the_systems_files_are_noticed(courses, monkeypatch):
+    walls = walls_here(courses / "common", courses, Limits())
+    assert readable_answers(walls) == []
+    above = replace(walls, readable=(*walls.readable, str(project_root().parent)))
+    assert str(project_root() / "solutions") in readable_answers(above)
+    with pytest.raises(SandboxError, match="keep the checkout elsewhere"):
+        find_level(above)
+
+
 def test_a_command_that_fails_is_no_sandbox(courses, monkeypatch):
     walls = walls_here(courses / "common", courses, Limits())
     monkeypatch.setattr(host, "parent_command", lambda *_: ["sh", "-c", "echo not permitted >&2; exit 1"])
@@ -255,8 +275,23 @@ def test_each_course_lacks_its_own_part_alone(courses):
                 assert (courses / name / there).read_text() == (project_root() / there).read_text()
 
 
+def names_in(code: CodeType) -> set[str]:
+    """Every name and text in compiled code: the code of a stub has none of its answer's."""
+    inner = [item for item in code.co_consts if isinstance(item, CodeType)]
+    own = {*code.co_names, *code.co_varnames, *(item for item in code.co_consts if isinstance(item, str))}
+    return own.union(*map(names_in, inner))
+
+
 def test_courses_hold_nothing_that_tells_an_answer(courses):
     for course in courses.iterdir():
+        for spec in (spec for day in gradable_days() for spec in day.exercises.values() if spec.module):
+            stem = spec.module.rsplit(".", 1)[-1]
+            compiled = list(course.joinpath(*spec.module.split(".")[:-1]).glob(f"__pycache__/{stem}.*"))
+            assert [path.name for path in compiled] == [f"{stem}.{sys.implementation.cache_tag}.pyc"]
+            code = marshal.loads(compiled[0].read_bytes()[16:])
+            source = course.joinpath(*spec.module.split(".")).with_suffix(".py")
+            assert code.co_code == compile(source.read_text(), str(source), "exec").co_code
+            assert names_in(code) == names_in(compile(source.read_text(), str(source), "exec"))
         modules = {str(path.relative_to(course / "grader")) for path in (course / "grader").rglob("*.py")}
         assert not {
             name for name in modules if name.startswith(("mutants", "diagnosis", "hidden", "build", "pipeline"))

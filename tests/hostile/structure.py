@@ -8,9 +8,8 @@ import os
 import zipfile
 from copy import deepcopy
 
-from hostile.book import CLASS, FULL, FUNCTION, NO_FUNCTION, NOTHING, Book, Corpus
-
 from grader.build.sources import exercise_sources
+from hostile.book import CLASS, FULL, FUNCTION, NO_FUNCTION, NOTHING, Book, Corpus
 from tinyllm.verbs import MAX_SUBMISSION_BYTES
 
 structure = Corpus()

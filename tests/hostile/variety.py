@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from hostile.book import CLASS, FILE, FULL, FUNCTION, NO_FUNCTION, NOTHING, Book, Corpus
-
 from grader.build.sources import exercise_sources
 from grader.checks import find_exercise
 from grader.mutants import cell_source, specimens
+from hostile.book import CLASS, FILE, FULL, FUNCTION, NO_FUNCTION, NOTHING, Book, Corpus
 
 variety = Corpus()
 
