@@ -25,7 +25,7 @@ from book.build import BOOK
 
 pytest.importorskip("playwright.sync_api")
 
-pytestmark = [pytest.mark.needs("chromium", "mdbook", "node", "checkpoint"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.needs("chromium", "mdbook", "node", "checkpoint"), pytest.mark.timeout(900)]
 
 SIZES = [pytest.param(DESKTOP, id="desktop"), pytest.param(PHONE, id="phone")]
 

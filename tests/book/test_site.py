@@ -203,6 +203,7 @@ def test_another_mdbook_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 # ---------------------------------------------------------------- the real site
 
 
+@pytest.mark.timeout(900)  # where no solved notebook is in the cache, they are run first
 @pytest.mark.needs("mdbook", "node", "checkpoint")
 def test_the_real_site_builds_and_is_clean(site: Path) -> None:
     pages, problems = check_site(site)
