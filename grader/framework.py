@@ -91,6 +91,10 @@ class Exercise:
 
     A "kernel" is a function that launches Triton kernels: it is driven in a process of its own (kernel_lane.py).
 
+    Attributes:
+        twins: functions of the course, each `module:name`, that do the same in another way. Where a submission runs,
+            they are stubs as the exercise itself is.
+
     Raises:
         ValueError: no property, or two with the same sentence.
     """
@@ -99,6 +103,7 @@ class Exercise:
     day: int
     kind: Literal["class", "function", "kernel"]
     properties: tuple[Property, ...]
+    twins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         sentences = [item.sentence for item in self.properties]

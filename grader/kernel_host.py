@@ -20,7 +20,7 @@ import torch
 
 from grader.framework import Exercise
 from grader.running import Ending, LocalDriver, Report, text_of
-from grader.wire import WireError, decode, encode_report, receive, send
+from grader.wire import WireError, decode, decode_report, encode_report, receive, send
 from tinyllm.kernels.runtime import INTERPRETED
 from tinyllm.parts import all_parts, compile_part, file_label
 
@@ -74,6 +74,11 @@ class Fork:
                 message = f"your kernel ended Python ({name}): it reads or writes far outside its tensors"
             return {"report": encode_report(Report(Ending.CRASHED, message=message, error=name))}
 
+    @property
+    def open(self) -> bool:
+        """Whether it can be asked."""
+        return self.connection.fileno() >= 0
+
     def end(self) -> int:
         """End it, if it has not ended, and return its status."""
         self.connection.close()  # it ends at this, unless it hangs
@@ -81,15 +86,49 @@ class Fork:
         return os.waitpid(self.pid, 0)[1]
 
 
+class Forks:
+    """Drives each answer in a fork of its own; one fork is kept, that of the latest answer."""
+
+    def __init__(self) -> None:
+        self.fork: Fork | None = None
+
+    def driven(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a request."""
+        fork = self.fork
+        if fork is None or not fork.open or fork.answer != (request["name"], request["source"]):
+            self.end()
+            self.fork = fork = Fork(request)
+        return fork.driven(request)
+
+    def end(self) -> None:
+        """End the fork, if there is one."""
+        if self.fork is not None and self.fork.open:
+            self.fork.end()
+
+
+class HereHost:
+    """A host that is no process of its own: for one that is thrown away itself, as a room of the sandbox is."""
+
+    alive = True
+
+    def __init__(self) -> None:
+        prepare()
+        self.forks = Forks()
+
+    def ask(self, request: dict[str, Any], seconds: float) -> Report:
+        """Have one case driven. The time limit of `seconds` is the request's own."""
+        return decode_report(self.forks.driven(request)["report"]) if INTERPRETED else driven(request)
+
+    def stop(self) -> None:
+        """End what it has forked."""
+        self.forks.end()
+
+
 def serve_in_forks(connection: socket.socket) -> None:
     """Answer requests until the other side has gone, each answer in a fork of its own."""
-    fork: Fork | None = None
+    forks = Forks()
     while request := next_request(connection):
-        if fork is None or fork.connection.fileno() < 0 or fork.answer != (request["name"], request["source"]):
-            if fork is not None and fork.connection.fileno() >= 0:
-                fork.end()
-            fork = Fork(request)
-        send(connection, fork.driven(request), SEND_SECONDS)
+        send(connection, forks.driven(request), SEND_SECONDS)
 
 
 def serve_here(connection: socket.socket) -> None:
@@ -131,12 +170,17 @@ def load_answer(exercise: str, name: str, source: str) -> Any:
     return namespace[name]
 
 
-def main() -> None:
-    """Get ready and serve."""
+def prepare() -> None:
+    """Get this process ready to run kernels."""
     torch.set_num_threads(1)
     all_parts()  # imports the kernels before the first fork
     # What `torch.empty` gives is NaN from now on: a kernel that reads what none has written does not get away with it.
     torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def main() -> None:
+    """Get ready and serve."""
+    prepare()
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         send(connection, {"interpreted": INTERPRETED}, SEND_SECONDS)
         (serve_in_forks if INTERPRETED else serve_here)(connection)

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -34,6 +34,20 @@ SEND_SECONDS = 10.0
 
 class KernelHostError(Exception):
     """The process that runs kernels does not start. The message has its last words."""
+
+
+class Host(Protocol):
+    """What runs kernels."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked."""
+
+    def ask(self, request: dict[str, Any], seconds: float) -> Report:
+        """Have one case driven."""
+
+    def stop(self) -> None:
+        """End it."""
 
 
 class KernelHost:
@@ -102,19 +116,24 @@ class KernelHost:
             self.process.wait()
 
 
-_hosts: list[KernelHost] = []  # the one of this process, once there is one
+_hosts: list[Host] = []  # the one of this process, once there is one
 
 
-def kernel_host() -> KernelHost:
+def kernel_host() -> Host:
     """The running host; started when there is none.
 
     Raises:
         KernelHostError: it does not start.
     """
     if not _hosts or not _hosts[-1].alive:
-        stop_host()
-        _hosts.append(KernelHost())
+        use_host(KernelHost())
     return _hosts[-1]
+
+
+def use_host(host: Host) -> None:
+    """Have kernels run by this host from now on."""
+    stop_host()
+    _hosts.append(host)
 
 
 @atexit.register

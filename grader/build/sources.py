@@ -126,7 +126,8 @@ def _definitions(tree: ast.Module, spec: Spec) -> list[Definition]:
 
 def body_slices(module_text: str, spec: Spec) -> list[tuple[int, int]]:
     """Where in a module's lines the bodies are that learners write for an exercise, as slices."""
-    return sorted(_bodies(_definition(ast.parse(module_text), spec), spec, module_text.splitlines()))
+    lines = module_text.splitlines()
+    return sorted(body for node in _definitions(ast.parse(module_text), spec) for body in _bodies(node, spec, lines))
 
 
 def _definition(tree: ast.Module, spec: Spec) -> Definition:

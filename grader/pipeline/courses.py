@@ -10,6 +10,7 @@ import compileall
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from grader.build.course import Day, Spec
@@ -21,7 +22,8 @@ from tinyllm.paths import project_root
 
 #: The modules of `grader` that run beside a student's code.
 INSIDE = (
-    *("framework", "limits", "observe", "results", "running", "usage", "wire", "checks/__init__"),
+    *("framework", "kernel_host", "kernel_lane", "limits", "observe", "results", "running", "usage", "wire"),
+    "checks/__init__",
     *("sandbox/__init__", "sandbox/inside", "sandbox/limits", "sandbox/linux", "sandbox/parent", "sandbox/room"),
 )
 
@@ -62,16 +64,24 @@ def write_courses(folder: Path, days: Sequence[Day]) -> None:
         if name != COMMON:
             write_checks(course, name)
         for spec in specs:
-            if spec.module and name in (COMMON, spec.name):
-                write_stub(course, spec)
+            if name in (COMMON, spec.name):
+                for stub in stubs_of(spec):
+                    write_stub(course, stub)
     shutil.rmtree(base)
     for path in (folder, *folder.rglob("*")):  # whoever runs submissions is another user, and umask may be strict
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() else 0o644)
 
 
+def stubs_of(spec: Spec) -> list[Spec]:
+    """What is a stub while an exercise is graded: its part, and each function that does the same in another way."""
+    twins = [twin.split(":") for twin in find_exercise(spec.name).twins]
+    own = [spec] if spec.module else []
+    return [*own, *(replace(spec, module=module, name=name, stub=(name,)) for module, name in twins)]
+
+
 def write_stub(course: Path, spec: Spec) -> None:
-    """Replace an exercise's part in a course by its stub."""
+    """Replace the bodies of a part in a course by its stub."""
     path = course.joinpath(*spec.module.split(".")).with_suffix(".py")
     text = path.read_text(encoding="utf-8")
     path.unlink()  # the other courses have the same file

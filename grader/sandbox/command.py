@@ -86,7 +86,7 @@ def bubblewrap_command(walls: Walls, command: list[str]) -> list[str]:
     argv += ["--die-with-parent", "--new-session", "--clearenv"]
     if walls.uid is None:
         argv += ["--unshare-user", "--cap-drop", "ALL"]
-    for name, value in parent_environment(COURSE).items():
+    for name, value in parent_environment(COURSE, walls.limits.gpu).items():
         argv += ["--setenv", name, value]
     for folder in sorted({str(above) for path in walls.readable for above in Path(path).parents} - {"/"}):
         argv += ["--perms", "0755", "--dir", folder]  # else bubblewrap lets only the user who starts it pass
@@ -106,14 +106,19 @@ def bubblewrap_command(walls: Walls, command: list[str]) -> list[str]:
     return [*argv, "--", *command]
 
 
-def parent_environment(course: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The whole environment of a parent: one thread, no model hub, every path in the temporary file system."""
+def parent_environment(course: str, gpu: bool, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The whole environment of a parent: one thread, no model hub, every path in the temporary file system.
+
+    Without a GPU, kernels run in Triton's interpreter.
+    """
     kept = {name: environ[name] for name in ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH") if name in environ}
     kept |= {name: value for name, value in environ.items() if name.startswith(("CUDA_", "NVIDIA_"))}
     here = dict.fromkeys(("HOME", "TMPDIR", "IPYTHONDIR", "MPLCONFIGDIR", "TRITON_CACHE_DIR"), "/tmp")
+    interpreter = {} if gpu else {"TRITON_INTERPRET": "1"}
     return {
         **kept,
         **here,
+        **interpreter,
         "TINYLLM_WORK": "/tmp/work",
         "NBGRADER_EXECUTION": "autograde",
         "PYTHONPATH": course,

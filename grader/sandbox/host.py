@@ -55,6 +55,7 @@ class Sandbox:
         self.log = tempfile.TemporaryFile()
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
+            course = str(Path(__file__).parents[2]) if self.in_python else self.walls.course
             command = parent_command(self.level, self.walls, theirs.fileno(), self.warm)
             try:
                 self.process = subprocess.Popen(
@@ -63,7 +64,7 @@ class Sandbox:
                     stdout=self.log,
                     stderr=self.log,
                     pass_fds=[theirs.fileno()],
-                    env=parent_environment(str(Path(__file__).parents[2]) if self.in_python else self.walls.course),
+                    env=parent_environment(course, self.walls.limits.gpu),
                     start_new_session=True,
                 )
             except OSError as error:

@@ -36,7 +36,7 @@ def enter(walls: Walls, command: list[str]) -> int:
     become_nobody(walls.uid)
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
     os.setsid()
-    os.execve(command[0], command, parent_environment(COURSE))
+    os.execve(command[0], command, parent_environment(COURSE, walls.limits.gpu))
 
 
 def become_nobody(uid: int | None) -> None:

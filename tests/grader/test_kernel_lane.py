@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from grader.checks.day2.store_kv import EXERCISE
-from grader.hidden import converse
 from grader.kernel_lane import kernel_host, stop_host, stubbed_function
 from grader.mutants import as_cell
 from grader.results import CheckResult, Outcome
 from grader.running import LocalDriver, run
-from grader.sitting import Judge
 from tinyllm.doctor import CHECKS, judge_triton
 from tinyllm.kernels.store_kv import store_kv
 
@@ -107,20 +103,6 @@ def test_a_process_that_dies_over_a_case_is_told_and_replaced() -> None:
     assert result.properties[0].outcome is Outcome.CRASHED
     assert "ended" in result.properties[0].message
     assert result.properties[1].outcome is Outcome.RIGHT
-
-
-@needs_triton
-def test_the_judge_drives_kernels_in_the_students_process(tmp_path: Path) -> None:
-    judge = Judge(7, tmp_path / "scores.json", {EXERCISE.name: EXERCISE})
-    ours, theirs = socket.socketpair()
-    thread = threading.Thread(target=judge.hear, args=(theirs,))
-    thread.start()
-    result = converse(ours, EXERCISE, store_kv)
-    thread.join(30)
-    ours.close()
-    theirs.close()
-    assert result.points == EXERCISE.points
-    assert judge.errors == {}
 
 
 def test_without_triton_nothing_is_right_or_wrong_and_all_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,4 +187,10 @@ EXERCISE = Exercise(
     day=2,
     kind="function",
     properties=(OneNewToken(), CausalChunk(), GroupedHeads(), SideBySide(), LargeScores()),
+    twins=(
+        "tinyllm.kernels.reference:paged_attention",
+        "tinyllm.kernels.paged_decode:launch_paged_decode",
+        "tinyllm.kernels.paged_decode_split:launch_paged_decode_split",
+        "tinyllm.kernels.paged_prefill:launch_paged_prefill",
+    ),
 )

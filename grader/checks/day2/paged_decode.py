@@ -95,4 +95,8 @@ EXERCISE = Exercise(
     day=2,
     kind="kernel",
     properties=(OneSequence(), SideBySide(), GroupedHeads(), LargeScores(), AsInTheEngine()),
+    twins=(
+        "tinyllm.kernels.reference:paged_attention",
+        "tinyllm.engine.paged_attention:paged_attention",
+    ),
 )

@@ -83,4 +83,10 @@ EXERCISE = Exercise(
     day=2,
     kind="kernel",
     properties=(WholeContext(), UnequalContexts(), LargeScores(), AsInTheEngine()),
+    twins=(
+        "tinyllm.kernels.reference:paged_attention",
+        "tinyllm.engine.paged_attention:paged_attention",
+        "tinyllm.kernels.paged_decode:launch_paged_decode",
+        "tinyllm.kernels.paged_prefill:launch_paged_prefill",
+    ),
 )

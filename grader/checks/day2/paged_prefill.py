@@ -95,4 +95,10 @@ EXERCISE = Exercise(
     day=2,
     kind="kernel",
     properties=(WholePrompt(), ChunkOfAPrompt(), SideBySide(), GroupedHeads(), AsInTheEngine()),
+    twins=(
+        "tinyllm.kernels.reference:paged_attention",
+        "tinyllm.engine.paged_attention:paged_attention",
+        "tinyllm.kernels.paged_decode:launch_paged_decode",
+        "tinyllm.kernels.paged_decode_split:launch_paged_decode_split",
+    ),
 )
