@@ -69,7 +69,7 @@ def course_files() -> dict[str, tuple[int, int]]:
 
 
 def processes() -> set[tuple[int, float]]:
-    """Our own descendants, and whatever runs as one of the sandbox's users."""
+    """Our own descendants, and whatever runs as one of the sandbox's users and belongs to nobody."""
     children = psutil.Process().children(recursive=True)
     # The two of multiprocessing's own stay as long as we do.
     helpers = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
@@ -77,9 +77,17 @@ def processes() -> set[tuple[int, float]]:
     found = {(child.pid, child.create_time()) for child in ours}
     for process in psutil.process_iter(["uids", "create_time"]):
         uids = process.info["uids"]
-        if uids and FIRST_UID <= uids.real < FIRST_UID + 64:
+        if uids and FIRST_UID <= uids.real < FIRST_UID + 64 and is_orphan(process):
             found.add((process.pid, process.info["create_time"]))
     return found
+
+
+def is_orphan(process: psutil.Process) -> bool:
+    """Whether nothing but init is above a process; what another grading on this machine runs has a parent."""
+    try:
+        return [parent.pid for parent in process.parents()] in ([1], [])
+    except psutil.Error:
+        return False
 
 
 @dataclass
