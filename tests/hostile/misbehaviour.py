@@ -95,7 +95,7 @@ def file_descriptor_bomb(book: Book) -> None:
     book.bomb("kept = []\nwhile True:\n    kept.append(open('/dev/null'))")
 
 
-@misbehaviour(FULL, "timed out", "crashed", words="was left out")
+@misbehaviour(FULL, "timed out", words="took too long")
 def endless_printing(book: Book) -> None:
     """Prints for ever: stock nbgrader grows to gigabytes."""
     book.own("while True:\n    print('x' * 10_000)")
