@@ -213,7 +213,7 @@ def test_cells_run_as_in_a_notebook(sandbox):
 
 def test_nothing_passes_from_one_room_to_the_next(sandbox):
     if sandbox.level is Level.NONE:
-        pytest.skip("no sandbox on this machine: rooms share its file system")
+        pytest.skip("a sandbox is not permitted on this machine: rooms share its file system")
     leave = "import builtins, torch\nbuiltins.left = torch.left = 1\nopen('/tmp/x', 'w')\nopen('/dev/shm/x', 'w')"
     look = "import builtins as b, os, torch\nprint(hasattr(b, 'left'), hasattr(torch, 'left'), os.listdir('/tmp'), "
     look += "os.listdir('/dev/shm'))"

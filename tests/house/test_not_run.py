@@ -51,6 +51,12 @@ def test_a_skip_is_listed_everywhere_and_fails_only_in_ci(tmp_path: Path, source
         assert "no cat" in done.stdout or "no_such_module" in done.stdout
 
 
+def test_what_the_kernel_forbids_is_listed_and_fails_nothing(tmp_path: Path) -> None:
+    done = run(tmp_path, PASSES + SKIPS.replace("no cat", "bubblewrap is not permitted on this machine"), ci=True)
+    assert done.returncode == 0, done.stdout
+    assert "not run: 1" in done.stdout
+
+
 def test_under_xdist_too(tmp_path: Path) -> None:
     done = run(tmp_path, SKIPS + "\n" + PASSES, "-n", "2", ci=True)
     assert done.returncode == 1, done.stdout
