@@ -16,7 +16,7 @@ import pytest
 from grader.build.course import days, gradable_days
 from grader.checks import find_exercise
 from grader.framework import Exercise
-from grader.pipeline.courses import HIDDEN_METHODS, driving_part, module_of_checks, stubbed, write_courses
+from grader.pipeline.courses import HIDDEN_METHODS, driving_part, module_of_checks, stubbed, stubs_of, write_courses
 from grader.sandbox import host
 from grader.sandbox.command import (
     Level,
@@ -137,7 +137,7 @@ def as_nobody(command: list[str]) -> list[str]:
     for number, path in enumerate(hidden):
         script.append(f"mkdir -p '{path}' && mount --bind /tmp/.shown/{number} '{path}'")
     ids = f"--reuid {NOBODY} --regid {NOBODY} --clear-groups"
-    script.append(f'exec setpriv {ids} env HOME=/tmp "$@"')
+    script.append(f'exec setpriv {ids} env HOME=/tmp TINYLLM_WORK=/tmp/work "$@"')
     return ["unshare", "--mount", "--propagation", "private", "sh", "-c", "\n".join(script), "sh", *command]
 
 
@@ -264,15 +264,17 @@ def test_each_course_lacks_its_own_part_alone(courses):
         for name, spec in day.exercises.items():
             if not spec.module:
                 continue
-            path = Path(*spec.module.split(".")).with_suffix(".py")
-            ours = (project_root() / path).read_text()
-            stub = stubbed(ours, spec)
-            assert stub != ours
-            assert (courses / name / path).read_text() == stub
-            others = [other for other in day.exercises.values() if other.module and other.module != spec.module]
-            for other in others:
-                there = Path(*other.module.split(".")).with_suffix(".py")
-                assert (courses / name / there).read_text() == (project_root() / there).read_text()
+            texts = {one.module: path_of(one.module).read_text() for one in day.exercises.values() if one.module}
+            for one in stubs_of(spec):
+                before = texts.get(one.module) or path_of(one.module).read_text()
+                texts[one.module] = stubbed(before, one)
+                assert texts[one.module] != before
+            for module, text in texts.items():
+                assert (courses / name / path_of(module).relative_to(project_root())).read_text() == text
+
+
+def path_of(module):
+    return project_root().joinpath(*module.split(".")).with_suffix(".py")
 
 
 def names_in(code: CodeType) -> set[str]:
