@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from support.cells import kernel_sources
 
+from grader.build.sources import exercise_sources
 from grader.checks.day2.kernels import AttentionProperty, expected_row, row_problem
 from grader.framework import Exercise
 from grader.mutants import as_cell
@@ -113,7 +113,7 @@ WRONG = {
 @pytest.mark.parametrize("mistake", WRONG)
 @pytest.mark.parametrize("name", KERNELS[1:])
 def test_wrong_answers_without_a_name_are_refused_too(name: str, mistake: str) -> None:
-    source = f"{kernel_sources(name).solution}\n\nright = {name}\n\ndef {name}({ATTEND}):\n{WRONG[mistake]}"
+    source = f"{exercise_sources(name).solution}\n\nright = {name}\n\ndef {name}({ATTEND}):\n{WRONG[mistake]}"
     assert refused(name, source, mistake)
 
 
@@ -130,7 +130,7 @@ STORE_WRONG = {
 @pytest.mark.needs("triton")
 @pytest.mark.parametrize("mistake", STORE_WRONG)
 def test_wrong_stores_without_a_name_are_refused_too(mistake: str) -> None:
-    source = f"{kernel_sources('store_kv').solution}\n\nright = store_kv\n\n"
+    source = f"{exercise_sources('store_kv').solution}\n\nright = store_kv\n\n"
     source += f"def store_kv(k, v, k_cache, v_cache, slots):\n{STORE_WRONG[mistake]}"
     assert refused("store_kv", source, mistake)
 
