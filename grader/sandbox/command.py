@@ -88,7 +88,9 @@ def bubblewrap_command(walls: Walls, command: list[str]) -> list[str]:
         argv += ["--unshare-user", "--cap-drop", "ALL"]
     for name, value in parent_environment(COURSE, walls.limits.gpu).items():
         argv += ["--setenv", name, value]
-    for folder in sorted({str(above) for path in walls.readable for above in Path(path).parents} - {"/"}):
+    # Before what is readable, which may lie below /tmp.
+    argv += ["--perms", "1777", "--size", str(walls.limits.disk_mib * MIB), "--tmpfs", "/tmp"]
+    for folder in sorted({str(above) for path in walls.readable for above in Path(path).parents} - {"/", "/tmp"}):
         argv += ["--perms", "0755", "--dir", folder]  # else bubblewrap lets only the user who starts it pass
     for path in walls.readable:
         if os.path.islink(path):
@@ -98,7 +100,6 @@ def bubblewrap_command(walls: Walls, command: list[str]) -> list[str]:
     argv += ["--proc", "/proc", "--dev", "/dev"]
     for device in walls.devices:
         argv += ["--dev-bind-try", device, device]
-    argv += ["--perms", "1777", "--size", str(walls.limits.disk_mib * MIB), "--tmpfs", "/tmp"]
     argv += ["--ro-bind", walls.course, COURSE, "--ro-bind", walls.builds, BUILDS, "--remount-ro", "/", "--chdir", "/"]
     if walls.uid is not None:
         ids = ["--reuid", str(walls.uid), "--regid", str(walls.uid), "--clear-groups"]

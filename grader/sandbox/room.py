@@ -125,11 +125,26 @@ def furnish(build: str, limits: Limits) -> None:
     linux.mount(build, COURSE, flags=linux.MS_BIND)
     linux.mount("tmpfs", BUILDS, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV | linux.MS_RDONLY, "size=4k,mode=0755")
     for place in ("/tmp", "/dev/shm"):
+        below = {path: os.open(path, os.O_PATH) for path in sorted(linux.mounts_below(place)) if path != place}
         linux.mount("tmpfs", place, "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, size)
+        for path, descriptor in below.items():  # Python itself may be installed below /tmp
+            show_again(path, descriptor)
     with contextlib.suppress(
         PermissionError
     ):  # where parts of /proc are covered the outer one stays; parent.py hides itself
         linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV)
+
+
+def show_again(path: str, descriptor: int) -> None:
+    """Mount what a descriptor stands for at its old path, read-only, in a file system that has covered it."""
+    parent = path if os.path.isdir(f"/proc/self/fd/{descriptor}") else os.path.dirname(path)
+    os.makedirs(parent, exist_ok=True)
+    if parent != path:
+        with open(path, "w"):
+            pass
+    linux.mount(f"/proc/self/fd/{descriptor}", path, flags=linux.MS_BIND)
+    linux.remount_read_only(path)
+    os.close(descriptor)
 
 
 def finish(main: Callable[[], None]) -> NoReturn:

@@ -63,13 +63,13 @@ def build_root(walls: Walls) -> None:
     os.mkdir("/tmp/new")
     linux.mount("tmpfs", "/tmp/new", "tmpfs", small, "size=1m,mode=0755")
     linux.pivot_root("/tmp", "/tmp/old")
+    for place in ("/tmp", "/dev/shm"):  # before what is readable, which may lie below /tmp
+        os.makedirs(f"/new{place}")
+        linux.mount("tmpfs", f"/new{place}", "tmpfs", small, f"size={walls.limits.disk_mib}m,mode=1777")
     for path in walls.readable:
         bind(path, path)
     bind(walls.course, COURSE)
     bind(walls.builds, BUILDS)
-    for place in ("/tmp", "/dev/shm"):
-        os.makedirs(f"/new{place}")
-        linux.mount("tmpfs", f"/new{place}", "tmpfs", small, f"size={walls.limits.disk_mib}m,mode=1777")
     for device in [*(f"/dev/{name}" for name in DEVICES), *walls.devices]:
         bind(device, device, read_only=False)
     os.mkdir("/new/proc")

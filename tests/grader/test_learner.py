@@ -231,7 +231,7 @@ def test_only_the_first_failure_is_told_with_its_input() -> None:
 
 
 def test_package_is_cheap_to_import() -> None:
-    code = "import sys, grader, grader.judge; print('torch' in sys.modules)"
+    code = "import sys, grader; print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
     )

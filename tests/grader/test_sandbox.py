@@ -7,6 +7,7 @@ import marshal
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from types import CodeType
@@ -217,8 +218,30 @@ def test_nothing_passes_from_one_room_to_the_next(sandbox):
     leave = "import builtins, torch\nbuiltins.left = torch.left = 1\nopen('/tmp/x', 'w')\nopen('/dev/shm/x', 'w')"
     look = "import builtins as b, os, torch\nprint(hasattr(b, 'left'), hasattr(torch, 'left'), os.listdir('/tmp'), "
     look += "os.listdir('/dev/shm'))"
+    before = run_cells(sandbox, "BlockTable", look)
+    assert before[0].startswith("False False [") and "'x'" not in before[0]
     assert run_cells(sandbox, "BlockTable", leave, "print('done')")[1] == "done"
-    assert run_cells(sandbox, "BlockTable", look) == ["False False [] []"]
+    assert run_cells(sandbox, "BlockTable", look) == before
+
+
+@pytest.mark.parametrize("level", [Level.BUBBLEWRAP, Level.UNSHARE])
+def test_what_is_readable_may_lie_below_tmp(level, problems, courses):
+    if problem := problems[level]:
+        pytest.skip(f"{level} is not permitted on this machine: {problem}")
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        path = Path(folder) / "inner" / "file.txt"
+        path.parent.mkdir()
+        path.write_text("seen")
+        Path(folder).chmod(0o755)
+        walls = walls_here(courses / "common", courses, Limits())
+        walls = replace(walls, readable=(*walls.readable, str(path.parent)))
+        with Sandbox(level, walls) as sandbox:
+            read = f"print(open({str(path)!r}).read())"
+            write = f"open({str(path)!r}, 'w')"
+            printed = run_cells(sandbox, "BlockTable", read, write, "open('/tmp/x', 'w').write('free')")
+        assert printed[0] == "seen"
+        assert "Read-only file system" in printed[1] or "Permission denied" in printed[1]
+        assert path.read_text() == "seen"
 
 
 # ---------------------------------------------------------------- where there is no sandbox
