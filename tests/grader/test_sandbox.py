@@ -219,7 +219,8 @@ def test_nothing_passes_from_one_room_to_the_next(sandbox):
     look = "import builtins as b, os, torch\nprint(hasattr(b, 'left'), hasattr(torch, 'left'), os.listdir('/tmp'), "
     look += "os.listdir('/dev/shm'))"
     before = run_cells(sandbox, "BlockTable", look)
-    assert before[0].startswith("False False [") and "'x'" not in before[0]
+    assert before[0].startswith("False False [")
+    assert "'x'" not in before[0]
     assert run_cells(sandbox, "BlockTable", leave, "print('done')")[1] == "done"
     assert run_cells(sandbox, "BlockTable", look) == before
 
