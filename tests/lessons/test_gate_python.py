@@ -1,4 +1,4 @@
-"""The gate holds for every exercise of the course; `make gate` runs it on more seeds.
+"""The gate holds for every exercise in Python; `make gate` runs it on more seeds.
 
 Those with Triton kernels are in test_gate_kernels.py.
 """
