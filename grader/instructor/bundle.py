@@ -15,6 +15,7 @@ from grader.build.release import FORBIDDEN
 from grader.build.sources import BEGIN, END, marked_source
 from grader.instructor.class_file import ClassFile, chosen, course_of, read_class_file
 from grader.own import PACKAGE, path_of_checks
+from tinyllm.files import replacing
 from tinyllm.paths import project_root
 
 README = """\
@@ -57,15 +58,9 @@ def write_bundle(
         refuse_solutions(name, text, course)
     if archive.exists() and not force:
         raise LessonError(f"{archive} exists; give another name, or --force to replace it")
-    archive.parent.mkdir(parents=True, exist_ok=True)
-    temporary = archive.with_name(f".{archive.name}.tmp")
-    try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as file:
-            for name, text in files.items():
-                file.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text)  # equal contents, equal bytes
-        temporary.replace(archive)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(archive) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, text in files.items():
+            file.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text)  # equal contents, equal bytes
     return list(files)
 
 

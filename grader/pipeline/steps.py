@@ -25,7 +25,7 @@ from grader.pipeline.work import Worked, WorkItem, work_item
 from grader.rendering import to_text
 from grader.reporting.export import export
 from grader.results import Outcome
-from tinyllm.files import write_text
+from tinyllm.files import replacing, write_text
 
 Progress = Callable[[int, int, str], None]
 
@@ -62,9 +62,7 @@ class Grading:
         self.unmerged: list[Key] = []
         self.done = 0
 
-    def run(
-        self, found: Sequence[Submission], workers: Callable[[int], AbstractContextManager[Workers]]
-    ) -> list[Record]:
+    def run(self, found: Sequence[Submission], workers: StartWorkers) -> list[Record]:
         """Bring every submission to its final state and write the tables.
 
         `workers` starts as many of them as so many submissions need.
@@ -118,11 +116,8 @@ class Grading:
         if known is not None and all(known[name] == facts[name] for name in ("sha256", "refused")):
             return
         if facts["sha256"]:
-            path = self.taken_path(key)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(path.name + ".tmp")
-            temporary.write_bytes(data)
-            temporary.replace(path)
+            with replacing(self.taken_path(key)) as temporary:
+                temporary.write_bytes(data)
         self.journal.append(key, State.TAKEN, **facts)
 
     def taken_path(self, key: Key) -> Path:
