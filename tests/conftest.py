@@ -8,6 +8,7 @@ end. With CI=true a skip fails the run: a machine that tests for others has to h
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -44,6 +45,17 @@ def has_gpu() -> bool:
 def own_work_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test may touch the work/ of the person who runs it."""
     monkeypatch.setenv("TINYLLM_WORK", str(tmp_path / "work"))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread of torch's: with tiny tensors faster than many, and repeatable."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
 
 import pytest
-import torch
 
 from benchmarks import throughput
 from benchmarks.throughput import QUICK, measure, ratios, run_in_turns
@@ -18,14 +17,6 @@ from tinyllm.traces import TraceRequest
 
 TINY = replace(QUICK, num_requests=5, max_len=24, batch_sizes=(2, 4), matmul_size=64, copy_bytes=2**12)
 TRACE = [TraceRequest((1, 2), 3), TraceRequest((4,), 2)]
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.needs("checkpoint")

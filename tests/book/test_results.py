@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from benchmarks import kv_memory
 from benchmarks.record import RESULTS
@@ -65,15 +63,6 @@ def test_paging_holds_what_the_course_promises(result: dict[str, Any]) -> None:
     assert sharegpt["block_16"]["waste_percent"] < 2
     assert alpaca["block_16"]["waste_percent"] < 10
     assert result["system_prompt"]["with"]["mean_running"] > result["system_prompt"]["without"]["mean_running"]
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As the benchmark runs: its tensors are small, and threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.slow

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
+from support.cells import id_of
 
 from grader.build.sources import exercise_sources
 from grader.checks import exercises
@@ -16,6 +16,8 @@ from grader.mutants import Specimen, specimens
 from grader.running import LocalDriver, run
 from tinyllm.kv_cache.sizing import Waste
 from tinyllm.parts import all_parts
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 EXERCISES = [exercise for exercise in exercises().values() if exercise.kind != "kernel"]
 ALTERNATES = [(exercise, item) for exercise in EXERCISES for item in specimens(exercise).alternates]
@@ -29,18 +31,6 @@ NONSENSE: list[Any] = [
     *([{"outcome": {}}] * 40, [{"outcome": {"value": []}, "tables": {}, "owners": [], "copies": 0}] * 40),
     [{"hit": [], "outcome": {"value": []}, "owners": [], "num_free": 0, "evicted": 0}] * 40,
 ]
-
-
-def id_of(value: Any) -> str | None:
-    return value.name if isinstance(value, Exercise | Specimen) else None
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=id_of)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from support.cells import id_of
 from support.models import VOCAB, drain, make_engine, tiny_model
 
 from grader.checks import exercises, find_exercise
@@ -31,21 +32,11 @@ from tinyllm.kv_cache.sizing import Snapshot, Waste, kv_bytes_per_token, reserva
 from tinyllm.kv_cache.storage import PagedKVCache
 from tinyllm.parts import resolve
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 EXERCISES = [exercise for exercise in exercises().values() if exercise.day == 1]
 ALTERNATES = [(exercise, item) for exercise in EXERCISES for item in specimens(exercise).alternates]
 CLASSES = [(exercise, item) for exercise, item in ALTERNATES if exercise.kind == "class"]
-
-
-def id_of(value: Any) -> str | None:
-    return value.name if isinstance(value, Exercise | Specimen) else None
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # ---------------------------------------------------------------- what must be accepted

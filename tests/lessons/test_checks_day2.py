@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from support.cells import id_of
 from support.models import VOCAB, drain, make_engine, tiny_model
 from torch import Tensor
 
@@ -30,21 +31,11 @@ from tinyllm.kernels import reference
 from tinyllm.kernels.reference import merge_attention_states
 from tinyllm.parts import resolve
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 EXERCISES = [exercise for exercise in exercises().values() if exercise.day == 2 and exercise.kind != "kernel"]
 ALTERNATES = [(exercise, item) for exercise in EXERCISES for item in specimens(exercise).alternates]
 IN_ENGINE = [(exercise, item) for exercise, item in ALTERNATES if exercise.name != "merge_attention_states"]
-
-
-def id_of(value: Any) -> str | None:
-    return value.name if isinstance(value, Exercise | Specimen) else None
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # ---------------------------------------------------------------- what must be accepted

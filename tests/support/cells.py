@@ -1,9 +1,18 @@
-"""The solved cells of exercises, as learners hand them over to `use`."""
+"""What tests of exercises share: their names, and solved cells as learners hand them over to `use`."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from grader.build.sources import exercise_sources
+from grader.framework import Exercise
+from grader.mutants import Specimen
 from tinyllm.parts import source_file, stamp
+
+
+def id_of(value: Any) -> str | None:
+    """The name of an exercise or a specimen among a test's parameters."""
+    return value.name if isinstance(value, Exercise | Specimen) else None
 
 
 def record_solution(name: str) -> None:
