@@ -132,6 +132,8 @@ def grade(
         SandboxError: nothing here can hold a submission, and that is not allowed.
     """
     start = perf_counter()
+    # Not relative to a working directory: nbgrader, in a thread of its own, changes it for a while.
+    submissions, out = submissions.absolute(), out.absolute()
     with opened(submissions) as folder:
         found = find_submissions(folder, course)
         seed = secrets.randbits(48) if options.seed is None else options.seed

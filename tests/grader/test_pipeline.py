@@ -1,8 +1,10 @@
 """Grading end to end on real submissions: exact points, feedback in words, and nobody's trouble is another's."""
 
+import contextlib
 import csv
 import json
 import os
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -71,7 +73,7 @@ class Results:
 
 @pytest.fixture(scope="module")
 def graded(tmp_path_factory) -> Results:
-    folder, out = tmp_path_factory.mktemp("class"), tmp_path_factory.mktemp("out") / "result"
+    place = tmp_path_factory.mktemp("grading")
     answers = dict(answers_of_class(DAY, mistakes=False))
     right = answers["perfect"]
     texts = {name: submission(DAY, one) for name, one in answers.items()}
@@ -82,10 +84,12 @@ def graded(tmp_path_factory) -> Results:
         DAY, {**right, "BlockTable": "class BlockTable(:", "CopyOnWrite": right["CopyOnWrite"] + "\n\n" + ENDS_PYTHON}
     )
     texts["junk"] = "<script>alert(1)</script>"
-    hand_in(folder, texts)
-    (folder / "nothing").mkdir()
+    hand_in(place / "class", texts)
+    (place / "class" / "nothing").mkdir()
     before = dict(os.environ)
-    results = Results(said_aloud(grade(folder, out, [DAY], options(limits=Limits(cell_seconds=3.0)))))
+    limits = Limits(cell_seconds=3.0)
+    with contextlib.chdir(place):  # relative paths, as an instructor types them
+        results = Results(said_aloud(grade(Path("class"), Path("result"), [DAY], options(limits=limits))))
     assert dict(os.environ) == before
     return results
 
