@@ -138,6 +138,10 @@ def grade(
 
         grader grade submissions/ --out results/ --resume
     """
+    from grader.pipeline.forks import start_forkserver
+
+    if ray is None:
+        start_forkserver()
     from grader.pipeline.grade import Options, grade_or_example
     from grader.pipeline.report import table
 

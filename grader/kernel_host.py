@@ -175,7 +175,7 @@ def prepare() -> None:
     torch.set_num_threads(1)
     all_parts()  # imports the kernels before the first fork
     # What `torch.empty` gives is NaN from now on: a kernel that reads what none has written does not get away with it.
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # `use_deterministic_algorithms` would import torch's compiler first
 
 
 def main() -> None:

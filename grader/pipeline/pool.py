@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from grader.own import use_own
+from grader.pipeline.forks import fork_context
 from grader.pipeline.work import Worked, WorkItem, judge_submission
 from grader.sandbox.command import Level, walls_here
 from grader.sandbox.host import Sandbox
@@ -49,8 +49,7 @@ class _Worker:
     """A worker process and the item that it has."""
 
     def __init__(self, setup: Setup, number: int) -> None:
-        context = multiprocessing.get_context("forkserver")  # torch is imported once for all of them
-        context.set_forkserver_preload([__name__])
+        context = fork_context()
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=work, args=(theirs, setup, number), name=f"grader-{number}")
         self.process.start()

@@ -65,6 +65,18 @@ def address_space() -> int:
         return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def memory_at_most(pids: list[int]) -> int:
+    """Bytes that processes use together, shared pages counted for each: never less than `memory_in_use`, and quick."""
+    total = 0
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/statm") as file:
+                total += int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        except OSError:
+            continue  # it has ended
+    return total
+
+
 def memory_in_use(pids: list[int]) -> int:
     """Bytes that processes use together; pages that they share with others count in part."""
     total = 0

@@ -16,7 +16,7 @@ import socket
 import sys
 from typing import Any
 
-from grader.sandbox.limits import MIB, Limits, memory_in_use
+from grader.sandbox.limits import MIB, Limits, memory_at_most, memory_in_use
 from grader.sandbox.room import COURSE, Room, RoomError, close_room, descendants, open_room
 
 #: Imported once, before any fork. None of them holds an exercise's reference.
@@ -80,7 +80,10 @@ class Parent:
 
     def watch(self) -> None:
         """End the room if its processes use too much memory together."""
-        if self.room is None or memory_in_use(descendants(self.room.outer)) <= self.limits.memory_mib * MIB:
+        if self.room is None:
+            return
+        pids, limit = descendants(self.room.outer), self.limits.memory_mib * MIB
+        if memory_at_most(pids) <= limit or memory_in_use(pids) <= limit:
             return
         self.close()
         self.ended_for = f"it used more than {self.limits.memory_mib} MiB of memory"
