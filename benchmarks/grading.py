@@ -1,9 +1,11 @@
 """What grading a class costs: one worker and two, against `nbgrader autograde` run once for each student.
 
-The class is the bundled one: right, half done, untouched and noisy notebooks, and one for each known mistake. Each
-number of workers grades it several times; the median counts. Plain nbgrader runs the same notebooks with the same
-hidden checks, in an ordinary kernel without a sandbox. Peak memory is what all processes of a run hold together,
-looked at ten times a second, pages that they share counted once.
+The class is the bundled one: right, half done, untouched and noisy notebooks, and one for each known mistake; of a
+day whose notebooks are graded in half a second, so that getting ready counts, and of one that runs kernels in Triton's
+interpreter and takes seconds. Each number of workers grades each class several times; the median counts. Plain nbgrader
+runs the same notebooks with the same hidden checks, in an ordinary kernel without a sandbox. Peak memory is what all
+processes of a run hold together, looked at ten times a second, pages that they share counted once; since looking takes
+time, in a run of its own.
 
     python -m benchmarks.grading            writes benchmarks/results/grading.json, in about ten minutes
     python -m benchmarks.grading --quick    to see that it runs; prints the result, writes nothing
@@ -18,12 +20,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 from tqdm import tqdm
@@ -36,6 +37,7 @@ from grader.sandbox.limits import MIB, memory_in_use
 from grader.sandbox.room import descendants
 from tinyllm.paths import project_root
 
+DAYS = ("day1", "day2")
 SEED = 1
 LOOK_SECONDS = 0.1
 
@@ -52,50 +54,48 @@ class Sizes:
 QUICK = Sizes(students=2, runs=1, plain_students=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One command: how long it took, and the memory that its processes held together at most."""
-
-    seconds: float
-    peak_bytes: int
-
-
-def timed(command: Sequence[str], folder: Path) -> Run:
+def run(command: Sequence[str], folder: Path, peaks: list[int] | None = None) -> float:
     """Run a command with one torch thread a process.
+
+    Args:
+        peaks: where its peak memory in bytes is added; None does not look.
+
+    Returns:
+        How many seconds it took.
 
     Raises:
         RuntimeError: it failed.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(project_root()), "COLUMNS": "120"}
+    tools = str(Path(sys.executable).parent)  # nbgrader calls alembic by name
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join((tools, os.environ.get("PATH", os.defpath))),
+        "PYTHONPATH": str(project_root()),
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "120",
+    }
     start = perf_counter()
     with (
         tempfile.TemporaryFile() as output,
         subprocess.Popen(command, env=environment, cwd=folder, stdout=output, stderr=output) as process,
     ):
-        watch = Watch(process.pid)
-        watch.start()
-        process.wait()
-        watch.stopped.set()
-        watch.join()
+        if peaks is None:
+            process.wait()
+        else:
+            peaks.append(peak_memory(process))
         output.seek(0)
         if process.returncode:
             raise RuntimeError(f"{' '.join(command)} failed: {output.read()[-2000:].decode(errors='replace')}")
-    return Run(perf_counter() - start, watch.peak)
+    return perf_counter() - start
 
 
-class Watch(threading.Thread):
-    """Looks at the memory of a process and everything below it until told to stop."""
-
-    def __init__(self, pid: int) -> None:
-        super().__init__(daemon=True)
-        self.pid = pid
-        self.peak = 0
-        self.stopped = threading.Event()
-
-    def run(self) -> None:
-        """Keep the highest sum."""
-        while not self.stopped.wait(LOOK_SECONDS):
-            self.peak = max(self.peak, memory_in_use([self.pid, *descendants(self.pid)]))
+def peak_memory(process: subprocess.Popen[bytes]) -> int:
+    """The most bytes that a process and everything below it hold together until it ends."""
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, memory_in_use([process.pid, *descendants(process.pid)]))
+        sleep(LOOK_SECONDS)
+    return peak
 
 
 def make_class(folder: Path, day: Day, students: int) -> list[str]:
@@ -119,42 +119,51 @@ def plain_course(folder: Path, out: Path) -> None:
     shutil.copyfile(out / "nbgrader_config.py", folder / "nbgrader_config.py")
 
 
-def measure(sizes: Sizes) -> dict[str, Any]:
-    """Grade the class with one worker and with two, then some of it with plain nbgrader."""
-    day = find_day("day1")
-    runs: dict[str, list[Run]] = {"one_worker": [], "two_workers": [], "nbgrader_autograde": []}
+def measure(day: Day, sizes: Sizes) -> dict[str, Any]:
+    """Grade a day's class with one worker and with two, then some of it with plain nbgrader."""
+    seconds: dict[str, list[float]] = {"one_worker": [], "two_workers": [], "nbgrader_autograde": []}
+    peaks: dict[str, list[int]] = {name: [] for name in seconds}
     with tempfile.TemporaryDirectory(prefix="grading-") as temporary:
         root = Path(temporary)
         names = make_class(root / "class", day, sizes.students)
-        bar = tqdm(total=2 * sizes.runs + sizes.plain_students)
-        for number in range(sizes.runs):
+        bar = tqdm(total=2 * (sizes.runs + 1) + sizes.plain_students + 1, desc=day.name)
+        for number in range(sizes.runs + 1):
             for jobs, name in ((1, "one_worker"), (2, "two_workers")):
-                runs[name].append(timed(grade_command(root / "class", root / f"out-{jobs}-{number}", jobs), root))
+                command = grade_command(root / "class", root / f"out-{jobs}", jobs)
+                if number == 0:
+                    run(command, root, peaks[name])
+                else:
+                    seconds[name].append(run(command, root))
                 bar.update()
-        out = root / "out-1-0"
-        plain_course(root / "plain", out)
+        plain_course(root / "plain", root / "out-1")
         nbgrader = str(Path(sys.executable).with_name("nbgrader"))
-        timed([nbgrader, "generate_assignment", day.name, "--force"], root / "plain")
-        for name in names[:: max(1, len(names) // sizes.plain_students)][: sizes.plain_students]:
-            command = [nbgrader, "autograde", day.name, "--student", name]
-            runs["nbgrader_autograde"].append(timed(command, root / "plain"))
+        run([nbgrader, "generate_assignment", day.name, "--force"], root / "plain")
+        some = names[:: max(1, len(names) // sizes.plain_students)][: sizes.plain_students]
+        for number, name in enumerate([some[0], *some]):
+            command = [nbgrader, "autograde", day.name, "--student", name, "--force"]
+            if number == 0:
+                run(command, root / "plain", peaks["nbgrader_autograde"])
+            else:
+                seconds["nbgrader_autograde"].append(run(command, root / "plain"))
             bar.update()
         bar.close()
-        sandbox = {record.sandbox for record in read_records(out)} - {""}
-    return summary(runs, sizes.students, sorted(sandbox))
+        sandbox = {record.sandbox for record in read_records(root / "out-1")} - {""}
+    return summary(seconds, peaks, sizes.students, sorted(sandbox))
 
 
-def summary(runs: dict[str, list[Run]], students: int, sandbox: list[str]) -> dict[str, Any]:
+def summary(
+    seconds: dict[str, list[float]], peaks: dict[str, list[int]], students: int, sandbox: list[str]
+) -> dict[str, Any]:
     """Medians and their ratios."""
-    seconds = {name: median(run.seconds for run in found) for name, found in runs.items()}
-    each = {name: seconds[name] / students for name in ("one_worker", "two_workers")}
-    each["nbgrader_autograde"] = seconds["nbgrader_autograde"]
+    middle = {name: median(found) for name, found in seconds.items()}
+    each = {name: middle[name] / students for name in ("one_worker", "two_workers")}
+    each["nbgrader_autograde"] = middle["nbgrader_autograde"]
     return {
         "sandbox": sandbox,
-        "seconds": {name: [round(run.seconds, 2) for run in found] for name, found in runs.items()},
+        "seconds": {name: [round(value, 2) for value in found] for name, found in seconds.items()},
         "seconds_for_a_notebook": {name: round(value, 3) for name, value in each.items()},
-        "peak_mib": {name: round(max(run.peak_bytes for run in found) / MIB) for name, found in runs.items()},
-        "two_workers_speedup": round(seconds["one_worker"] / seconds["two_workers"], 3),
+        "peak_mib": {name: round(max(found) / MIB) for name, found in peaks.items()},
+        "two_workers_speedup": round(middle["one_worker"] / middle["two_workers"], 3),
         "share_of_nbgrader": round(each["one_worker"] / each["nbgrader_autograde"], 3),
     }
 
@@ -165,7 +174,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="see that it runs; writes nothing")
     quick = parser.parse_args().quick
     sizes = QUICK if quick else Sizes()
-    values = measure(sizes)
+    values = {name: measure(find_day(name), sizes) for name in DAYS}
     print(json.dumps(values, indent=2))
     if not quick:
         settings = {"students": sizes.students, "runs": sizes.runs, "plain_students": sizes.plain_students}
