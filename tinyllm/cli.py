@@ -41,7 +41,11 @@ Dtype = Annotated[
     str, typer.Option(help="`float32`, `bfloat16`, `float16`, or `auto`: the checkpoint's on CUDA, else float32.")
 ]
 Backend = Annotated[
-    str, typer.Option(help="Attention by `torch` or `triton`; `auto` is Triton on CUDA and torch elsewhere.")
+    str,
+    typer.Option(
+        help="Attention by `torch`, `triton` or `native`, which is C for float32 on the CPU and needs a C compiler; "
+        "`auto` is Triton on CUDA and torch elsewhere."
+    ),
 ]
 EnforceEager = Annotated[bool, typer.Option("--enforce-eager", help="Replay no CUDA graphs.")]
 
@@ -248,6 +252,7 @@ def generate(
     - `tinyllm generate "The baker" --n 3 --temperature 0.8 --seed 1`
     - `tinyllm generate "The baker" --parts mine`
     - `tinyllm generate "The baker" --device cuda --dtype bfloat16`
+    - `tinyllm generate "The baker" --n 32 --temperature 0.8 --attention-backend native`
     """
     from tinyllm import LLM
     from tinyllm.config import SamplingParams

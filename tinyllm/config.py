@@ -14,8 +14,8 @@ from tinyllm.sampling_params import SamplingParams
 __all__ = ["EngineConfig", "ModelConfig", "SamplingParams"]
 
 DENSE, SPARSE = SUPPORTED_ARCHITECTURES = ("Qwen3ForCausalLM", "Qwen3MoeForCausalLM")
-#: What `EngineConfig.attention_backend` may be; "auto" is Triton on CUDA and torch elsewhere.
-ATTENTION_BACKENDS = ("auto", "torch", "triton")
+#: What `EngineConfig.attention_backend` may be; "auto" is Triton on CUDA and torch elsewhere, "native" is C on the CPU.
+ATTENTION_BACKENDS = ("auto", "torch", "triton", "native")
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +263,8 @@ class EngineConfig:
             if value is not None and value < 1:
                 raise OptionError(f"{name} is {value}; it must be at least 1")
         if self.attention_backend not in ATTENTION_BACKENDS:
-            raise OptionError(f'the attention backend is {self.attention_backend!r}; give "auto", "torch" or "triton"')
+            given = self.attention_backend
+            raise OptionError(f'the attention backend is {given!r}; give "auto", "torch", "triton" or "native"')
 
     @property
     def num_slots(self) -> int:

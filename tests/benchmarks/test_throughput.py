@@ -20,11 +20,12 @@ TRACE = [TraceRequest((1, 2), 3), TraceRequest((4,), 2)]
 
 
 @pytest.mark.needs("checkpoint")
+@pytest.mark.needs("g++")
 @pytest.mark.usefixtures("one_thread")
 def test_the_study_runs_and_all_ways_agree() -> None:
     values = measure(shipped_checkpoint("draft"), TINY, seed=0, device="cpu", with_profile=True)
     values = json.loads(json.dumps(values))
-    ways = {"tinyllm", "one_by_one", "padded_2", "padded_4", "continuous_batching"}
+    ways = {"tinyllm", "tinyllm_torch", "one_by_one", "padded_2", "padded_4", "continuous_batching"}
     assert values["not_measured"] == {}
     assert set(values["tokens_per_second"]) == ways
     assert values["outputs_as_ours"] == dict.fromkeys(ways, TINY.num_requests)

@@ -112,7 +112,7 @@ def test_update_before_anything_is_started(clone: Path) -> None:
         (("lab", "--day", "day[9]"), "day[9]"),
         (("generate", "Hello", "--model", "/nowhere/at/all"), "/nowhere/at/all"),
         (("generate", "Hello", "--top-p", "0"), "top_p"),
-        (("generate", "Hello", "--attention-backend", "flash"), 'give "auto", "torch" or "triton"'),
+        (("generate", "Hello", "--attention-backend", "flash"), 'give "auto", "torch", "triton" or "native"'),
     ],
 )
 def test_what_goes_wrong_is_one_message(

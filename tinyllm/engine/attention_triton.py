@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tinyllm.config import ATTENTION_BACKENDS
 from tinyllm.engine.attention import AttentionBackend, TorchAttention
+from tinyllm.engine.attention_native import NativeAttention
 from tinyllm.engine.metadata import AttentionMetadata
 from tinyllm.errors import OptionError
 from tinyllm.kernels.paged_decode_split import choose_split_size
@@ -96,25 +97,37 @@ def num_processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
-def attention_backend(name: str, device: str | torch.device, parts: Parts | None = None) -> AttentionBackend:
-    """A backend by name: "torch", "triton", or "auto" for Triton where it compiles for CUDA and torch elsewhere.
+def attention_backend(
+    name: str, device: str | torch.device, parts: Parts | None = None, dtype: torch.dtype = torch.float32
+) -> AttentionBackend:
+    """A backend by name.
+
+    "torch" runs everywhere; "triton" where its kernels do; "native" is the C kernel for float32 on the CPU, which needs
+    a C compiler; "auto" is Triton where it compiles for CUDA and torch elsewhere.
 
     Args:
         parts: what the backend is made of; the reference by default.
+        dtype: of the pool.
 
     Raises:
-        OptionError: an unknown name.
+        OptionError: an unknown name, or "native" for another device or dtype.
         KernelsUnavailable: "triton" where there is no Triton, or where it can run nothing on this device.
+        NativeUnavailable: "native" where the C kernel cannot be compiled.
     """
     if name not in ATTENTION_BACKENDS:
-        raise OptionError(f'the attention backend is {name!r}; give "auto", "torch" or "triton"')
+        raise OptionError(f'the attention backend is {name!r}; give "auto", "torch", "triton" or "native"')
     device = torch.device(device)
     if name == "triton":
         check_device(device)
         return TritonAttention(parts=parts)
     if name == "auto" and device.type == "cuda" and kernels_compile():
         return TritonAttention(parts=parts)
-    return TorchAttention((parts or resolve())["paged_attention"])
+    plain = (parts or resolve())["paged_attention"]
+    if name != "native":
+        return TorchAttention(plain)
+    if (device.type, dtype) != ("cpu", torch.float32):
+        raise OptionError(f"the native attention backend is for float32 on the CPU, not {dtype} on {device}")
+    return NativeAttention(plain)
 
 
 def kernels_compile() -> bool:

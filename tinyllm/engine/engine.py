@@ -52,12 +52,14 @@ class LLMEngine:
 
         Raises:
             KernelsUnavailable: the config asks for Triton, which cannot run on the model's device.
+            NativeUnavailable: the config asks for the C kernel, which cannot be compiled.
+            OptionError: it asks for the C kernel with a device or dtype that this does not take.
         """
         self.model_config: ModelConfig = model.config
         self.tokenizer = tokenizer
         self.config = config
         weight = model.embed_tokens.weight
-        backend = backend or attention_backend(config.attention_backend, weight.device, parts)
+        backend = backend or attention_backend(config.attention_backend, weight.device, parts, weight.dtype)
         with name_failing_part():
             self.kv = KVCacheManager(model.config, config, parts, weight.dtype, weight.device)
         self.intake = Intake(tokenizer, model.config, config)

@@ -53,6 +53,7 @@ class LLM:
             CheckpointError: the folder is missing, damaged or of another architecture.
             OptionError: an option is unknown here, or asks for a device that is not there.
             KernelsUnavailable: the attention backend is "triton", and Triton cannot run on this device.
+            NativeUnavailable: the attention backend is "native", and the C kernel cannot be compiled.
         """
         folder = Path(model) if model is not None else shipped_checkpoint()
         config = EngineConfig(**engine_options)

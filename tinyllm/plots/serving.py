@@ -24,11 +24,11 @@ def throughput_bars(result: Mapping[str, Any]) -> Figure:
     labels = [way_label(name) for name in rates]
     figure, ax = new_figure(7, 0.42 * len(rates) + 1.2)
     for y, (name, rate) in enumerate(rates.items()):
-        ours = name == "tinyllm"
+        ours = name.startswith("tinyllm")
         ax.barh(y, rate, color=BLUE if ours else ORANGE, hatch="" if ours else "//", edgecolor="white")
         runs = [result["num_output_tokens"] / seconds for seconds in result["seconds"][name]]
         ax.plot([min(runs), max(runs)], [y, y], color=INK, linewidth=1.5)
-        ratio = "" if ours else f" (tinyllm: {rates['tinyllm'] / rate:.1f} times that)"
+        ratio = "" if name == "tinyllm" else f" (tinyllm: {rates['tinyllm'] / rate:.1f} times that)"
         ax.text(max(runs), y, f"  {rate:,.0f}{ratio}", va="center", fontsize=9)
     ax.set_yticks(range(len(rates)), labels)
     ax.invert_yaxis()
@@ -45,6 +45,7 @@ def way_label(name: str) -> str:
         return f"transformers, padded batches of {name.removeprefix('padded_')}"
     return {
         "tinyllm": "tinyllm",
+        "tinyllm_torch": "tinyllm, attention in torch",
         "one_by_one": "transformers, one by one",
         "continuous_batching": "transformers, continuous batching",
     }.get(name, name)
