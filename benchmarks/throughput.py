@@ -3,6 +3,7 @@
 All requests wait from the start; each has the prompt and the output length that the trace gives it, whatever the
 model says. Every way to serve them runs greedily in float32, in one process, on the same threads, several times in
 turns; the medians are compared. Padded batches compute more tokens than were asked for; only those are counted.
+Our engine attends by its fastest backend on the device, and is measured with the one in plain torch as well.
 
     python -m benchmarks.throughput             writes benchmarks/results/throughput.json; an hour on two cores
     python -m benchmarks.throughput --profile   and says where our engine's time goes
@@ -39,6 +40,8 @@ from tinyllm.paths import shipped_checkpoint
 from tinyllm.traces import PUBLISHED_MEANS, TraceRequest, make_trace
 
 BLOCK_SIZE = 16
+#: The attention backend that serves fastest on a device.
+FASTEST = {"cpu": "native", "cuda": "auto"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +75,12 @@ class Ours:
         reports: one for each run.
     """
 
-    def __init__(self, folder: Path, config: EngineConfig, device: str) -> None:
+    def __init__(self, folder: Path, config: EngineConfig, device: str, attention: str | None = None) -> None:
+        """`attention` is a backend's name; None takes the fastest."""
         self.model = load_model(folder, device=device)
         self.tokenizer = Tokenizer(folder)
         self.config = config
-        self.backend = attention_backend("auto", device)
+        self.backend = attention_backend(attention or FASTEST[device], device)
         self.reports: list[LoadReport] = []
 
     def engine(self, trace: Sequence[TraceRequest]) -> LLMEngine:
@@ -105,7 +109,7 @@ def engine_config(trace: Sequence[TraceRequest]) -> EngineConfig:
 
 def ways(ours: Ours, folder: Path, device: str, batch_sizes: Sequence[int]) -> tuple[dict[str, Serve], dict[str, str]]:
     """The ways to serve a trace, and why some are missing."""
-    found: dict[str, Serve] = {"tinyllm": ours}
+    found: dict[str, Serve] = {"tinyllm": ours, "tinyllm_torch": Ours(folder, ours.config, device, "torch")}
     rival = load_rival(folder, device)
     names = ["one_by_one", *[f"padded_{size}" for size in batch_sizes], "continuous_batching"]
     if isinstance(rival, str):
@@ -155,10 +159,10 @@ def timed(serve: Serve, trace: Sequence[TraceRequest]) -> tuple[float, list[list
 
 
 def ratios(rates: Mapping[str, float]) -> dict[str, Any]:
-    """Our tokens per second over those of each kind of rival."""
+    """Our tokens per second over those of each kind of rival, and of our own engine with attention in torch."""
     found: dict[str, Any] = {
         f"over_{name}": rates["tinyllm"] / rates[name]
-        for name in ("one_by_one", "continuous_batching")
+        for name in ("tinyllm_torch", "one_by_one", "continuous_batching")
         if name in rates
     }
     batches = [name for name in rates if name.startswith("padded")]

@@ -28,7 +28,7 @@ def throughput() -> Figure:
     rates = measured["tokens_per_second"]
     drawing, ax = new_figure(0.34 * len(rates) + 0.7)
     for y, (name, rate) in enumerate(rates.items()):
-        color, hatch = (C1, "") if name == "tinyllm" else (C2, "//")
+        color, hatch = (C1, "") if name.startswith("tinyllm") else (C2, "//")
         ax.barh(y, rate, 0.72, color=color, alpha=TINT, hatch=hatch)
         ax.barh(y, rate, 0.72, facecolor="none", edgecolor=color)
         runs = [measured["num_output_tokens"] / seconds for seconds in measured["seconds"][name]]
