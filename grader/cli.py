@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -142,8 +143,12 @@ def grade(
 
     if ray is None:
         start_forkserver()
+    gc.disable()  # what the imports make stays: to look through a million objects, now and at the end, takes a second
     from grader.pipeline.grade import Options, grade_or_example
     from grader.pipeline.report import table
+
+    gc.freeze()
+    gc.enable()
 
     options = Options(
         days=tuple(day or ()),

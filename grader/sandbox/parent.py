@@ -8,6 +8,7 @@ room at a time is open; it ends when told so, when it uses too much memory, or w
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -125,6 +126,8 @@ def warm_up() -> None:
         importlib.import_module("triton")
     importlib.import_module("torch").set_num_threads(1)
     importlib.import_module("grader.sandbox.inside").prepare_shell()
+    gc.collect()
+    gc.freeze()  # a room that collects would else write to, and so copy, every page that holds an object of these
 
 
 def main() -> None:
