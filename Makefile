@@ -48,6 +48,7 @@ bench: $(STAMP) ## measure on this CPU and write benchmarks/results; hours, on a
 	$(BIN)/python -m benchmarks.scheduler_overhead
 	$(BIN)/python -m benchmarks.throughput --profile
 	$(BIN)/python -m benchmarks.kv_memory
+	$(BIN)/python -m benchmarks.grading
 
 book: $(STAMP) ## build the site (for publishing: BOOK_ARGS="--address URL --repository URL")
 	$(BIN)/python -m book.build $(BOOK_ARGS)
