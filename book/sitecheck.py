@@ -15,7 +15,7 @@ VOID_TAGS = frozenset(
 )
 LOADING_TAGS = frozenset(["img", "script", "iframe", "source", "video", "audio", "embed"])
 CODE_TAGS = frozenset({"script", "style", "code", "pre", "title", "math"})
-LEFTOVER = re.compile(r"\{\{#[^}]*\}?\}?|\[!\w+\]|\$\$|\]\([^)\s]+\)|\bTODO\b")
+LEFTOVER = re.compile(r"\{\{#[^}]*\}?\}?|\[!\w+\]|\$\$|\]\([^)\s]+\)|\bTODO\b|`[^`]+`|(?<![\w*])\*\w[^*]*\w\*(?![\w*])")
 #: Pages made of the others, in which ids repeat.
 COMBINED = frozenset({"print.html", "toc.html"})
 

@@ -114,6 +114,9 @@ def test_a_dead_fragment_is_found_on_the_built_pages(project: Path) -> None:
         ("<h1>A</h1><h3>B</h3>", "heading level skipped"),
         ("<h1>A</h1><h1>B</h1>", "not one h1"),
         ("<h1>A</h1><p>{{#object x}}</p>", "leftover markup"),
+        ("<h1>A</h1><summary>When is `free` called?</summary>", "leftover markup"),
+        ("<h1>A</h1><p>It writes *its own* token.</p>", "leftover markup"),
+        ("<h1>A</h1><p>2 * 3 * 4, <code>`a` *b*</code></p>", None),
         ("<h1>A</h1><style></style>", None),
     ],
 )
