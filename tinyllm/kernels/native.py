@@ -7,7 +7,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch  # its OpenMP is in the process before ours asks for one: both then
 from torch import Tensor
 
 from tinyllm.errors import TinyLLMError
+from tinyllm.files import replacing
 from tinyllm.kernels.launch import check, check_pool
 
 SOURCE = Path(__file__).with_name("paged_decode.c")
@@ -89,11 +89,8 @@ def library() -> ctypes.CDLL:
     path = folder / f"paged_decode-{key}.so"
     try:
         if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder) as temporary:
-                built = Path(temporary) / path.name
+            with replacing(path) as built:  # whole or not at all, whoever else compiles it now
                 run([compiler, *FLAGS, "-shared", "-o", str(built), str(SOURCE), "-lm"])
-                built.replace(path)  # whole or not at all, whoever else compiles it now
         loaded = ctypes.CDLL(str(path))
     except OSError as error:
         raise NativeUnavailable(f"the C kernel cannot be kept in {folder} ({error}); set XDG_CACHE_HOME") from None
