@@ -230,6 +230,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def check_attention_backend(name: str) -> None:
+    """Check the name of an attention backend.
+
+    Raises:
+        OptionError: it is none of `ATTENTION_BACKENDS`.
+    """
+    if name not in ATTENTION_BACKENDS:
+        raise OptionError(f'the attention backend is {name!r}; give "auto", "torch", "triton" or "native"')
+
+
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
     """How much memory the engine owns and how much work one step may do.
@@ -262,9 +272,7 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise OptionError(f"{name} is {value}; it must be at least 1")
-        if self.attention_backend not in ATTENTION_BACKENDS:
-            given = self.attention_backend
-            raise OptionError(f'the attention backend is {given!r}; give "auto", "torch", "triton" or "native"')
+        check_attention_backend(self.attention_backend)
 
     @property
     def num_slots(self) -> int:

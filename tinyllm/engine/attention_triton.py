@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinyllm.config import ATTENTION_BACKENDS
+from tinyllm.config import check_attention_backend
 from tinyllm.engine.attention import AttentionBackend, TorchAttention
 from tinyllm.engine.attention_native import NativeAttention
 from tinyllm.engine.metadata import AttentionMetadata
@@ -114,8 +114,7 @@ def attention_backend(
         KernelsUnavailable: "triton" where there is no Triton, or where it can run nothing on this device.
         NativeUnavailable: "native" where the C kernel cannot be compiled.
     """
-    if name not in ATTENTION_BACKENDS:
-        raise OptionError(f'the attention backend is {name!r}; give "auto", "torch", "triton" or "native"')
+    check_attention_backend(name)
     device = torch.device(device)
     if name == "triton":
         check_device(device)
