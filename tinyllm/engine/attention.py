@@ -104,9 +104,7 @@ class TorchAttention(AttentionBackend):
                 keys, values = cache.gather(layer, group.slots)
                 out.index_copy_(0, group.rows, attend_once(q.index_select(0, group.rows), keys, values, group.bias))
             if chunks is not None:
-                where = (chunks.block_tables, chunks.context_lens, chunks.query_start_loc, metadata.block_size)
-                queries = q.index_select(0, chunks.rows)
-                out.index_copy_(0, chunks.rows, self.paged_attention(queries, cache.k[layer], cache.v[layer], *where))
+                attend_chunks(chunks, self.paged_attention, q, cache.k[layer], cache.v[layer], metadata.block_size, out)
             return out
 
         return attend
@@ -170,6 +168,21 @@ def chunks_of(metadata: AttentionMetadata, sequences: list[int]) -> Chunks | Non
     starts = metadata.query_start_loc[chosen].long() - query_start_loc[:-1]  # from a row here to its row in the step
     rows = torch.arange(int(query_start_loc[-1]), device=chosen.device) + starts.repeat_interleave(query_lens)
     return Chunks(rows, metadata.block_tables[chosen], metadata.context_lens[chosen], query_start_loc)
+
+
+def attend_chunks(
+    chunks: Chunks,
+    paged_attention: Callable[..., Tensor],
+    q: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_size: int,
+    out: Tensor,
+) -> None:
+    """Attention of the chunks' tokens by `paged_attention`, from their rows of q [T, Hq, D] to the same rows of out."""
+    where = (chunks.block_tables, chunks.context_lens, chunks.query_start_loc, block_size)
+    queries = q.index_select(0, chunks.rows)
+    out.index_copy_(0, chunks.rows, paged_attention(queries, k_cache, v_cache, *where))
 
 
 def position_slots(metadata: AttentionMetadata, sequences: Tensor, num_positions: int) -> Tensor:

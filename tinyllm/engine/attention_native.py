@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinyllm.engine.attention import AttentionBackend, chunks_of
+from tinyllm.engine.attention import AttentionBackend, attend_chunks, chunks_of
 from tinyllm.engine.metadata import AttentionMetadata
 from tinyllm.engine.paged_attention import paged_attention
 from tinyllm.kernels.native import library, paged_decode
@@ -46,9 +46,7 @@ class NativeAttention(AttentionBackend):
             k_cache, v_cache = cache.k[layer], cache.v[layer]
             paged_decode(q, k_cache, v_cache, *singles, out)
             if chunks is not None:
-                where = (chunks.block_tables, chunks.context_lens, chunks.query_start_loc, metadata.block_size)
-                queries = q.index_select(0, chunks.rows)
-                out.index_copy_(0, chunks.rows, self.paged_attention(queries, k_cache, v_cache, *where))
+                attend_chunks(chunks, self.paged_attention, q, k_cache, v_cache, metadata.block_size, out)
             return out
 
         return attend
