@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from grader.build.sources import exercise_sources
-from grader.framework import Exercise
+from grader.framework import Case, Exercise, Property
 from grader.mutants import Specimen
 from tinyllm.parts import source_file, stamp
 
@@ -13,6 +14,16 @@ from tinyllm.parts import source_file, stamp
 def id_of(value: Any) -> str | None:
     """The name of an exercise or a specimen among a test's parameters."""
     return value.name if isinstance(value, Exercise | Specimen) else None
+
+
+def assert_none_is_right(item: Property, case: Case, nonsense: Sequence[Any]) -> None:
+    """A property's judge accepts none of these observations; what it cannot compare, the framework calls wrong."""
+    for observations in nonsense:
+        try:
+            verdict = item.judge(case, observations)
+        except Exception:
+            continue
+        assert verdict, (item.sentence, observations)
 
 
 def record_solution(name: str) -> None:
