@@ -21,7 +21,9 @@ from tinyllm.sampling_params import SamplingParams
 
 pytestmark = pytest.mark.needs("g++")  # the C compiler comes with it
 
-GRID = [replace(case, sliding_window=None) for case in (*DECODES, *PREFILLS)]
+#: Heads that do not fill the vector registers, beside the shapes that Triton takes.
+NARROW = [replace(DECODES[1], head_dim=head_dim) for head_dim in (1, 7, 20, 80)]
+GRID = [replace(case, sliding_window=None) for case in (*DECODES, *PREFILLS, *NARROW)]
 
 
 def kernel(inputs: Inputs, case: Case) -> None:
