@@ -118,8 +118,17 @@ class AttentionProperty(KernelProperty):
         new = "" if set(case["query_lens"]) == {1} else f", new tokens: {case['query_lens']}"
         text = f"context_lens = {case['context_lens']}{new}, {heads} of {case['head_dim']} numbers"
         more = [f"{name} = {case[name]}" for name in ("sliding_window", "split_size", "dtype") if case.get(name)]
-        large = ["large scores" if not case["opposed"] else "large negative scores"] if "sharpness" in case else []
-        return ", ".join([text, f"blocks of {count_of(case['block_size'], 'slot')} in any order", *more, *large])
+        blocks = f"blocks of {count_of(case['block_size'], 'slot')} in any order"
+        return ", ".join([text, blocks, *more, *scores_of(case)])
+
+
+def scores_of(case: Case) -> list[str]:
+    """What is special about a case's scores, if anything."""
+    if "sharpness" not in case:
+        return []
+    if case["sharpness"] == 0:
+        return ["all scores 0"]
+    return ["large negative scores" if case["opposed"] else "large scores"]
 
 
 def row_name(case: Case, sequence: int, number: int) -> str:

@@ -34,8 +34,9 @@ class WholeContext(SplitProperty):
     weight = 0.75
 
     def cases(self, rng: random.Random) -> Iterator[Case]:
-        """The last split is whole, or is not."""
+        """The last split is whole, or is not; where no score stands out, only the splits' lengths tell their shares."""
         yield self.case(rng, [10], 1, 1, 16, 4, split_size=128)
+        yield self.case(rng, [40], 1, 1, 128, 3, split_size=32, sharpness=0.0)
         yield self.case(rng, [60], 1, 1, 128, 3, split_size=32)
         yield self.case(rng, [rng.randint(101, 119)], 1, 1, 128, 4, split_size=32)
 
