@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tinyllm.agent.token_mask import ToolCallMask
 from tinyllm.config import SamplingParams
 from tinyllm.engine.llm import LLM
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
@@ -65,17 +66,30 @@ class Candidate:
         """Token ids of a conversation up to the head of the assistant's next turn."""
         return self.tokenizer.apply_chat_template(list(messages), list(tools) or None)
 
+    def mask(self, tools: Sequence[dict[str, Any]]) -> ToolCallMask:
+        """What holds a reply's calls to the schemas of these tools."""
+        return ToolCallMask(self.tokenizer, tools, self.model.config.vocab_size)
+
     def ask(self, questions: Sequence[str], temperature: float = 0.0) -> list[Reply]:
         """Replies to one message each."""
         prompts = [self.prompt([{"role": "user", "content": question}]) for question in questions]
         return self.replies(prompts, temperature)
 
     def replies(
-        self, prompts: Sequence[Sequence[int]], temperature: float = 0.0, max_tokens: int = MAX_TOKENS
+        self,
+        prompts: Sequence[Sequence[int]],
+        temperature: float = 0.0,
+        max_tokens: int = MAX_TOKENS,
+        masks: Sequence[ToolCallMask | None] = (),
     ) -> list[Reply]:
-        """Continue each prompt to its end token or to `max_tokens`; the place in the list seeds the draws."""
+        """Continue each prompt to its end token or to `max_tokens`; the place in the list seeds the draws.
+
+        Args:
+            masks: for each prompt, what may be written; by default anything.
+        """
         params = [
-            SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=place) for place in range(len(prompts))
+            SamplingParams(temperature=temperature, max_tokens=max_tokens, seed=place, allowed_tokens=mask)
+            for place, mask in enumerate(masks or [None] * len(prompts))
         ]
         outputs = self.llm.generate(list(prompts), params) if prompts else []
         return [Reply(out.prompt_token_ids, out.outputs[0].token_ids, out.text) for out in outputs]

@@ -10,6 +10,7 @@ from typing import Any
 from data.evaluation.curve import draw_curve
 from data.evaluation.passkeys import PARTS
 from data.evaluation.report import Line
+from data.evaluation.tools import CONSTRAINED
 from data.training.mixture import COPYING_AT_FIRST, COPYING_ENDS, FULL_DIFFICULTY
 from tinyllm.config import ModelConfig
 
@@ -98,7 +99,8 @@ def reading_rows(figures: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def tool_rows(figures: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """A row for each setting of the tool tasks."""
     columns = ("solved", "valid calls", "first tool")
-    return [(row, *(percent(rates[column]) for column in columns)) for row, rates in figures["tools"].items()]
+    rows = figures["tools"] | {f"{row}, constrained": rates for row, rates in figures[CONSTRAINED].items()}
+    return [(row, *(percent(rates[column]) for column in columns)) for row, rates in rows.items()]
 
 
 def passkey_rows(figures: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from data.evaluation.reading import MAIN, NO_ANSWER, NO_PASSAGES
 from data.evaluation.score import wilson
-from data.evaluation.tools import calls_row
+from data.evaluation.tools import CONSTRAINED, calls_row
 from tinyllm.paths import SHIPPED
 
 MODELS = SHIPPED
@@ -98,6 +98,9 @@ def lines(figures: Mapping[str, Any], step_time: Mapping[str, Any] | None = None
         share_line(models, "tool task solved, 3-4 calls", [("tools", calls_row(n), "solved") for n in (3, 4)],
                    bar=85, aim=95),
         share_line(models, "calls that are valid", all_calls, bar=98, aim=100),
+        share_line(models, "calls held to the schemas: solved, 2 calls", [(CONSTRAINED, calls_row(2), "solved")]),
+        share_line(models, "calls held to the schemas: solved, 3-4 calls",
+                   [(CONSTRAINED, calls_row(n), "solved") for n in (3, 4)]),
     ]  # fmt: skip
     if "acceptance" in models.get("draft", {}):
         share = models["draft"]["acceptance"]["all"]["share"]

@@ -57,6 +57,7 @@ def steps(candidate: Candidate, sizes: Sizes, target: Candidate | None = None) -
     for task, rows in (
         ("reading", reading.rows(candidate, sizes.reading)),
         ("tools", tools.rows(candidate, sizes.tools)),
+        (tools.CONSTRAINED, tools.constrained_rows(candidate, sizes.tools)),
         ("passkey", passkeys.rows(candidate, sizes.passkeys)),
         ("by hand", by_hand.rows(candidate)),
     ):

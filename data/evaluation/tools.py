@@ -16,6 +16,7 @@ from data.tasks.toolbox import BUSY, NO_RESULTS, NO_ROWS
 from data.tasks.tools import ToolTask, draw_tool_task, make_task, play_oracle
 
 CALLS = (1, 2, 3, 4)
+CONSTRAINED = "tools, constrained"
 TEMPERATURE = 0.7
 ALL = HeldOut(True, True, True)
 #: Row -> what of it is held out; each with tasks of two calls.
@@ -109,12 +110,16 @@ def draw_special(count: int, row: str) -> list[ToolTask]:
     return tasks
 
 
-def play(candidate: Candidate, dialogues: Sequence[Dialogue], temperature: float = 0.0) -> list[Reply]:
+def play(
+    candidate: Candidate, dialogues: Sequence[Dialogue], temperature: float = 0.0, constrained: bool = False
+) -> list[Reply]:
     """Play the dialogues to their end, all that wait for the model in one batch; returns all it wrote.
 
-    One that grows longer than the model can read is given up.
+    One that grows longer than the model can read is given up. With `constrained`, calls are held to the schemas of the
+    listed tools while they are written.
     """
     written: list[Reply] = []
+    masks = [candidate.mask(dialogue.tools) if constrained else None for dialogue in dialogues]
     while True:
         prompts: dict[int, list[int]] = {}
         for place, dialogue in enumerate(dialogues):
@@ -125,7 +130,7 @@ def play(candidate: Candidate, dialogues: Sequence[Dialogue], temperature: float
                     del prompts[place]
         if not prompts:
             return written
-        replies = candidate.replies(list(prompts.values()), temperature)
+        replies = candidate.replies(list(prompts.values()), temperature, masks=[masks[place] for place in prompts])
         for place, reply in zip(prompts, replies, strict=True):
             dialogues[place].feed(reply.text)
         written += replies
@@ -149,10 +154,12 @@ def rates(tasks: Sequence[ToolTask], dialogues: Sequence[Dialogue]) -> Rates:
     }
 
 
-def solve(candidate: Candidate, tasks: Sequence[ToolTask], temperature: float = 0.0) -> Rates:
-    """Let the model work on the tasks, and judge it."""
+def solve(
+    candidate: Candidate, tasks: Sequence[ToolTask], temperature: float = 0.0, constrained: bool = False
+) -> Rates:
+    """Let the model work on the tasks, and judge it; `constrained` as in `play`."""
     dialogues = [task.dialogue() for task in tasks]
-    play(candidate, dialogues, temperature)
+    play(candidate, dialogues, temperature, constrained)
     return rates(tasks, dialogues)
 
 
@@ -170,3 +177,9 @@ def rows(candidate: Candidate, items: int) -> Iterator[tuple[str, Callable[[], R
         yield f"2 calls, {name}", lambda split=split: solve(candidate, draw(items, 2, split))  # type: ignore[misc]
     for name in SPECIAL:
         yield name, lambda name=name: solve(candidate, draw_special(items, name))  # type: ignore[misc]
+
+
+def constrained_rows(candidate: Candidate, items: int) -> Iterator[tuple[str, Callable[[], Rates]]]:
+    """The first rows again, with calls held to the schemas of the listed tools."""
+    for num_calls in CALLS:
+        yield calls_row(num_calls), lambda n=num_calls: solve(candidate, draw(items, n), constrained=True)  # type: ignore[misc]

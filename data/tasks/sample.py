@@ -21,10 +21,12 @@ class Conversation:
     Attributes:
         messages: `role` and `content`; an assistant's may carry `tool_calls`, a tool's result has the role `tool`.
         tools: function definitions (JSON schema) that stand in the system turn.
+        unlearned: places of messages of the assistant that are read only, as they are mistakes.
     """
 
     messages: Sequence[dict[str, Any]]
     tools: Sequence[dict[str, Any]] = ()
+    unlearned: Sequence[int] = ()
 
 
 Sample = Document | Conversation

@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from data.tasks.tool_descriptions import compose
 from data.world.names import is_held_out, letters, syllables
 from data.world.phrases import PHRASES
 from data.world.schema import RELATIONS, WORDS
@@ -21,6 +22,7 @@ MEANINGS = tuple(POOL["meaning"])
 NUMBERS = ("value",)
 #: Share of names in training that are made up. With lists alone a model learns the lists and not to read the prompt.
 OPEN_SHARE = 0.7
+COMPOSED_SHARE = 0.7  # of descriptions in training that are put together from phrases
 #: Words of the JSON around every name: to a model that never sees one copied they are no part of a name.
 JSON_WORDS = (
     "string", "number", "type", "name", "object", "function", "arguments", "parameters", "required", "properties",
@@ -131,9 +133,17 @@ def draw_tool(rng: random.Random, meaning: str, kinds: Sequence[str], held_out: 
     arguments: dict[str, str] = {}
     for role in entry["arguments"]:
         arguments[role] = draw_name(rng, source["arguments"][role], arguments.values(), held_out)
-    description = rng.choice(source["descriptions"]).replace("{tables}", tables(kinds))
+    description = draw_description(rng, meaning, held_out).replace("{tables}", tables(kinds))
     types = {role: "number" if role in NUMBERS else "string" for role in arguments}
     return Tool(meaning, name, description, arguments, types)
+
+
+def draw_description(rng: random.Random, meaning: str, held_out: bool) -> str:
+    """A sentence of the lists; in training most are put together from phrases, which give no held-out one."""
+    entry = POOL["meaning"][meaning]
+    if not held_out and rng.random() < COMPOSED_SHARE:
+        return compose(rng, meaning)
+    return str(rng.choice((entry["held_out"] if held_out else entry)["descriptions"]))
 
 
 def draw_others(rng: random.Random, count: int, held_out: bool, taken: set[str]) -> list[Tool]:

@@ -12,10 +12,11 @@ from data.tasks.tool_dialogue import Dialogue
 from data.tasks.tool_goals import Answer, Oracle
 from data.tasks.tool_requests import Round
 from data.tasks.tool_scene import HeldOut, Scene, draw_scene
+from data.tasks.tool_slips import with_slip
 from data.tasks.tool_sorts import SORTS, taking
 
-# How often a request finds no tool or no fact, and how often a tool is busy once.
-AMISS, BUSY_RATE = 0.05, 0.06
+# How often a request finds no tool or no fact, a tool is busy once, and a call is wrong before it is right.
+AMISS, BUSY_RATE, SLIP_RATE = 0.05, 0.06, 0.15
 
 
 def tool_conversation(rng: random.Random, level: float, held_out: bool = False) -> Conversation:
@@ -30,7 +31,10 @@ def tool_conversation(rng: random.Random, level: float, held_out: bool = False) 
     scene, rounds = draw_scene(rng, sort, more, num_tools, AMISS * hard, split)
     busy = [rng.randrange(4)] if hard and rng.random() < BUSY_RATE else []
     dialogue, _ = play_oracle(scene, rounds, busy)
-    return Conversation(dialogue.messages, dialogue.tools)
+    if not (hard and rng.random() < SLIP_RATE):
+        return Conversation(dialogue.messages, dialogue.tools)
+    messages, wrong = with_slip(rng, dialogue.messages, dialogue.toolbox)
+    return Conversation(messages, dialogue.tools, wrong)
 
 
 def play_oracle(scene: Scene, rounds: Sequence[Round], busy: Sequence[int] = ()) -> tuple[Dialogue, list[Answer]]:

@@ -66,15 +66,19 @@ class Encoder:
         return Encoded(ids[:max_length], weights[:max_length])
 
     def conversation(self, sample: Conversation) -> tuple[NDArray[np.int64], list[tuple[int, int]]]:
-        """Token ids of a conversation, and from where to where the assistant speaks, end token included."""
+        """Token ids, and from where to where the assistant says what is to be learned, end token included."""
         tokens = self.tokenizer.apply_chat_template(
             list(sample.messages), tools=list(sample.tools) or None, add_generation_prompt=False
         )
         head = self.assistant_head
         ids = np.array(tokens)
+        starts = [
+            start for start in np.flatnonzero(ids == head[0]).tolist() if tokens[start : start + len(head)] == head
+        ]
+        places = [place for place, message in enumerate(sample.messages) if message["role"] == "assistant"]
         spoken = []
-        for start in np.flatnonzero(ids == head[0]).tolist():
-            if tokens[start : start + len(head)] == head:
-                begin = start + len(head)
+        for place, start in zip(places, starts, strict=True):
+            begin = start + len(head)
+            if place not in sample.unlearned:
                 spoken.append((begin, tokens.index(self.end_of_turn, begin) + 1))
         return ids, spoken

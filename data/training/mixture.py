@@ -16,12 +16,12 @@ from data.world.schema import KINDS
 
 #: Share of the samples of each task once the warm-up is over; one with tools is twice as long as one of reading.
 SHARES = {
-    "reading": 0.42,
-    "tools": 0.28,
-    "talk": 0.13,
-    "free text": 0.05,
-    "article": 0.04,
-    "copying": 0.05,
+    "reading": 0.32,
+    "tools": 0.42,
+    "talk": 0.09,
+    "free text": 0.04,
+    "article": 0.03,
+    "copying": 0.07,
     "passkey": 0.03,
 }
 COPYING_AT_FIRST, COPYING_ENDS = 0.6, 0.25  # share of copying at the start; the progress at which it is down to its own

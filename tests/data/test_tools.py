@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from data.evaluation.by_hand import TOOLS
 from data.tasks.sample import Conversation
 from data.tasks.tool_calls import ToolCall, parse_tool_calls
+from data.tasks.tool_descriptions import GRAMMAR, TABLES, compose
 from data.tasks.tool_dialogue import MAX_CALLS, Dialogue
 from data.tasks.tool_goals import (
     SAY,
@@ -206,14 +208,29 @@ def test_training_conversations_are_well_formed() -> None:
         assert 2 <= len(listed) == len(conversation.tools) <= 5
         assert conversation.messages[0]["role"] == "user"
         assert conversation.messages[-1]["role"] == "assistant"
-        for message, following in pairwise(conversation.messages):
+        for place, (message, following) in enumerate(pairwise(conversation.messages)):
             if message["role"] in ("user", "tool"):
                 assert following["role"] == "assistant"
             for call in message.get("tool_calls", ()):
                 assert following["role"] == "tool"
+                if place in conversation.unlearned:
+                    continue
                 assert set(call["function"]["arguments"]) == set(listed[call["function"]["name"]]["required"])
         json.dumps([conversation.tools, conversation.messages])
         assert "".join(message["content"] for message in conversation.messages).isascii()
+
+
+def test_a_slip_is_not_learned_and_is_put_right() -> None:
+    slips = 0
+    for conversation in training():
+        for place in conversation.unlearned:
+            wrong, complaint, right = conversation.messages[place : place + 3]
+            (said,), (meant,) = wrong["tool_calls"], right["tool_calls"]
+            assert said != meant
+            assert list(said["function"]["arguments"].values()) == list(meant["function"]["arguments"].values())
+            assert re.fullmatch(r"Error: (no tool \S+|no argument \S+|\S+ is missing)", complaint["content"])
+            slips += 1
+    assert slips > 20
 
 
 def test_the_first_level_takes_one_call_an_answer() -> None:
@@ -257,6 +274,37 @@ def test_held_out_phrases_never_occur_in_training() -> None:
         for message in conversation.messages:
             if message["role"] == "user":
                 assert not any(pattern.fullmatch(message["content"]) for pattern in patterns)
+
+
+def can_be_composed(description: str, meaning: str) -> bool:
+    """Whether phrases of the grammar add up to it: each template as a pattern, its slots as alternatives."""
+
+    def slot(name: str) -> str:
+        if name == TABLES:
+            return ".*"
+        phrases = GRAMMAR[meaning]["slots"][name.lower()]
+        return "|".join(
+            re.escape(phrase[0].upper() + phrase[1:] if name[0].isupper() else phrase) for phrase in phrases
+        )
+
+    for template in GRAMMAR[meaning]["templates"]:
+        pieces = re.split(r"\{(\w+)\}", template)
+        pattern = "".join(f"({slot(piece)})" if place % 2 else re.escape(piece) for place, piece in enumerate(pieces))
+        if re.fullmatch(pattern, description):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("meaning", MEANINGS)
+def test_descriptions_are_composed_and_never_to_one_that_is_kept_apart(meaning: str) -> None:
+    composed = [compose(random.Random(seed), meaning) for seed in range(300)]
+    assert len(set(composed)) > 290
+    assert all(can_be_composed(description, meaning) for description in composed)
+    assert all(("{" + TABLES + "}" in description) == (meaning == "sql") for description in composed)
+    by_hand = [tool.description for item in TOOLS for tool in item.scene.tools if tool.meaning == meaning]
+    kept = [*POOL["meaning"][meaning]["held_out"]["descriptions"], *by_hand]
+    assert kept
+    assert not [description for description in kept if can_be_composed(description, meaning)]
 
 
 def test_a_pool_of_thirty_tools() -> None:

@@ -105,6 +105,18 @@ def test_the_assistant_is_learned_and_an_eighth_of_the_rest(encoder: Encoder) ->
     assert encoded.weights[0] == 0
 
 
+def test_a_mistake_is_read_and_not_learned(encoder: Encoder) -> None:
+    said = ["Wrong.", "Right.", "Well."]
+    messages = [
+        message
+        for text in said
+        for message in ({"role": "user", "content": "Now?"}, {"role": "assistant", "content": text})
+    ]
+    encoded = encoder.encode(Conversation(messages, unlearned=[1]), Random(0), 2048)
+    spoken = encoder.tokenizer.decode([int(i) for i in encoded.ids[encoded.weights == 1]], skip_special=False)
+    assert spoken == "Right.<|im_end|>Well.<|im_end|>"
+
+
 def test_tool_calls_are_learned_and_their_results_are_not(encoder: Encoder) -> None:
     sample = sample_of("tools", Random(4), level=0.0)
     assert isinstance(sample, Conversation)

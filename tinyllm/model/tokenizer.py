@@ -79,6 +79,20 @@ class Tokenizer:
         """
         return self._with_control.decode(list(ids), skip_special_tokens=skip_special)
 
+    @cached_property
+    def token_bytes(self) -> dict[int, bytes]:
+        """Each token's bytes, control tokens left out; a token may begin or end within a character.
+
+        Raises:
+            RequestError: the tokenizer is no byte-level BPE, so that a token's text depends on its neighbours.
+        """
+        control, letters = set(self._control_ids.values()), byte_letters()
+        tokens = {i: token for token, i in self._with_control.get_vocab().items() if i not in control}
+        try:
+            return {i: bytes(letters[letter] for letter in token) for i, token in tokens.items()}
+        except KeyError as letter:
+            raise RequestError(f"{self.folder} has no byte-level tokenizer: a token holds {letter}") from None
+
     def apply_chat_template(
         self,
         messages: Sequence[Message],
@@ -153,6 +167,13 @@ class Tokenizer:
                     return tuple(eos) if isinstance(eos, list) else (eos,)
         eos_token = text_of_token(self._config.get("eos_token"))
         return (self._control_ids[eos_token],) if eos_token in self._control_ids else ()
+
+
+def byte_letters() -> dict[str, int]:
+    """The letter that stands for each byte in a byte-level vocabulary (GPT-2): itself where it can be printed."""
+    printed = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printed]
+    return {chr(byte): byte for byte in printed} | {chr(256 + place): byte for place, byte in enumerate(others)}
 
 
 def check_messages(messages: Sequence[Message]) -> None:
