@@ -35,6 +35,16 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def provenance(seed: int) -> dict[str, Any]:
+    """Date, machine, versions and seed: what stands at the head of a result."""
+    return {
+        "date": date.today().isoformat(),
+        "machine": machine(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "seed": seed,
+    }
+
+
 def write_result(name: str, seed: int, settings: dict[str, Any], values: dict[str, Any]) -> Path:
     """Write results/<name>.json and return its path.
 
@@ -42,14 +52,7 @@ def write_result(name: str, seed: int, settings: dict[str, Any], values: dict[st
         settings: what was chosen before the run.
         values: what came out of it.
     """
-    result = {
-        "date": date.today().isoformat(),
-        "machine": machine(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "seed": seed,
-        "settings": settings,
-        **values,
-    }
+    result = {**provenance(seed), "settings": settings, **values}
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that it runs as a script, from anywhere
 
+from benchmarks.record import provenance
 from data.evaluation.candidate import Candidate
 from data.evaluation.card import write_card
 from data.evaluation.report import MODELS, as_json, as_rich, lines
@@ -68,7 +69,8 @@ def main(
     taken = folder / STEP_TIME
     table = lines(figures, json.loads(taken.read_text(encoding="utf-8")) if taken.is_file() else None)
     figures["models"] = {name: figures["models"][name] for name in MODELS if name in figures["models"]}
-    write(folder / FIGURES, figures | {"table": as_json(lines(figures))})
+    kept = {key: figures[key] for key in ("items", "models", "floors")}
+    write(folder / FIGURES, {**provenance(seed=0), **kept, "table": as_json(lines(figures))})
     for name in figures["models"]:
         if (checkpoints / name / "training.json").is_file():
             write_card(checkpoints / name, figures["models"][name], table)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.record import machine
+from benchmarks.record import provenance
 from tinyllm.kv_cache.dense import DenseKVCache
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 
@@ -53,8 +53,7 @@ def step_times(target: Qwen3ForCausalLM, draft: Qwen3ForCausalLM, rounds: int = 
         torch.set_num_threads(threads)
     medians = {name: median(taken[WARM_UP:]) for name, taken in times.items()}
     return {
-        "machine": machine(),
-        "torch": torch.__version__,
+        **provenance(seed=0),
         "threads": 1,
         "context": CONTEXT,
         "rounds": rounds,

@@ -25,7 +25,7 @@ def with_slip(rng: random.Random, messages: Sequence[dict[str, Any]], toolbox: T
     place = rng.choice(places)
     right = messages[place]["tool_calls"][0]["function"]
     wrong = slip(rng, ToolCall(right["name"], right["arguments"]), toolbox)
-    slipped = [
+    slipped: Messages = [
         {"role": "assistant", "content": "", "tool_calls": [wrong.message]},
         {"role": "tool", "content": f"Error: {toolbox.problem(wrong.name, wrong.arguments)}"},
     ]

@@ -159,3 +159,10 @@ def test_parts_that_lead_back_do_not_lead_into_their_neighbours() -> None:
         if grammar.accepts(word.encode())
     }
     assert accepted == {"", "a", "aa", "b", "c", "aac", "bc"}
+
+
+def test_two_ways_may_begin_with_the_same_byte() -> None:
+    grammar = Automaton(sequence(repeated(text("a")), choice(text("ab"), text("ac"))))
+    accepted = {word for word in ("ab", "ac", "aab", "aaac", "b", "a", "aa", "abac") if grammar.accepts(word.encode())}
+    assert accepted == {"ab", "ac", "aab", "aaac"}
+    assert Automaton(sequence(repeated(text("a")), text("ab"))).accepts(b"aab")

@@ -7,6 +7,7 @@ it has been read (Thompson, "Regular Expression Search Algorithm", 1968).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import chain
 
 States = frozenset[int]
 
@@ -19,7 +20,7 @@ class Automaton:
     """
 
     def __init__(self, part: Part) -> None:
-        self._moves: list[dict[int, int]] = []  # state -> byte -> the state after it
+        self._moves: list[dict[int, list[int]]] = []  # state -> byte -> the states after it
         self._links: list[list[int]] = []  # state -> states that are reached without a byte
         first = self.new_state()
         self._last = part(self, first)
@@ -34,7 +35,8 @@ class Automaton:
 
     def move(self, state: int, allowed: Iterable[int], to: int) -> None:
         """Let each of these bytes lead from one state to another."""
-        self._moves[state].update(dict.fromkeys(allowed, to))
+        for byte in allowed:
+            self._moves[state].setdefault(byte, []).append(to)
 
     def link(self, state: int, to: int) -> None:
         """Let one state lead to another without a byte."""
@@ -47,8 +49,8 @@ class Automaton:
     def step(self, states: States, byte: int) -> States:
         """The states after one more byte; none where it may not come next."""
         if (states, byte) not in self._steps:
-            moves = (self._moves[state] for state in states)
-            self._steps[states, byte] = self._reached([there[byte] for there in moves if byte in there])
+            after = (self._moves[state].get(byte, ()) for state in states)
+            self._steps[states, byte] = self._reached(chain.from_iterable(after))
         return self._steps[states, byte]
 
     def read(self, states: States, read: bytes) -> States:
@@ -62,7 +64,8 @@ class Automaton:
         return self.complete(self.read(self.start, whole))
 
     def _reached(self, states: Iterable[int]) -> States:
-        waiting, found = list(states), set(states)
+        found = set(states)
+        waiting = list(found)
         while waiting:
             for state in self._links[waiting.pop()]:
                 if state not in found:
