@@ -33,7 +33,8 @@ class Node:
 class ToolCallMask:
     """Holds a model to calls of the listed tools; for `SamplingParams.allowed_tokens`.
 
-    To call with it: `llm.chat(messages, SamplingParams(allowed_tokens=mask), tools=tools)`. What it returns follows from the output alone; what it keeps is what it has worked out before.
+    In use: `llm.chat(messages, SamplingParams(allowed_tokens=mask), tools=tools)`. What it returns follows from the
+    output alone; what it keeps is what it has worked out before.
     """
 
     def __init__(self, tokenizer: Tokenizer, tools: Sequence[Mapping[str, Any]], vocab_size: int) -> None:
