@@ -27,7 +27,7 @@ from data.training.mixture import SHARES
 from data.training.presets import MAX_LENGTH, PRESETS
 from data.training.progress import Probe
 from data.training.recipe import Name, Recipe, hard
-from data.training.shapes import move_part_of_the_way
+from data.training.shapes import keep_part_of_the_difference, move_part_of_the_way
 from data.training.vocabulary import texts
 from tinyllm.model.loader import load_model, save_model
 from tinyllm.model.tokenizer import Tokenizer
@@ -36,6 +36,7 @@ CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 RECORD = "training.json"
 FURTHER_SHARE = 0.6  # of the way from the weights before further training to those after it
+APART = 0.5  # of what sets a mixture apart from the target that it follows, as much is kept
 SAVES = 12  # times a run is measured and saved, at most
 SAVING = 0.1  # of the minutes, at most, for that
 SPARE = 0.04  # of the minutes, for saving the model and what no trial shows
@@ -115,6 +116,8 @@ def main(
     )
     if further:  # with all of it a model forgets more of what it knew than it learns
         move_part_of_the_way(run.model, load_model(recipe.folder, device=on), FURTHER_SHARE)
+    if recipe.grown_from is not None:
+        keep_part_of_the_difference(run.model, load_model(recipe.target, device=on), APART)
     record = record_of(recipe, preset, run)
     save_model(run.model, recipe.folder)
     (recipe.folder / RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
@@ -183,6 +186,7 @@ def record_of(recipe: Recipe, preset: str, run: Run) -> dict[str, Any]:
         "finished": time.strftime("%Y-%m-%d"),
         "follows_target": recipe.grown_from is not None,
         "share": FURTHER_SHARE if recipe.further else 1.0,
+        "apart": APART if recipe.grown_from is not None else 1.0,
     }
     return {
         "model": recipe.name,

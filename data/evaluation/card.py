@@ -74,6 +74,8 @@ def runs(record: Mapping[str, Any]) -> str:
         first = "after what the target had learned since was added to its weights, " * run.get("follows_target", False)
         share = run.get("share", 1.0)
         last = "" if share == 1 else f", of which {100 * share:g} % of the way were taken (arXiv 2109.01903)"
+        apart = run.get("apart", 1.0)
+        last += "" if apart == 1 else f"; {100 * apart:g} % of what set it apart from the target was kept"
         told.append(f"{first}{batch} in {run['minutes']:g} minutes on {where}, finished {run['finished']}{last}")
     predictions = sum(entry["predictions"] for entry in record["log"])
     return f"{'; then, `--further`, '.join(told)}; {predictions:,} predictions counted"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tinyllm.config import ModelConfig
 from tinyllm.model.layers import MLP
@@ -72,10 +73,30 @@ def add_what_was_learned(mixture: Qwen3ForCausalLM, before: Qwen3ForCausalLM, si
         since: that model after further training.
     """
     old, new = before.state_dict(), since.state_dict()
+    for weight, origin in weights_of(mixture, old):
+        weight += new[origin] - old[origin]
+
+
+@torch.no_grad()
+def keep_part_of_the_difference(mixture: Qwen3ForCausalLM, target: Qwen3ForCausalLM, share: float) -> None:
+    """Put a mixture's weights between those that it would be grown with from the target and its own (as WiSE-FT does).
+
+    Args:
+        mixture: changed in place, but for its routers.
+        target: what it is held to; every expert to the MLP that it began as.
+        share: 0 makes all experts alike, 1 leaves the mixture as it is.
+    """
+    dense = target.state_dict()
+    for weight, origin in weights_of(mixture, dense):
+        weight.copy_(torch.lerp(dense[origin].expand_as(weight), weight, share))
+
+
+def weights_of(mixture: Qwen3ForCausalLM, dense: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, str]]:
+    """Each weight of a mixture with the name of its like in the dense model; the routers have none."""
     for name, weight in mixture.state_dict().items():
         origin = name.replace(".experts.", ".") + (".weight" if ".experts." in name else "")
-        if origin in old:  # the routers have no like
-            weight += new[origin] - old[origin]
+        if origin in dense:
+            yield weight, origin
 
 
 def with_experts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import time
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ from data.training.presets import PRESETS, config
 from data.training.progress import Probe
 from data.training.shapes import (
     add_what_was_learned,
+    keep_part_of_the_difference,
     move_part_of_the_way,
     new_model,
     with_experts,
@@ -373,6 +375,22 @@ def test_a_mixture_takes_what_its_model_has_learned_since(shard: Shard) -> None:
     grown = with_experts(since, num_experts=4, num_experts_per_tok=2, sparse_step=2, seed=0)
     assert not torch.allclose(scores(before, shard), scores(since, shard), atol=1e-2)
     assert torch.allclose(scores(mixture, shard), scores(grown, shard), atol=1e-4)
+
+
+def test_a_mixture_keeps_part_of_what_sets_it_apart(shard: Shard) -> None:
+    target = model_of(0)
+    grown = with_experts(target, num_experts=4, num_experts_per_tok=2, sparse_step=2, seed=0)
+    mixture = copy.deepcopy(grown)
+    for weight in mixture.parameters():
+        weight.data += 0.02 * torch.randn_like(weight)
+    own = {name: weight.clone() for name, weight in mixture.state_dict().items()}
+    keep_part_of_the_difference(mixture, target, 0.25)
+    for name, weight in mixture.state_dict().items():
+        is_router = name.endswith("mlp.gate.weight")
+        expected = own[name] if is_router else torch.lerp(grown.state_dict()[name], own[name], 0.25)
+        assert torch.allclose(weight, expected, atol=1e-6), name
+    keep_part_of_the_difference(mixture, target, 0.0)
+    assert torch.allclose(scores(mixture, shard), scores(target, shard), atol=1e-4)
 
 
 def test_uneven_routing_costs_more(shard: Shard) -> None:
