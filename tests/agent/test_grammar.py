@@ -98,13 +98,9 @@ def test_wherever_one_goes_it_can_be_ended(data: st.DataObject, seed: int) -> No
     jsonschema.validate(json.loads(read.decode("utf-8")), schema)
 
 
-def tool(name: str, required: tuple[str, ...] | None = None, **arguments: str) -> dict[str, Any]:
+def tool(name: str, **arguments: str) -> dict[str, Any]:
     properties = {argument: {"type": kind} for argument, kind in arguments.items()}
-    parameters = {
-        "type": "object",
-        "properties": properties,
-        "required": list(arguments if required is None else required),
-    }
+    parameters = {"type": "object", "properties": properties, "required": list(properties)}
     return {"type": "function", "function": {"name": name, "parameters": parameters}}
 
 
