@@ -12,17 +12,18 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from data.tasks.tool_descriptions import compose
+from data.tasks.phrasing import COMPOSED_SHARE, compose, grammars
 from data.world.names import is_held_out, letters, syllables
 from data.world.phrases import PHRASES
 from data.world.schema import RELATIONS, WORDS
 
 POOL: dict[str, Any] = tomllib.loads((Path(__file__).parent / "tools.toml").read_text(encoding="utf-8"))
+#: Phrases of which descriptions, requests and tools that no task needs are put together in training.
+DESCRIPTIONS, REQUESTS, OTHERS = grammars("tool_descriptions"), grammars("tool_phrases"), grammars("tool_others")
 MEANINGS = tuple(POOL["meaning"])
 NUMBERS = ("value",)
 #: Share of names in training that are made up. With lists alone a model learns the lists and not to read the prompt.
 OPEN_SHARE = 0.7
-COMPOSED_SHARE = 0.7  # of descriptions in training that are put together from phrases
 #: Words of the JSON around every name: to a model that never sees one copied they are no part of a name.
 JSON_WORDS = (
     "string", "number", "type", "name", "object", "function", "arguments", "parameters", "required", "properties",
@@ -79,6 +80,8 @@ def vocabulary() -> tuple[str, ...]:
     """The words of all training phrases, in a fixed order."""
     texts = [POOL["ask"][sort] for sort in POOL["ask"] if sort != "held_out"]
     texts += [entry["descriptions"] for entry in POOL["meaning"].values()]
+    for grammar in chain(DESCRIPTIONS.values(), REQUESTS.values(), OTHERS.values()):
+        texts += [grammar["templates"], *grammar["slots"].values()]
     for phrases in PHRASES.values():
         for name, table in phrases.items():
             lists = table if isinstance(table, dict) else {name: table}
@@ -87,6 +90,7 @@ def vocabulary() -> tuple[str, ...]:
 
 
 HELD_OUT_NAMES, VOCABULARY = held_out_names(), vocabulary()
+HELD_OUT_OTHERS = {entry["description"] for entry in POOL["other"] if entry.get("held_out")}
 
 
 def open_name(rng: random.Random, taken: Collection[str]) -> str:
@@ -118,10 +122,10 @@ def open_part(rng: random.Random) -> str:
 
 
 def draw_name(rng: random.Random, names: Sequence[str], taken: Collection[str], held_out: bool) -> str:
-    """One of the names that is not in `taken`; in training, half of the time a made-up one."""
+    """One of the names that is not in `taken`; in training mostly a made-up one, and never one that is held out."""
     if not held_out and rng.random() < OPEN_SHARE:
         return open_name(rng, taken)
-    free = [name for name in names if name not in taken]
+    free = [name for name in names if name not in taken and (held_out or name not in HELD_OUT_NAMES)]
     return rng.choice(free) if free else open_name(rng, taken)
 
 
@@ -142,7 +146,7 @@ def draw_description(rng: random.Random, meaning: str, held_out: bool) -> str:
     """A sentence of the lists; in training most are put together from phrases, which give no held-out one."""
     entry = POOL["meaning"][meaning]
     if not held_out and rng.random() < COMPOSED_SHARE:
-        return compose(rng, meaning)
+        return compose(rng, DESCRIPTIONS[meaning], entry["held_out"]["descriptions"])
     return str(rng.choice((entry["held_out"] if held_out else entry)["descriptions"]))
 
 
@@ -151,6 +155,8 @@ def draw_others(rng: random.Random, count: int, held_out: bool, taken: set[str])
     entries = [entry for entry in POOL["other"] if entry.get("held_out", False) == held_out]
     tools: list[Tool] = []
     for entry in rng.sample(entries, count):
+        if not held_out and rng.random() < COMPOSED_SHARE:
+            entry = compose_other(rng)
         name = draw_name(rng, [entry["name"]], taken, held_out)
         taken.add(name)
         arguments: dict[str, str] = {}
@@ -158,6 +164,17 @@ def draw_others(rng: random.Random, count: int, held_out: bool, taken: set[str])
             arguments[role] = draw_name(rng, [role], arguments.values(), held_out)
         tools.append(Tool("other", name, entry["description"], arguments, entry["arguments"]))
     return tools
+
+
+def compose_other(rng: random.Random) -> dict[str, Any]:
+    """A tool that no task needs, put together from phrases: an entry as the list has it."""
+    grammar = rng.choice(list(OTHERS.values()))
+    roles = rng.sample(list(grammar["arguments"]), rng.choice((1, 1, 2, 2, 3)))
+    return {
+        "name": f"{rng.choice(grammar['verbs'])}_{rng.choice(grammar['nouns'])}",
+        "description": compose(rng, grammar, HELD_OUT_OTHERS),
+        "arguments": {role: grammar["arguments"][role] for role in roles},
+    }
 
 
 def draw_tools(

@@ -6,9 +6,10 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from data.tasks.phrasing import COMPOSED_SHARE, compose
 from data.tasks.tool_arithmetic import PAIRS
 from data.tasks.tool_goals import SAY, Combine, Compute, Convert, ConvertValue, Goal, Lookup, Say, subject_of, value_of
-from data.tasks.tool_pool import POOL
+from data.tasks.tool_pool import POOL, REQUESTS
 from data.world.facts import World
 from data.world.names import is_held_out, similar_name
 from data.world.phrases import answer, noun_phrase, question, statement
@@ -84,7 +85,11 @@ class Asker:
         return question(self.rng, lookup.relation, self._subject(lookup.subject), self.held_out)
 
     def _words(self, sort: str, **parts: object) -> str:
-        return self.rng.choice(self.ask[sort]).format(**parts)
+        if not self.held_out and sort in REQUESTS and self.rng.random() < COMPOSED_SHARE:
+            phrase = compose(self.rng, REQUESTS[sort], kept_apart=POOL["ask"]["held_out"][sort])
+        else:
+            phrase = self.rng.choice(self.ask[sort])
+        return phrase.format(**parts)
 
     def fact(self, hops: int) -> Request:
         """A fact, through `hops` entities."""

@@ -19,6 +19,7 @@ from data.world.passages import passage
 NO_RESULTS = "No results."
 NO_ROWS = "No rows."
 BUSY = "Error: busy, try again."
+OUT_OF_ORDER = "this tool is out of order"
 TOP = 2
 MAX_ROWS, MAX_TEXT = 5, 1000
 # A query of the tasks takes about a hundred steps of SQLite's machine.
@@ -144,7 +145,7 @@ class Toolbox:
             return calculate(values["expression"])
         if meaning == "convert":
             return convert(values["value"], values["from"], values["to"])
-        raise ToolError("this tool is out of order")
+        raise ToolError(OUT_OF_ORDER)
 
     def _select(self, statement: str) -> str:
         steps = 0

@@ -16,7 +16,7 @@ from data.tasks.tool_slips import with_slip
 from data.tasks.tool_sorts import SORTS, taking
 
 # How often a request finds no tool or no fact, a tool is busy once, and a call is wrong before it is right.
-AMISS, BUSY_RATE, SLIP_RATE = 0.05, 0.06, 0.15
+AMISS, BUSY_RATE, SLIP_RATE = 0.05, 0.06, 0.2
 
 
 def tool_conversation(rng: random.Random, level: float, held_out: bool = False) -> Conversation:
@@ -26,7 +26,7 @@ def tool_conversation(rng: random.Random, level: float, held_out: bool = False) 
     sort = rng.choices(list(weights), list(weights.values()))[0]
     later = {other: weight for other, weight in weights.items() if other != "no_subject"}
     more = [later] * rng.choice((0, 1, 1, 2) if hard else (1, 2, 3))
-    num_tools = rng.choices((2, 3, 4, 5), (35, 40, 20, 5))[0] if hard else 2
+    num_tools = rng.choices((2, 3, 4, 5), (25, 40, 25, 10))[0] if hard else 2
     split = HeldOut(held_out, held_out, held_out)
     scene, rounds = draw_scene(rng, sort, more, num_tools, AMISS * hard, split)
     busy = [rng.randrange(4)] if hard and rng.random() < BUSY_RATE else []

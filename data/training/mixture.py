@@ -16,8 +16,8 @@ from data.world.schema import KINDS
 
 #: Share of the samples of each task once the warm-up is over; one with tools is twice as long as one of reading.
 SHARES = {
-    "reading": 0.32,
-    "tools": 0.42,
+    "reading": 0.29,
+    "tools": 0.45,
     "talk": 0.09,
     "free text": 0.04,
     "article": 0.03,
