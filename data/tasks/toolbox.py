@@ -19,7 +19,6 @@ from data.world.passages import passage
 NO_RESULTS = "No results."
 NO_ROWS = "No rows."
 BUSY = "Error: busy, try again."
-OUT_OF_ORDER = "this tool is out of order"
 TOP = 2
 MAX_ROWS, MAX_TEXT = 5, 1000
 # A query of the tasks takes about a hundred steps of SQLite's machine.
@@ -145,7 +144,7 @@ class Toolbox:
             return calculate(values["expression"])
         if meaning == "convert":
             return convert(values["value"], values["from"], values["to"])
-        raise ToolError(OUT_OF_ORDER)
+        raise ToolError("this tool is out of order")
 
     def _select(self, statement: str) -> str:
         steps = 0

@@ -16,7 +16,7 @@ from data.tasks.tool_slips import with_slip
 from data.tasks.tool_sorts import SORTS, taking
 
 # How often a request finds no tool or no fact, a tool is busy once, and a call is wrong before it is right.
-AMISS, BUSY_RATE, SLIP_RATE = 0.05, 0.06, 0.2
+AMISS, BUSY_RATE, SLIP_RATE = 0.08, 0.06, 0.2
 
 
 def tool_conversation(rng: random.Random, level: float, held_out: bool = False) -> Conversation:
@@ -33,7 +33,7 @@ def tool_conversation(rng: random.Random, level: float, held_out: bool = False) 
     dialogue, _ = play_oracle(scene, rounds, busy)
     if not (hard and rng.random() < SLIP_RATE):
         return Conversation(dialogue.messages, dialogue.tools)
-    messages, wrong = with_slip(rng, dialogue.messages, dialogue.toolbox)
+    messages, wrong = with_slip(rng, dialogue.messages, scene.toolbox())
     return Conversation(messages, dialogue.tools, wrong)
 
 
