@@ -35,7 +35,7 @@ from tinyllm.model.tokenizer import Tokenizer
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 RECORD = "training.json"
-FURTHER_SHARE = 0.6  # of the way from the weights before further training to those after it
+FURTHER_SHARE = 0.9  # of the way from the weights before further training to those after it
 APART = 0.5  # of what sets a mixture apart from the target that it follows, as much is kept
 SAVES = 12  # times a run is measured and saved, at most
 SAVING = 0.1  # of the minutes, at most, for that
