@@ -35,7 +35,6 @@ from tinyllm.model.tokenizer import Tokenizer
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 RECORD = "training.json"
-FURTHER_SHARE = 0.9  # of the way from the weights before further training to those after it
 APART = 0.5  # of what sets a mixture apart from the target that it follows, as much is kept
 SAVES = 12  # times a run is measured and saved, at most
 SAVING = 0.1  # of the minutes, at most, for that
@@ -55,6 +54,13 @@ def main(
     grown_from: Annotated[
         Path | None, typer.Option(help="With moe --further: the target as it was then; what it learned is added.")
     ] = None,
+    share: Annotated[
+        float,
+        typer.Option(help="With --further: how much of the way that the weights went is taken.", min=0, max=1),
+    ] = 0.9,
+    mostly: Annotated[
+        str | None, typer.Option(help=f"With --further: the task that most samples are of: {', '.join(SHARES)}.")
+    ] = None,
 ) -> None:
     """Train one of the shipped models and write its checkpoint in Hugging Face format.
 
@@ -67,6 +73,8 @@ def main(
         python data/train.py target --further --steps 1000    # after phrases or tools were added, say
 
         python data/train.py moe --further --grown-from /tmp/target_before --steps 200    # the mixture follows
+
+        python data/train.py target --further --mostly talk --share 0.5 --minutes 4    # after it forgot some
 
         python data/train.py draft && python data/train.py moe
 
@@ -84,7 +92,7 @@ def main(
     if on.type == "cpu":
         torch.set_num_threads(1)  # each shard of a batch has its own thread
     torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for every length of rows, a tenth of a second each time
-    recipe = Recipe(name, PRESETS[preset], out, seed, on, further, grown_from)
+    recipe = Recipe(name, PRESETS[preset], out, seed, on, further, grown_from, mostly)
     state = recipe.folder / "state.pt"
     check(recipe, state if resume else None)
     recipe.folder.mkdir(parents=True, exist_ok=True)
@@ -115,10 +123,10 @@ def main(
         deadline=deadline,
     )
     if further:  # with all of it a model forgets more of what it knew than it learns
-        move_part_of_the_way(run.model, load_model(recipe.folder, device=on), FURTHER_SHARE)
+        move_part_of_the_way(run.model, load_model(recipe.folder, device=on), share)
     if recipe.grown_from is not None:
         keep_part_of_the_difference(run.model, load_model(recipe.target, device=on), APART)
-    record = record_of(recipe, preset, run)
+    record = record_of(recipe, preset, run, share if further else 1.0)
     save_model(run.model, recipe.folder)
     (recipe.folder / RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
     state.unlink(missing_ok=True)
@@ -129,6 +137,8 @@ def check(recipe: Recipe, state: Path | None) -> None:
     """Refuse what cannot be done before anything is written; `state` is what a stopped run goes on from."""
     if state is not None and not state.is_file():
         raise typer.BadParameter(f"there is no {state} to go on from; leave --resume out", param_hint="--resume")
+    if recipe.mostly is not None and not (recipe.further and recipe.mostly in SHARES):
+        raise typer.BadParameter(f"give it with --further, and one of {', '.join(SHARES)}", param_hint="--mostly")
     if recipe.further and not (recipe.folder / RECORD).is_file():
         raise typer.BadParameter(f"{recipe.folder} has no finished model; leave --further out", param_hint="--further")
     before = recipe.grown_from
@@ -169,8 +179,8 @@ def steps_that_fit(recipe: Recipe, encoder: Encoder, probe: Probe, state: Path, 
     return steps, saves
 
 
-def record_of(recipe: Recipe, preset: str, run: Run) -> dict[str, Any]:
-    """What `training.json` says: the runs one after another, and their log."""
+def record_of(recipe: Recipe, preset: str, run: Run, share: float) -> dict[str, Any]:
+    """What `training.json` says: the runs one after another, and their log; `share` is of the way that was taken."""
     earlier: dict[str, Any] = {"runs": [], "log": []}
     if recipe.further:
         earlier = json.loads((recipe.folder / RECORD).read_text(encoding="utf-8"))
@@ -185,8 +195,9 @@ def record_of(recipe: Recipe, preset: str, run: Run) -> dict[str, Any]:
         "torch": torch.__version__,
         "finished": time.strftime("%Y-%m-%d"),
         "follows_target": recipe.grown_from is not None,
-        "share": FURTHER_SHARE if recipe.further else 1.0,
+        "share": share,
         "apart": APART if recipe.grown_from is not None else 1.0,
+        "mostly": recipe.mostly,
     }
     return {
         "model": recipe.name,

@@ -72,6 +72,7 @@ def runs(record: Mapping[str, Any]) -> str:
         batch = f"{run['steps']:,} steps of at most {run['tokens_per_step_at_most']:,} tokens"
         where = f"{run['device']} (torch {run['torch']}, preset {run['preset']}, seed {run['seed']})"
         first = "after what the target had learned since was added to its weights, " * run.get("follows_target", False)
+        first += f"mostly of {run['mostly']}, " if run.get("mostly") else ""
         share = run.get("share", 1.0)
         last = "" if share == 1 else f", of which {100 * share:g} % of the way were taken (arXiv 2109.01903)"
         apart = run.get("apart", 1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -16,7 +17,7 @@ from data.training.compiled import compile_layers
 from data.training.encode import Encoder
 from data.training.loop import Run
 from data.training.loss import Loss, balanced_loss, distillation_loss, next_token_loss
-from data.training.mixture import draw
+from data.training.mixture import draw, sample_of
 from data.training.presets import MAX_LENGTH, Preset
 from data.training.shapes import add_what_was_learned, new_model, with_experts
 from tinyllm.model.loader import load_model
@@ -24,6 +25,7 @@ from tinyllm.model.loader import load_model
 NUM_EXPERTS, NUM_EXPERTS_PER_TOK, SPARSE_STEP = 8, 2, 5
 MOE_RATE = FURTHER_RATE = 0.25  # of the peak learning rates, for a model that begins with what one knows
 BALANCE = 0.02  # what uneven routing costs
+MOSTLY = 0.6  # share of the samples of the one task that a run is to be mostly of
 
 
 class Name(StrEnum):
@@ -46,6 +48,7 @@ class Recipe:
         device: where it is trained.
         further: a finished model is trained on.
         grown_from: for the mixture, the target as it was when the mixture was grown from it.
+        mostly: a task that most samples are of, as a key of `mixture.SHARES`, or none.
     """
 
     name: Name
@@ -55,6 +58,7 @@ class Recipe:
     device: torch.device
     further: bool = False
     grown_from: Path | None = None
+    mostly: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -80,7 +84,9 @@ class Recipe:
 
     def lesson(self, run: Run) -> tuple[Loss, Draw]:
         """What the model learns from: its loss and its samples. One that is trained already needs no easy start."""
-        samples = hard if self.further or self.name is Name.moe else draw
+        samples: Draw = hard if self.further or self.name is Name.moe else draw
+        if self.mostly is not None:
+            samples = partial(mostly_of, self.mostly)
         if self.name is Name.target:
             return next_token_loss, samples
         if self.name is Name.moe:
@@ -113,3 +119,8 @@ class Recipe:
 def hard(rng: Random, progress: float) -> Sample:
     """A sample as hard as they get, however far the run is."""
     return draw(rng, 1.0)
+
+
+def mostly_of(task: str, rng: Random, progress: float) -> Sample:
+    """Like `hard`, but most samples are of one task."""
+    return sample_of(task, rng) if rng.random() < MOSTLY else hard(rng, progress)

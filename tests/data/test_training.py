@@ -37,6 +37,7 @@ from data.training.muon import Muon
 from data.training.optimizer import rate
 from data.training.presets import PRESETS, config
 from data.training.progress import Probe
+from data.training.recipe import MOSTLY, mostly_of
 from data.training.shapes import (
     add_what_was_learned,
     keep_part_of_the_difference,
@@ -355,6 +356,12 @@ def test_equal_experts_say_what_the_one_mlp_said(shard: Shard) -> None:
     mixture = with_experts(model, num_experts=4, num_experts_per_tok=2, sparse_step=2, seed=0)
     assert mixture.config.sparse_layers == (1,)
     assert torch.allclose(scores(model, shard), scores(mixture, shard), atol=1e-4)
+
+
+def test_a_run_can_be_mostly_of_one_task() -> None:
+    drawn = [mostly_of("article", Random(seed), 0.0) for seed in range(600)]
+    documents = sum(isinstance(sample, Document) for sample in drawn) / len(drawn)
+    assert documents == pytest.approx(MOSTLY + (1 - MOSTLY) * (SHARES["article"] + SHARES["free text"]), abs=0.06)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
