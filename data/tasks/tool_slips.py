@@ -55,9 +55,9 @@ def slip(rng: random.Random, right: dict[str, Any], asked: str, toolbox: Toolbox
     function = right["tool_calls"][0]["function"]
     call = ToolCall(function["name"], function["arguments"])
     if rng.random() < WRONG_TOOL:
-        value = next(iter(call.arguments.values()))
+        argument, value = next(iter(call.arguments.items()))
         names = [name for name in toolbox.tools if name != call.name]
-        if wrong := wrong_tool(rng, value, names, toolbox, *list(call.arguments)[:1]):
+        if wrong := wrong_tool(rng, value, names, toolbox, argument):
             return wrong
     return misspelt(rng, call, toolbox)
 
