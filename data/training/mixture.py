@@ -16,17 +16,17 @@ from data.world.schema import KINDS
 
 #: Share of the samples of each task once the warm-up is over; one with tools is twice as long as one of reading.
 SHARES = {
-    "reading": 0.29,
-    "tools": 0.45,
-    "talk": 0.09,
-    "free text": 0.04,
+    "reading": 0.30,
+    "tools": 0.40,
+    "talk": 0.13,
+    "free text": 0.05,
     "article": 0.03,
-    "copying": 0.07,
-    "passkey": 0.03,
+    "copying": 0.05,
+    "passkey": 0.04,
 }
 COPYING_AT_FIRST, COPYING_ENDS = 0.6, 0.25  # share of copying at the start; the progress at which it is down to its own
 FULL_DIFFICULTY = 0.35  # the progress from which on tasks are as hard as they get
-LONGEST_PASSKEY = 1_600  # tokens
+LONGEST_PASSKEY = 1_900  # tokens
 
 
 def draw(rng: Random, progress: float) -> Sample:

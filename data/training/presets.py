@@ -37,6 +37,7 @@ class Preset:
         draft: its shape.
         steps: optimizer steps of each model.
         shards, pieces, tokens_per_piece: the batch of a step, as `Plan` has them.
+        further_rate: of the peak learning rates, where a finished model is trained on: small batches, small steps.
         workers: processes that draw samples; 0 draws them in the training process.
         steps_per_chunk: samples of how many steps are drawn together.
     """
@@ -47,6 +48,7 @@ class Preset:
     shards: int
     pieces: int
     tokens_per_piece: int
+    further_rate: float
     workers: int
     steps_per_chunk: int
 
@@ -64,6 +66,7 @@ PRESETS = {
         shards=2,
         pieces=1,
         tokens_per_piece=3072,
+        further_rate=0.25,
         workers=0,
         steps_per_chunk=32,
     ),
@@ -74,6 +77,7 @@ PRESETS = {
         shards=1,
         pieces=4,
         tokens_per_piece=32_768,
+        further_rate=0.5,
         workers=12,
         steps_per_chunk=4,
     ),

@@ -23,7 +23,7 @@ from data.training.shapes import add_what_was_learned, new_model, with_experts
 from tinyllm.model.loader import load_model
 
 NUM_EXPERTS, NUM_EXPERTS_PER_TOK, SPARSE_STEP = 8, 2, 5
-MOE_RATE = FURTHER_RATE = 0.25  # of the peak learning rates, for a model that begins with what one knows
+MOE_RATE = 0.25  # of the peak learning rates: the mixture begins with what the target knows
 BALANCE = 0.02  # what uneven routing costs
 MOSTLY = 0.6  # share of the samples of the one task that a run is to be mostly of
 
@@ -69,7 +69,7 @@ class Recipe:
         """The model before its first step."""
         device, preset, peak, grow_at = self.device, self.preset, 1.0, None
         if self.further:
-            model, peak = load_model(self.folder, device=device).requires_grad_(True), FURTHER_RATE
+            model, peak = load_model(self.folder, device=device).requires_grad_(True), preset.further_rate
             if self.grown_from is not None:
                 before, since = (load_model(folder, device=device) for folder in (self.grown_from, self.target))
                 add_what_was_learned(model, before, since)

@@ -24,6 +24,7 @@ TINY = Preset(
     shards=2,
     pieces=1,
     tokens_per_piece=256,
+    further_rate=0.25,
     workers=0,
     steps_per_chunk=2,
 )
