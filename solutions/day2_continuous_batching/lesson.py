@@ -653,7 +653,7 @@ plots.score_tiles(own, tile=16, window=16)
 # <!-- head: paged_prefill -->
 #
 # Write `attend_chunk`: the position of each row, the range to walk over, and the loop of exercise 4 with the mask of each row.
-# `page_slots`, `softmax_step`, `attend_pages` and `load_tile` are there.
+# `page_slots`, `softmax_step`, `load_tile` and `attend_whole_tiles` (`attend_pages` without its masks) are there.
 #
 # A row sees the positions at a distance of 0 to `window` - 1. (`window` is a very large number where there is none.) One
 # masked loop over everything is right. If you like: the tiles that all rows see need no mask, and the tiles that none sees

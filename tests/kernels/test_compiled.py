@@ -13,6 +13,8 @@ pytestmark = pytest.mark.needs("triton")
 
 #: What one block may use on the GPUs with the least of it that have bfloat16 (compute capability 8.6, 8.9, 12.0).
 SHARED_MEMORY = 99 * 1024
+#: What each of two programs on one multiprocessor may use on Hopper: half of its 228 KiB, and 1 KiB each is reserved.
+HALF_OF_HOPPER = 113 * 1024
 POINTERS = {
     torch.float16: "*fp16",
     torch.bfloat16: "*bf16",
@@ -46,7 +48,7 @@ def compiled(kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any], capabil
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    options = {name: value for name, value in kwargs.items() if name in ("num_warps", "num_stages")}
+    options = {name: value for name, value in kwargs.items() if name in ("num_warps", "num_stages", "maxnreg")}
     given = {**dict(zip(kernel.arg_names, args, strict=False)), **kwargs}
     signature, constants, attributes = {}, {}, {}
     for i, parameter in enumerate(kernel.params):
@@ -87,6 +89,7 @@ def test_kernels_compile_and_fit(
         monkeypatch.setattr(modules[module], name, launches[name])
     for module in ("launch", "store_kv"):
         monkeypatch.setattr(modules[module], "check_device", lambda device: None)
+    monkeypatch.setattr(modules["paged_prefill"], "is_hopper", lambda device: capability == 90)
 
     kv = torch.zeros(4096, 2, head_dim, dtype=dtype)
     q = torch.zeros(512, 2 * gqa_ratio, head_dim, dtype=dtype)
@@ -100,6 +103,7 @@ def test_kernels_compile_and_fit(
     for name, kernel in real.items():
         ((args, kwargs),) = launches[name].arguments
         result = compiled(kernel, args, kwargs, capability)
-        assert result.metadata.shared <= SHARED_MEMORY, f"{name} needs {result.metadata.shared} bytes of shared memory"
+        room = HALF_OF_HOPPER if kwargs.get("maxnreg") else SHARED_MEMORY
+        assert result.metadata.shared <= room, f"{name} needs {result.metadata.shared} bytes of shared memory"
         if dtype == torch.bfloat16 and name not in ("store_kv_kernel", "reduce_kernel"):
             assert "mma" in result.asm["ptx"], f"{name} does not use the tensor cores"

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from tinyllm.kernels.launch import Kernel, attention_arguments, check, row_tile
-from tinyllm.kernels.paged_decode import attend_pages, page_slots, softmax_step
+from tinyllm.kernels.paged_decode import page_slots, softmax_step
 from tinyllm.kernels.runtime import tl, triton
 from tinyllm.kernels.tiles import load_tile, normalised, store_tile
+from tinyllm.kernels.whole_tiles import attend_whole_tiles
 from tinyllm.parts import part
 
 #: Most query rows of one program, what its registers hold beside the accumulator and a tile of scores. Exact float32
@@ -16,6 +17,9 @@ from tinyllm.parts import part
 MAX_ROWS_16_BIT, MAX_ROWS_FLOAT32 = 128, 32
 #: The queries of one program have at most this many bytes.
 QUERY_BYTES = 32 * 1024
+#: Registers of a thread on a Hopper GPU, few enough for two programs of eight warps on one multiprocessor: the tensor
+#: cores work for one while the other is at its softmax.
+HOPPER_REGISTERS = 128
 
 
 @triton.jit
@@ -56,7 +60,9 @@ def attend_chunk(
     seen_by_all = tl.where(last <= window, lowest + 1 - first, 0)
     middle = first + seen_by_all // TILE * TILE
     pages = (k_ptr, v_ptr, table_ptr, scale, kv_stride_slot, kv_stride_head)
-    highest, total, acc = attend_pages(q, kv_head, first, middle, *pages, ROWS, HEAD_DIM, PADDED_DIM, BLOCK_SIZE, TILE)
+    highest, total, acc = attend_whole_tiles(
+        q, kv_head, first, middle, *pages, ROWS, HEAD_DIM, PADDED_DIM, BLOCK_SIZE, TILE
+    )
     for start in range(middle, last, TILE):
         positions = start + tl.arange(0, TILE)
         inside = positions < last
@@ -99,12 +105,13 @@ def paged_prefill_kernel(
     """ROWS query rows of one sequence and K/V head: grid [B, Hkv, row tiles of the longest chunk].
 
     A row is a (token, head of the group) pair, tokens first, so that no tile is wasted on a GQA ratio that is no power
-    of two. ATTEND is `attend_chunk` or another like it.
+    of two. The last tiles, which have the most to read, begin first: short ones then fill the gaps at the end.
+    ATTEND is `attend_chunk` or another like it.
     """
     sequence, kv_head = tl.program_id(0), tl.program_id(1)
     chunk_start = tl.load(query_start_ptr + sequence).to(tl.int64)
     query_len = (tl.load(query_start_ptr + sequence + 1) - chunk_start).to(tl.int32)
-    first_row = tl.program_id(2) * ROWS
+    first_row = (tl.num_programs(2) - 1 - tl.program_id(2)) * ROWS
     num_rows = query_len * GQA_RATIO
     if (query_len < min_query_len) | (first_row >= num_rows):
         return
@@ -142,6 +149,23 @@ def max_rows(padded_dim: int, dtype: torch.dtype) -> int:
     """Most query rows of one program."""
     most = MAX_ROWS_FLOAT32 if dtype == torch.float32 else MAX_ROWS_16_BIT
     return min(most, QUERY_BYTES // (padded_dim * dtype.itemsize))
+
+
+def launch_options(rows: int, padded_dim: int, dtype: torch.dtype, on_hopper: bool) -> dict[str, int]:
+    """Warps, stages and registers of a program with so many query rows.
+
+    Two stages fit into the shared memory of any GPU since Ampere. Three and the limit on registers are for what was
+    measured: heads of 128 in 16 bits on an H100.
+    """
+    full = rows == max_rows(padded_dim, dtype)
+    if full and on_hopper and padded_dim == 128 and dtype.itemsize == 2:
+        return {"num_warps": 8, "num_stages": 3, "maxnreg": HOPPER_REGISTERS}
+    return {"num_warps": 8 if rows == max_rows(16, dtype) else 4, "num_stages": 2}
+
+
+def is_hopper(device: torch.device) -> bool:
+    """Whether this is an H100 or a relative of it."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) == (9, 0)
 
 
 @part(day=2)
@@ -202,9 +226,7 @@ def launch_paged_prefill(
     num_rows = max_query_len * arguments["GQA_RATIO"]
     rows = row_tile(num_rows, max_rows(arguments["PADDED_DIM"], q.dtype))
     grid = (context_lens.shape[0], k_cache.shape[1], triton.cdiv(num_rows, rows))
-    num_warps = 8 if rows == max_rows(16, q.dtype) else 4
+    options = launch_options(rows, arguments["PADDED_DIM"], q.dtype, is_hopper(q.device))
     if all(grid):
-        paged_prefill_kernel[grid](
-            out, min_query_len, **arguments, ROWS=rows, ATTEND=attend, num_warps=num_warps, num_stages=2
-        )
+        paged_prefill_kernel[grid](out, min_query_len, **arguments, ROWS=rows, ATTEND=attend, **options)
     return out

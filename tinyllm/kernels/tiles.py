@@ -16,15 +16,25 @@ IN_INTERPRETER: Any = tl.constexpr(INTERPRETED) if AVAILABLE else INTERPRETED
 
 @triton.jit
 def load_tile(
-    ptr: tl.tensor, offsets: tl.tensor, inside: tl.tensor, HEAD_DIM: tl.constexpr, PADDED_DIM: tl.constexpr
+    ptr: tl.tensor,
+    offsets: tl.tensor,
+    inside: tl.tensor | None,
+    HEAD_DIM: tl.constexpr,
+    PADDED_DIM: tl.constexpr,
 ) -> tl.tensor:
     """[rows, PADDED_DIM]: HEAD_DIM numbers from each of `offsets`, 0 in rows that are not `inside` and in the padding.
 
+    Where `inside` is None all rows are, and without padding nothing is masked.
     In the dtype that `ptr` has, but for bfloat16 in the interpreter, whose `tl.dot` is wrong on it: float32 there.
     """
     dims = tl.arange(0, PADDED_DIM)
-    mask = inside[:, None] & (dims < HEAD_DIM)[None, :]
-    tile = tl.load(ptr + offsets[:, None] + dims[None, :], mask=mask, other=0.0)
+    where = ptr + offsets[:, None] + dims[None, :]
+    if inside is not None:
+        tile = tl.load(where, mask=inside[:, None] & (dims < HEAD_DIM)[None, :], other=0.0)
+    elif HEAD_DIM < PADDED_DIM:
+        tile = tl.load(where, mask=(dims < HEAD_DIM)[None, :], other=0.0)
+    else:
+        tile = tl.load(where)
     if IN_INTERPRETER and ptr.dtype.element_ty == tl.bfloat16:
         tile = tile.to(tl.float32)
     return tile
