@@ -35,6 +35,7 @@ from tinyllm.model.tokenizer import Tokenizer
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 RECORD = "training.json"
+SHARE = 0.9  # of the way that the weights go in a further run
 APART = 0.5  # of what sets a mixture apart from the target that it follows, as much is kept
 SAVES = 12  # times a run is measured and saved, at most
 SAVING = 0.1  # of the minutes, at most, for that
@@ -55,9 +56,9 @@ def main(
         Path | None, typer.Option(help="With moe --further: the target as it was then; what it learned is added.")
     ] = None,
     share: Annotated[
-        float,
-        typer.Option(help="With --further: how much of the way that the weights went is taken.", min=0, max=1),
-    ] = 0.9,
+        float | None,
+        typer.Option(help=f"With --further: how much of the way is taken; by default {SHARE}.", min=0, max=1),
+    ] = None,
     mostly: Annotated[
         str | None, typer.Option(help=f"With --further: the task that most samples are of: {', '.join(SHARES)}.")
     ] = None,
@@ -85,6 +86,9 @@ def main(
     started = time.perf_counter()
     if minutes is not None and (steps is not None or resume):
         raise typer.BadParameter("a run has its number of steps by --steps or --resume already", param_hint="--minutes")
+    if share is not None and not further:
+        raise typer.BadParameter("a first run takes all of its way; give it with --further", param_hint="--share")
+    taken = (SHARE if share is None else share) if further else 1.0
     on = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     preset = ("gpu" if on.type == "cuda" else "cpu") if preset == "auto" else preset
     if preset not in PRESETS:
@@ -123,10 +127,10 @@ def main(
         deadline=deadline,
     )
     if further:  # with all of it a model forgets more of what it knew than it learns
-        move_part_of_the_way(run.model, load_model(recipe.folder, device=on), share)
+        move_part_of_the_way(run.model, load_model(recipe.folder, device=on), taken)
     if recipe.grown_from is not None:
         keep_part_of_the_difference(run.model, load_model(recipe.target, device=on), APART)
-    record = record_of(recipe, preset, run, share if further else 1.0)
+    record = record_of(recipe, preset, run, taken)
     save_model(run.model, recipe.folder)
     (recipe.folder / RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
     state.unlink(missing_ok=True)

@@ -51,7 +51,7 @@ def run(name: str, out: Path, **options: object) -> dict[str, object]:
         "resume": False,
         "grown_from": None,
         "mostly": None,
-        "share": 0.9,
+        "share": None,
     }
     try:
         main(train.Name(name), out=out, **{**given, "further": False, **options})  # type: ignore[arg-type]
@@ -98,6 +98,7 @@ def test_a_run_is_told_its_minutes(tmp_path: Path, capsys: pytest.CaptureFixture
         ("draft", {}, "train the target first"),
         ("target", {"grown_from": Path("/")}, "give it with moe --further"),
         ("target", {"mostly": "talk"}, "give it with --further"),
+        ("target", {"share": 0.5}, "give it with --further"),
         ("target", {"further": True, "mostly": "chess"}, "one of reading, tools"),
         ("target", {"resume": True}, "leave --resume out"),
         ("target", {"further": True}, "leave --further out"),
