@@ -66,20 +66,32 @@ def thresholds(name: str, lines: Sequence[Line]) -> str:
 
 
 def runs(record: Mapping[str, Any]) -> str:
-    """The runs of training one after another, in words."""
-    told = []
-    for run in record["runs"]:
-        batch = f"{run['steps']:,} steps of at most {run['tokens_per_step_at_most']:,} tokens"
-        where = f"{run['device']} (torch {run['torch']}, preset {run['preset']}, seed {run['seed']})"
-        first = "after what the target had learned since was added to its weights, " * run.get("follows_target", False)
-        first += f"mostly of {run['mostly']}, " if run.get("mostly") else ""
-        share = run.get("share", 1.0)
-        last = "" if share == 1 else f", of which {100 * share:g} % of the way were taken (arXiv 2109.01903)"
-        apart = run.get("apart", 1.0)
-        last += "" if apart == 1 else f"; {100 * apart:g} % of what set it apart from the target was kept"
-        told.append(f"{first}{batch} in {run['minutes']:g} minutes on {where}, finished {run['finished']}{last}")
-    predictions = sum(entry["predictions"] for entry in record["log"])
-    return f"{'; then, `--further`, '.join(told)}; {predictions:,} predictions counted"
+    """The runs of training, one after another."""
+    heads = ("run", "steps", "tokens a step at most", "minutes", "on", "torch", "preset", "seed", "finished", "besides")
+    rows = [
+        (
+            f"{number}, {'from the start' if number == 1 else '`--further`'}",
+            f"{run['steps']:,}",
+            f"{run['tokens_per_step_at_most']:,}",
+            f"{run['minutes']:g}",
+            *(run[key] for key in ("device", "torch", "preset", "seed", "finished")),
+            besides(run),
+        )
+        for number, run in enumerate(record["runs"], 1)
+    ]
+    return table(heads, rows)
+
+
+def besides(run: Mapping[str, Any]) -> str:
+    """What was special about a run; a dash where nothing was."""
+    share, apart, mostly = run.get("share", 1.0), run.get("apart", 1.0), run.get("mostly")
+    told = (
+        "what the target had learned since was added to the weights first" if run.get("follows_target") else "",
+        f"mostly {mostly}" if mostly else "",
+        f"{100 * share:g} % of the way were taken (arXiv 2109.01903)" if share != 1 else "",
+        f"{100 * apart:g} % of what set it apart from the target was kept" if apart != 1 else "",
+    )
+    return "; ".join(filter(None, told)) or "-"
 
 
 def shortfalls(name: str, lines: Sequence[Line]) -> str:
@@ -168,6 +180,7 @@ def write_card(folder: Path, figures: Mapping[str, Any], lines: Sequence[Line]) 
         kind="Qwen3-MoE" if config.num_experts else "Qwen3 dense",
         parameters=record["parameters"],
         runs=runs(record),
+        predictions=sum(entry["predictions"] for entry in record["log"]),
         mixture=", ".join(f"{task} {100 * share:.0f} %" for task, share in record["shares"].items()),
         copying=f"{100 * COPYING_AT_FIRST:.0f} %",
         copying_ends=f"{100 * COPYING_ENDS:.0f} %",

@@ -16,6 +16,7 @@ from support.checkpoints import random_model, small_config, small_sparse_config
 from data.evaluate import main
 from data.evaluation import passkeys, reading, tools
 from data.evaluation.candidate import Candidate, Reply
+from data.evaluation.card import besides
 from data.evaluation.drafting import Speculation, acceptance, agreement, speculate
 from data.evaluation.experts import balance, count_experts
 from data.evaluation.floors import extract, first_passage, random_tool
@@ -377,3 +378,10 @@ def test_help_runs_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(Path(main.__code__.co_filename)), run_name="__main__")
     assert ended.value.code == 0
+
+
+def test_a_card_says_what_was_special_about_a_run() -> None:
+    assert besides({"share": 1.0, "apart": 1.0, "mostly": None, "follows_target": False}) == "-"
+    told = besides({"share": 0.45, "apart": 0.5, "mostly": "talk", "follows_target": True})
+    for part in ("learned since was added", "mostly talk", "45 % of the way", "50 % of what set it apart"):
+        assert part in told

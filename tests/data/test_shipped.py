@@ -94,6 +94,10 @@ def test_the_card_states_the_figures(name: str) -> None:
     for line in lines(figures()):
         if name in line.values:
             assert f"| {line.measure} | {line.written(line.values[name])}" in card
+    for run in json.loads((folder / "training.json").read_text())["runs"]:
+        assert (
+            f"| {run['steps']:,} | {run['tokens_per_step_at_most']:,} | {run['minutes']:g} | {run['device']} |" in card
+        )
     assert "(curve.svg)" in card
     assert (folder / "curve.svg").is_file()
     assert json.loads((folder / "training.json").read_text())["log"]
