@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache as memoised
+
 import torch
 from torch import Tensor
 
@@ -163,6 +165,7 @@ def launch_options(rows: int, padded_dim: int, dtype: torch.dtype, on_hopper: bo
     return {"num_warps": 8 if rows == max_rows(16, dtype) else 4, "num_stages": 2}
 
 
+@memoised
 def is_hopper(device: torch.device) -> bool:
     """Whether this is an H100 or a relative of it."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) == (9, 0)
