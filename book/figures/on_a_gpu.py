@@ -36,7 +36,7 @@ def best_split(row: dict[str, Any]) -> float:
 
 @figure
 def decode_bandwidth() -> Figure:
-    """Bytes of K and V a second as a share of what a copy moves, for several batches: one program a context, or split."""
+    """Bytes of K and V a second, in per cent of a copy's, for several batches: one program a context, or split."""
     drawing, ax = new_figure(3.2)
     rows = decode_rows()
     for y, row in enumerate(rows.values()):
