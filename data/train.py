@@ -35,7 +35,7 @@ from tinyllm.model.tokenizer import Tokenizer
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
 RECORD = "training.json"
-SHARE = 0.9  # of the way that the weights go in a further run
+FURTHER_SHARE = 0.9  # of the way that the weights go in a further run
 APART = 0.5  # of what sets a mixture apart from the target that it follows, as much is kept
 SAVES = 12  # times a run is measured and saved, at most
 SAVING = 0.1  # of the minutes, at most, for that
@@ -57,7 +57,7 @@ def main(
     ] = None,
     share: Annotated[
         float | None,
-        typer.Option(help=f"With --further: how much of the way is taken; by default {SHARE}.", min=0, max=1),
+        typer.Option(help=f"With --further: how much of the way is taken; by default {FURTHER_SHARE}.", min=0, max=1),
     ] = None,
     mostly: Annotated[
         str | None, typer.Option(help=f"With --further: the task that most samples are of: {', '.join(SHARES)}.")
@@ -88,7 +88,7 @@ def main(
         raise typer.BadParameter("a run has its number of steps by --steps or --resume already", param_hint="--minutes")
     if share is not None and not further:
         raise typer.BadParameter("a first run takes all of its way; give it with --further", param_hint="--share")
-    taken = (SHARE if share is None else share) if further else 1.0
+    taken = (FURTHER_SHARE if share is None else share) if further else 1.0
     on = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     preset = ("gpu" if on.type == "cuda" else "cpu") if preset == "auto" else preset
     if preset not in PRESETS:

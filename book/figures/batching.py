@@ -9,7 +9,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from book.figures._serving import Arrival, Step, serve, serve_and_record
-from book.figures.style import C1, C2, C3, C4, C5, FG, MUTED, TINT, WIDTH, box, figure, frame, label, new_diagram, slot
+from book.figures.style import (
+    C1,
+    C2,
+    C3,
+    C4,
+    C5,
+    FG,
+    MUTED,
+    WIDTH,
+    box,
+    figure,
+    frame,
+    label,
+    new_diagram,
+    slot,
+    tinted_bars,
+)
 
 SEATS = 3
 #: Six requests that are all there at the beginning; their outputs differ, as outputs do.
@@ -131,8 +147,7 @@ def chunked_prefill() -> Figure:
         prompt = [step.get("long", 0) for step in steps]
         xs = range(1, len(steps) + 1)
         for heights, base, color, hatch in ((decodes, [0] * len(steps), C1, ""), (prompt, decodes, C2, "//")):
-            ax.bar(xs, heights, 0.8, bottom=base, color=color, alpha=TINT, hatch=hatch)
-            ax.bar(xs, heights, 0.8, bottom=base, facecolor="none", edgecolor=color)
+            tinted_bars(ax.bar, xs, heights, 0.8, bottom=base, color=color, hatch=hatch)
         ax.set_title(title, fontsize=9.5, color=FG)
         ax.set_xlabel("engine step")
         ax.set_xticks([1, 4, 8, 12])

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from book.figures.style import C1, C2, C3, C5, FG, MUTED, TINT, figure, new_figure
+from book.figures.style import C1, C2, C3, C5, FG, MUTED, figure, new_figure, tinted_bars, value_beside
 from tinyllm.paths import project_root
 
 #: Row of the picture -> where its share is, in each model and, where there is one, in the floor named beside it.
@@ -67,13 +67,12 @@ def what_models_can_do() -> Figure:
 def draw_share(ax: Axes, y: float, row: dict[str, Any], color: str, hatch: str) -> None:
     """One bar with its interval and its value."""
     share = 100 * row["share"]
-    ax.barh(y, share, 0.36, color=color, alpha=TINT, hatch=hatch)
-    ax.barh(y, share, 0.36, facecolor="none", edgecolor=color)
+    tinted_bars(ax.barh, y, share, 0.36, color=color, hatch=hatch)
     high = share
     if "low" in row:
         high = 100 * row["high"]
         ax.plot([100 * row["low"], high], [y, y], color=color, linewidth=1.4)
-    ax.annotate(f"{share:.0f}", (high, y), (4, 0), textcoords="offset points", va="center", fontsize=8.5)
+    value_beside(ax, high, y, f"{share:.0f}")
 
 
 @figure
@@ -83,8 +82,7 @@ def draft_acceptance() -> Figure:
     drawing, ax = new_figure(2.1)
     for y, (name, row) in enumerate(rows.items()):
         color = C5 if name == "all" else C3
-        ax.barh(y, 100 * row["share"], 0.7, color=color, alpha=TINT)
-        ax.barh(y, 100 * row["share"], 0.7, facecolor="none", edgecolor=color)
+        tinted_bars(ax.barh, y, 100 * row["share"], 0.7, color=color)
         text = f"{100 * row['share']:.0f} %: {row['tokens a step']:.1f} tokens for each step of the target"
         ax.annotate(text, (3, y), va="center", fontsize=9)
     ax.set_yticks(range(len(rows)), list(rows))

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from book.figures.style import C1, C2, C4, TINT, figure, new_figure
+from book.figures.style import C1, C2, C4, figure, new_figure, tinted_bars
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 
@@ -28,8 +28,7 @@ def waste() -> Figure:
     for shift, (name, color, hatch) in enumerate((("sharegpt", C1, ""), ("alpaca", C2, "//"))):
         heights = [traces[name][policy]["waste_percent"] for policy in policies]
         places = [index + 0.4 * shift - 0.2 for index in range(len(policies))]
-        bars = ax.bar(places, heights, 0.38, color=color, alpha=TINT, hatch=hatch)
-        ax.bar(places, heights, 0.38, facecolor="none", edgecolor=color)
+        bars = tinted_bars(ax.bar, places, heights, 0.38, color=color, hatch=hatch)
         ax.bar_label(bars, [f"{height:.1f}" for height in heights], padding=2, fontsize=8.5)
         ax.plot([], [], "s", color=color, label={"sharegpt": "ShareGPT lengths", "alpaca": "Alpaca lengths"}[name])
     ax.set_xticks(range(len(policies)), list(policies.values()))

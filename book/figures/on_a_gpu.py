@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from book.figures.measured import result
-from book.figures.style import C1, C2, C3, C4, FG, TINT, figure, new_figure
+from book.figures.style import C1, C2, C3, C4, FG, figure, new_figure, tinted_bars, value_beside
 
 #: Kernel of a prefill -> its name in the picture, colour and hatch; flashinfer where it was there.
 PREFILL = {
@@ -42,10 +42,8 @@ def decode_bandwidth() -> Figure:
     for y, row in enumerate(rows.values()):
         whole, split = row["kernels"]["paged_decode"]["share_of_copy"], best_split(row)
         for shift, share, color, hatch in ((-0.2, whole, C2, "//"), (0.2, split, C1, "")):
-            ax.barh(y + shift, 100 * share, 0.36, color=color, alpha=TINT, hatch=hatch)
-            ax.barh(y + shift, 100 * share, 0.36, facecolor="none", edgecolor=color)
-            place = (100 * share, y + shift)
-            ax.annotate(f"{100 * share:.0f}", place, (4, 0), textcoords="offset points", va="center", fontsize=8.5)
+            tinted_bars(ax.barh, y + shift, 100 * share, 0.36, color=color, hatch=hatch)
+            value_beside(ax, 100 * share, y + shift, f"{100 * share:.0f}")
     ax.axvline(100, color=FG, linewidth=1)
     ax.set_yticks(range(len(rows)), list(rows))
     ax.invert_yaxis()
@@ -70,9 +68,8 @@ def prefill_rate() -> Figure:
             _, color, hatch = PREFILL[name]
             rate = study["kernels"][name]["operations_per_second"] / 1e12
             at = y + height * (i - (len(present) - 1) / 2)
-            ax.barh(at, rate, 0.9 * height, color=color, alpha=TINT, hatch=hatch)
-            ax.barh(at, rate, 0.9 * height, facecolor="none", edgecolor=color)
-            ax.annotate(f"{rate:.0f}", (rate, at), (4, 0), textcoords="offset points", va="center", fontsize=8.5)
+            tinted_bars(ax.barh, at, rate, 0.9 * height, color=color, hatch=hatch)
+            value_beside(ax, rate, at, f"{rate:.0f}")
     texts = [" new of ".join(f"{int(number):,}" for number in name.split(" of ")) for name in studies]
     ax.set_yticks(range(len(studies)), texts)
     ax.invert_yaxis()
@@ -93,8 +90,7 @@ def decode_step_graphs() -> Figure:
     for x, row in enumerate(rows.values()):
         for shift, mode, color, hatch in ((-0.2, "eager", C2, "//"), (0.2, "graphs", C1, "")):
             time = row[mode]["step_milliseconds"]
-            ax.bar(x + shift, time, 0.36, color=color, alpha=TINT, hatch=hatch)
-            bars = ax.bar(x + shift, time, 0.36, facecolor="none", edgecolor=color)
+            bars = tinted_bars(ax.bar, x + shift, time, 0.36, color=color, hatch=hatch)
             ax.bar_label(bars, [f"{time:.1f}"], padding=2, fontsize=8.5)
     ax.set_xticks(range(len(rows)), list(rows))
     ax.set_xlabel("sequences that decode together")

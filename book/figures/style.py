@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.patches import BoxStyle, FancyArrowPatch, FancyBboxPatch, Rectangle
 
@@ -117,6 +118,19 @@ def box(
     outline = FancyBboxPatch((x, y), width, height, boxstyle=shape, facecolor="none", edgecolor=color, linewidth=line)
     ax.add_patch(outline)
     label(ax, x + width / 2, y + height / 2, text, size=size)
+
+
+def tinted_bars(
+    draw: Callable[..., BarContainer], *shape: Any, color: str, hatch: str = "", **where: Any
+) -> BarContainer:
+    """Bars with a tint under their outline; `draw` is `ax.bar` or `ax.barh`, and takes the rest."""
+    draw(*shape, color=color, alpha=TINT, hatch=hatch, **where)
+    return draw(*shape, facecolor="none", edgecolor=color, **where)
+
+
+def value_beside(ax: Axes, x: float, y: float, text: str, size: float = 8.5) -> None:
+    """The value of a horizontal bar, to the right of where it ends."""
+    ax.annotate(text, (x, y), (4, 0), textcoords="offset points", va="center", fontsize=size)
 
 
 def slot(ax: Axes, x: float, y: float, text: str = "", color: str | None = None, hatch: str = "") -> None:

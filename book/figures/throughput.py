@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from book.figures.measured import result
-from book.figures.style import C1, C2, C3, C4, C5, MUTED, TINT, figure, new_figure
+from book.figures.style import C1, C2, C3, C4, C5, MUTED, figure, new_figure, tinted_bars, value_beside
 from tinyllm.plots.serving import way_label
 
 #: Part of a step -> what it is called; the first three are the model.
@@ -29,11 +29,10 @@ def throughput() -> Figure:
     drawing, ax = new_figure(0.34 * len(rates) + 0.7)
     for y, (name, rate) in enumerate(rates.items()):
         color, hatch = (C1, "") if name.startswith("tinyllm") else (C2, "//")
-        ax.barh(y, rate, 0.72, color=color, alpha=TINT, hatch=hatch)
-        ax.barh(y, rate, 0.72, facecolor="none", edgecolor=color)
+        tinted_bars(ax.barh, y, rate, 0.72, color=color, hatch=hatch)
         runs = [measured["num_output_tokens"] / seconds for seconds in measured["seconds"][name]]
         ax.plot([min(runs), max(runs)], [y, y], color=color, linewidth=2)
-        ax.annotate(f"{rate:,.0f}", (max(rate, *runs), y), (4, 0), textcoords="offset points", va="center", fontsize=9)
+        value_beside(ax, max(rate, *runs), y, f"{rate:,.0f}", size=9)
     labels = [way_label(name).replace("transformers, ", "") for name in rates]
     ax.set_yticks(range(len(rates)), labels)
     ax.invert_yaxis()
@@ -55,9 +54,8 @@ def where_time_goes() -> Figure:
     names = [*shares, "all of it, at the machine's floor"]
     values = [*shares.values(), 100 * profile["floor"]["floor_share"]]
     for y, (value, color) in enumerate(zip(values, colors, strict=True)):
-        ax.barh(y, value, 0.72, color=color, alpha=TINT, hatch="xx" if color == C4 else "")
-        ax.barh(y, value, 0.72, facecolor="none", edgecolor=color)
-        ax.annotate(f"{value:.1f} %", (value, y), (4, 0), textcoords="offset points", va="center", fontsize=9)
+        tinted_bars(ax.barh, y, value, 0.72, color=color, hatch="xx" if color == C4 else "")
+        value_beside(ax, value, y, f"{value:.1f} %", size=9)
     ax.axhline(len(shares) - 0.5, color=MUTED, linewidth=0.8)
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()

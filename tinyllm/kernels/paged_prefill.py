@@ -159,10 +159,10 @@ def launch_options(rows: int, padded_dim: int, dtype: torch.dtype, on_hopper: bo
     Two stages fit into the shared memory of any GPU since Ampere. Three and the limit on registers are for what was
     measured: heads of 128 in 16 bits on an H100.
     """
-    full = rows == max_rows(padded_dim, dtype)
+    full = rows == max_rows(16, dtype)
     if full and on_hopper and padded_dim == 128 and dtype.itemsize == 2:
         return {"num_warps": 8, "num_stages": 3, "maxnreg": HOPPER_REGISTERS}
-    return {"num_warps": 8 if rows == max_rows(16, dtype) else 4, "num_stages": 2}
+    return {"num_warps": 8 if full else 4, "num_stages": 2}
 
 
 @memoised
