@@ -200,9 +200,6 @@ class Prover:
         known, count = self.known, lambda problem: self.row.count("form", problem)
         for name, lines in self.sources.body_lines.items():
             count(f"{name} asks for {lines} lines, more than {MAX_BODY_LINES}" if lines > MAX_BODY_LINES else "")
-        points = self.sources.points
-        unequal = abs(points - self.exercise.points) > 1e-9
-        count(f"weights add up to {self.exercise.points:g}, the lesson says {points:g} points" if unequal else "")
         few = len(known.mutants) not in NUM_MUTANTS
         count(f"{len(known.mutants)} mutants; there should be {NUM_MUTANTS[0]} to {NUM_MUTANTS[-1]}" if few else "")
         count("" if known.unknown_bugs else "no unknown bug")

@@ -93,7 +93,7 @@ def hints_of(exercise: Exercise) -> list[str]:
     Raises:
         UsageError: there are none in this copy of the course.
     """
-    path = day_folder(exercise.day) / "hints.toml"
+    path = day_folder(exercise.name) / "hints.toml"
     entries = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     hints = entries.get(exercise.name, {}).get("hints", [])
     if not hints:
@@ -111,7 +111,7 @@ def solution(obj: Any) -> None:
     from grader.build.sources import marked_source, without_markers
 
     exercise = find_exercise(name_of(obj))
-    day_folder(exercise.day)
+    day_folder(exercise.name)
     print(without_markers(marked_source(*find_spec(exercise.name))))
 
 

@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar
 from grader.framework import Exercise
 from grader.own import own_folder
 from grader.usage import UsageError
+from tinyllm.parts import all_parts
 from tinyllm.paths import project_root
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -97,24 +98,28 @@ def _tagged(obj: T, tag: _Tag) -> T:
 # ---------------------------------------------------------------- finding them
 
 
-def day_folder(day: int) -> Path:
-    """The folder `solutions/day<day>_...`.
+def day_folder(exercise: str) -> Path:
+    """The folder `solutions/day<n>_...` of an exercise's day; an own exercise's is the one whose lesson has it.
 
     Raises:
         UsageError: it is not there, as in a release without solutions.
     """
-    roots = [project_root(), *([own] if (own := own_folder()) else [])]
-    folders = [folder for root in roots for folder in sorted((root / "solutions").glob(f"day{day}_*"))]
-    if not folders:
-        raise UsageError(f"the solutions of day {day} are not part of this copy of the course")
-    return folders[0]
+    part = all_parts().get(exercise)
+    if part is not None:
+        found = sorted((project_root() / "solutions").glob(f"day{part.day}_*"))
+    else:
+        lessons = sorted(own.glob("solutions/day*/lesson.py")) if (own := own_folder()) else []
+        found = [path.parent for path in lessons if f'exercise="{exercise}"' in path.read_text(encoding="utf-8")]
+    if not found:
+        raise UsageError(f"the solution of {exercise} is not part of this copy of the course")
+    return found[0]
 
 
 @cache
 def specimens(exercise: Exercise) -> Specimens:
     """Every mutant, variant, unknown bug and alternate of an exercise; empty where the solutions are not there."""
     try:
-        folder = day_folder(exercise.day)
+        folder = day_folder(exercise.name)
     except UsageError:
         return Specimens()
     paths = (folder / "mutants" / f"{exercise.name}.py", folder / "alternates" / f"{exercise.name}.py")

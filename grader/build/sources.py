@@ -107,14 +107,14 @@ def cell_from_module(module_text: str, spec: Spec, same_day: tuple[str, ...]) ->
 
 
 def _marked_lines(node: Definition, bodies: list[tuple[int, int]], lines: list[str]) -> list[str]:
-    """The lines of one object, with markers around these slices of `lines`, and without `@part`."""
+    """The lines of one object, with markers around these slices of `lines`."""
     start = _first_line(node) - 1
     own = lines[start : max([node.end_lineno or 0, *(last for _, last in bodies)])]
     for first, last in sorted(bodies, reverse=True):
         indent = " " * _indent(lines[first])
         own[last - start : last - start] = [indent + END]
         own[first - start : first - start] = [indent + BEGIN]
-    return [line for line in own if not line.startswith("@part")]
+    return own
 
 
 def _definitions(tree: ast.Module, spec: Spec) -> list[Definition]:
@@ -178,7 +178,7 @@ def imports(tree: ast.Module, nodes: Sequence[Definition], module: str, same_day
 
     That is what the module imports and they use, and what they use of the module's own names.
     """
-    used = {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)} - {*same_day, "part"}
+    used = {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)} - set(same_day)
     plain: list[tuple[str, str]] = []
     named: dict[str, list[str]] = {}
     future = False

@@ -44,7 +44,9 @@ def check(obj, seed=1):
 hint = solution = check
 '''
 
-HIDDEN_METHODS = ("cases", "judge", "describe")
+#: The methods of a property, and the functions in a row of a table of properties, that only the judge needs.
+HIDDEN_METHODS = ("fixed_cases", "random_cases", "judge", "describe")
+HIDDEN_OPTIONS = ("fixed", "random", "judge", "describe")
 
 
 def write_courses(folder: Path, days: Sequence[Day]) -> None:
@@ -104,7 +106,7 @@ def write_grader(course: Path) -> None:
 
 def write_checks(course: Path, name: str) -> None:
     """Write what drives an exercise: the driving part of its checks, and of the modules of checks that it imports."""
-    todo, done = [module_of_checks(name)], set[str]()
+    todo, done = [find_exercise(name).module], set[str]()
     while todo:
         module = todo.pop()
         if module in done:
@@ -117,11 +119,6 @@ def write_checks(course: Path, name: str) -> None:
         target.write_text(text, encoding="utf-8")
         compileall.compile_file(target, quiet=2)
         todo += [name for name in imported_modules(text) if name.startswith("grader.checks.")]
-
-
-def module_of_checks(name: str) -> str:
-    """The module that defines an exercise's properties."""
-    return type(find_exercise(name).properties[0]).__module__
 
 
 def imported_modules(text: str) -> list[str]:
@@ -146,6 +143,10 @@ def driving_part(module_text: str) -> str:
             node.body = [hidden(item) if name_of(item) in HIDDEN_METHODS else item for item in node.body]
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             without_annotations(node)
+    for node in (call for item in tree.body if isinstance(item, ast.Assign) for call in ast.walk(item)):
+        if isinstance(node, ast.Call):
+            for option in node.keywords:
+                option.value = ast.Constant(None) if option.arg in HIDDEN_OPTIONS else option.value
     for node in ast.walk(tree):
         if isinstance(node, ast.AnnAssign) and not isinstance(node.annotation, ast.Constant):
             node.annotation = ast.Constant("")

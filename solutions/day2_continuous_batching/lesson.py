@@ -115,7 +115,7 @@ plots.causal_mask("Ten tokens", num_new=4)
 # `torch.nn.functional.scaled_dot_product_attention` is welcome: it takes [..., heads, tokens, D], a boolean mask that is
 # True where a query may look, and `enable_gqa=True`. So is a softmax of your own.
 
-# %% exercise="paged_attention" stub="paged_attention" minutes="30" difficulty="3" points="3"
+# %% exercise="paged_attention" stub="paged_attention" minutes="30" difficulty="3"
 from tinyllm.engine.paged_attention import paged_attention
 
 # %% check="paged_attention"
@@ -258,7 +258,7 @@ plots.merged_softmax(weights, dict(zip(weights, (share, 1 - share), strict=True)
 # Merge two states into one. Outputs are [..., D], log-sum-exps are [...], with the same leading dimensions. Nothing may
 # overflow, and where an lse is -inf its output may not be read: 0 times NaN is NaN.
 
-# %% exercise="merge_attention_states" stub="merge_attention_states" minutes="20" difficulty="2" points="2"
+# %% exercise="merge_attention_states" stub="merge_attention_states" minutes="20" difficulty="2"
 from tinyllm.kernels.reference import merge_attention_states
 
 # %% check="merge_attention_states"
@@ -386,7 +386,7 @@ plots.block_table(plots.TableView([12, 5, 3], 10), list("Ten tokens"), N, P)
 #
 # A pool may have more than 2**31 numbers: make the slot an int64 (`.to(tl.int64)`) before you multiply.
 
-# %% exercise="store_kv" stub="store_kv_kernel" minutes="25" difficulty="2" points="2"
+# %% exercise="store_kv" stub="store_kv_kernel" minutes="25" difficulty="2"
 from tinyllm.kernels.store_kv import store_kv
 
 # %% check="store_kv"
@@ -471,7 +471,7 @@ f"{moved / 1e6:.1f} MB, {moved / 3.35e12 * 1e6:.1f} microseconds a layer"
 # - `attend_pages`: begin with -inf, 0 and 0, then the loop. `scores` are `tl.dot(q, tl.trans(k), input_precision="ieee") * scale`;
 #   without "ieee" a GPU would round float32 numbers to 10 bits first.
 
-# %% exercise="paged_decode" stub="page_slots,softmax_step,attend_pages" minutes="40" difficulty="4" points="3"
+# %% exercise="paged_decode" stub="page_slots,softmax_step,attend_pages" minutes="40" difficulty="4"
 from tinyllm.kernels.paged_decode import paged_decode
 
 # %% check="paged_decode"
@@ -577,7 +577,7 @@ plots.programs({"1 sequence": 8, "4 sequences": 32, "64 sequences": 512}, num_pr
 # - `reduce_splits`: load the log-sum-exps of the written splits, turn them into shares (take the highest out first), and
 #   add up the outputs by their shares. No split at all gives 0.
 
-# %% exercise="paged_decode_split" stub="attend_split,reduce_splits" minutes="30" difficulty="3" points="2"
+# %% exercise="paged_decode_split" stub="attend_split,reduce_splits" minutes="30" difficulty="3"
 from tinyllm.kernels.paged_decode_split import paged_decode_split
 
 # %% check="paged_decode_split"
@@ -659,7 +659,7 @@ plots.score_tiles(own, tile=16, window=16)
 # masked loop over everything is right. If you like: the tiles that all rows see need no mask, and the tiles that none sees
 # need not be loaded.
 
-# %% exercise="paged_prefill" stub="attend_chunk" minutes="35" difficulty="4" points="3"
+# %% exercise="paged_prefill" stub="attend_chunk" minutes="35" difficulty="4"
 from tinyllm.kernels.paged_prefill import paged_prefill
 
 # %% check="paged_prefill"
@@ -839,7 +839,7 @@ plots.schedule_grid(
 # The budget of a step is `self.config.max_num_batched_tokens`. `num_free_seats()` and `budget_after(scheduled)` are
 # given. A good order to write in: `preempt_last`, `schedule_running`, `admit_waiting`, `schedule_known_tokens`.
 
-# %% exercise="Scheduler" stub="schedule_known_tokens,schedule_running,preempt_last,admit_waiting" minutes="50" difficulty="4" points="5"
+# %% exercise="Scheduler" stub="schedule_known_tokens,schedule_running,preempt_last,admit_waiting" minutes="50" difficulty="4"
 from tinyllm.engine.scheduler import Scheduler
 
 # %% check="Scheduler"

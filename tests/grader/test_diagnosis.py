@@ -145,7 +145,7 @@ def test_copy_of_the_course_without_solutions(tmp_path: Path, monkeypatch: pytes
     try:
         assert specimens(PURSE) == mutants.Specimens()
         with pytest.raises(UsageError, match="not part of this copy"):
-            day_folder(1)
+            day_folder("BlockAllocator")
     finally:
         specimens.cache_clear()
 

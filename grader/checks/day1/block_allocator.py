@@ -102,7 +102,7 @@ class HandsOutBlocks(OperationsProperty):
     weight = 0.75
     watches = frozenset({"num_free", "owners"})
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """One block, several calls, and a call for nothing."""
         yield pool(2, allocate(1))
         yield pool(4, allocate(1), allocate(0), allocate(2))
@@ -118,7 +118,7 @@ class AllOrNone(OperationsProperty):
     weight = 0.75
     watches = frozenset({"num_free"})
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Exhausted exactly, then by one."""
         yield pool(1, allocate(1))
         yield pool(1, allocate(1), allocate(1))
@@ -138,7 +138,7 @@ class LastOwnerFrees(OperationsProperty):
     weight = 0.75
     watches = frozenset({"num_free", "owners"})
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """One owner, two owners, and blocks that are used again."""
         yield pool(2, allocate(1), free(0))
         yield pool(3, allocate(1), share(0), free(0), allocate(1), free(0))
@@ -157,7 +157,7 @@ class RefusesFreeBlocks(OperationsProperty):
     sentence = "a block that is free can be neither freed again nor shared, and trying changes nothing"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """A double free, a share of a free block, and a pool that still works after either."""
         yield pool(2, allocate(1), free(0), free(0))
         yield pool(2, allocate(1), free(0), share(0))
@@ -176,7 +176,7 @@ class Conserved(OperationsProperty):
     weight = 0.25
     watches = frozenset({"num_free", "owners"})
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Random operations on blocks that are in use, and requests that are sometimes too large."""
         for num_blocks, length in ((3, 12), (8, 40), (16, 120)):
             yield pool(num_blocks, *random_operations(rng, num_blocks, length))
@@ -205,7 +205,6 @@ def random_operations(rng: random.Random, num_blocks: int, length: int) -> list[
 
 EXERCISE = Exercise(
     name="BlockAllocator",
-    day=1,
     kind="class",
     properties=(HandsOutBlocks(), AllOrNone(), LastOwnerFrees(), RefusesFreeBlocks(), Conserved()),
 )

@@ -57,7 +57,7 @@ class KeyAndValuePerLayer(BytesProperty):
     sentence = "every layer keeps one key and one value for each head"
     weight = 1.0
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """From one layer with one head upwards."""
         yield shape(1, 1, 1, 4, 2)
         yield shape(3, 1, 1, 4, 2)
@@ -73,7 +73,7 @@ class SharedHeads(BytesProperty):
     sentence = "query heads that share a KV head (GQA) add nothing"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """GQA ratios from 2 up."""
         yield shape(1, 2, 1, 4, 2)
         yield shape(2, 6, 2, 8, 2)
@@ -88,7 +88,7 @@ class HeadDimOfTheConfig(BytesProperty):
     sentence = "the size of a head is the config's head_dim, whatever the hidden size"
     weight = 0.25
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Heads wider and narrower than hidden_size / num_heads."""
         yield shape(1, 2, 2, 8, 2, hidden=8)
         yield shape(2, 4, 4, 3, 2, hidden=32)
@@ -104,7 +104,7 @@ class BytesPerElement(BytesProperty):
     sentence = "the bytes follow the dtype of the cache"
     weight = 0.25
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """8-bit, 32-bit and 64-bit elements."""
         yield shape(1, 1, 1, 4, 4)
         yield shape(1, 1, 1, 4, 1)
@@ -115,7 +115,6 @@ class BytesPerElement(BytesProperty):
 
 EXERCISE = Exercise(
     name="kv_bytes_per_token",
-    day=1,
     kind="function",
     properties=(KeyAndValuePerLayer(), SharedHeads(), HeadDimOfTheConfig(), BytesPerElement()),
 )

@@ -35,8 +35,8 @@ def synchronize(device: str) -> None:
 class KernelProperty(Property):
     """A property of an answer that launches Triton kernels, compiled on CUDA or in the interpreter."""
 
-    requires: ClassVar[str] = "triton"
-    time_limit: ClassVar[float] = 60  # the first launch compiles, on a GPU
+    requires = "triton"
+    time_limit = 60  # the first launch compiles, on a GPU
 
 
 class AttentionProperty(KernelProperty):

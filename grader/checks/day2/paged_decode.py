@@ -29,7 +29,7 @@ class OneSequence(DecodeProperty):
     sentence = "a new token attends over all of its context, whatever the order of the blocks"
     weight = 1.0
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Blocks of 1, 3, 4 and 16 slots; 48 numbers a head are padded to 64."""
         yield self.case(rng, [1], 1, 1, 16, 4)
         yield self.case(rng, [10], 1, 1, 16, 4)
@@ -44,7 +44,7 @@ class SideBySide(DecodeProperty):
     sentence = "sequences of different lengths, each over its own pages"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Two, then three."""
         yield self.case(rng, [3, 9], 1, 1, 16, 4)
         yield self.case(rng, [rng.randint(33, 50), 1, 32], 1, 1, 128, 16)
@@ -56,7 +56,7 @@ class GroupedHeads(DecodeProperty):
     sentence = "each query head reads the K/V head of its group"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """GQA ratios 1, 3 and a random one, and several K/V heads."""
         yield self.case(rng, [5], 2, 2, 16, 4)
         yield self.case(rng, [9], 6, 2, 32, 3)
@@ -70,7 +70,7 @@ class LargeScores(DecodeProperty):
     sentence = "large scores neither overflow nor vanish"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Large ones in two tiles, then large negative ones."""
         yield self.case(rng, [40], 1, 1, 128, 4, sharpness=60.0)
         yield self.case(rng, [20], 1, 1, 64, 4, sharpness=60.0, opposed=True)
@@ -82,7 +82,7 @@ class AsInTheEngine(DecodeProperty):
     sentence = "empty contexts give 0, chunks of prompt are left alone; sliding windows, float16"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """One of each."""
         yield self.case(rng, [4, 0], 1, 1, 16, 4)
         yield self.case(rng, [6, 5, 8], 2, 1, 16, 4, query_lens=[1, 3, 1])
@@ -92,7 +92,6 @@ class AsInTheEngine(DecodeProperty):
 
 EXERCISE = Exercise(
     name="paged_decode",
-    day=2,
     kind="kernel",
     properties=(OneSequence(), SideBySide(), GroupedHeads(), LargeScores(), AsInTheEngine()),
     twins=(

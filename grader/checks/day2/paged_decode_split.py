@@ -33,7 +33,7 @@ class WholeContext(SplitProperty):
     sentence = "all splits together give attention over the whole context"
     weight = 0.75
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """The last split is whole, or is not; where no score stands out, only the splits' lengths tell their shares."""
         yield self.case(rng, [10], 1, 1, 16, 4, split_size=128)
         yield self.case(rng, [40], 1, 1, 128, 3, split_size=32, sharpness=0.0)
@@ -47,7 +47,7 @@ class UnequalContexts(SplitProperty):
     sentence = "a sequence with a short context uses the splits that it has written, and no others"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """A short one beside a long one, then an empty one too."""
         yield self.case(rng, [60, 5], 1, 1, 128, 3, split_size=32)
         yield self.case(rng, [rng.randint(33, 60), 0, 32], 1, 1, 128, 3, split_size=32)
@@ -59,7 +59,7 @@ class LargeScores(SplitProperty):
     sentence = "large scores neither overflow nor vanish"
     weight = 0.25
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Large ones, then large negative ones."""
         yield self.case(rng, [60], 1, 1, 128, 3, split_size=32, sharpness=60.0)
         yield self.case(rng, [60], 1, 1, 128, 3, split_size=32, sharpness=60.0, opposed=True)
@@ -71,7 +71,7 @@ class AsInTheEngine(SplitProperty):
     sentence = "query heads in groups, chunks of prompt left alone, sliding windows, float16"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """One of each."""
         yield self.case(rng, [60], 4, 2, 128, 3, split_size=32)
         yield self.case(rng, [40, 5], 2, 1, 128, 3, split_size=32, query_lens=[1, 2])
@@ -81,7 +81,6 @@ class AsInTheEngine(SplitProperty):
 
 EXERCISE = Exercise(
     name="paged_decode_split",
-    day=2,
     kind="kernel",
     properties=(WholeContext(), UnequalContexts(), LargeScores(), AsInTheEngine()),
     twins=(

@@ -30,7 +30,7 @@ class WholePrompt(PrefillProperty):
     sentence = "a whole prompt: each token sees itself and what came before it"
     weight = 0.75
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """One token, a few, then more than one tile of positions and of rows."""
         yield self.case(rng, [1], 1, 1, 16, 4, query_lens=[1])
         yield self.case(rng, [10], 1, 1, 16, 4, query_lens=[10])
@@ -44,7 +44,7 @@ class ChunkOfAPrompt(PrefillProperty):
     sentence = "a chunk sees the context before it"
     weight = 0.75
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Within a tile, at the end of several, and a single token."""
         yield self.case(rng, [10], 1, 1, 16, 4, query_lens=[3])
         yield self.case(rng, [rng.randint(65, 80)], 1, 1, 128, 16, query_lens=[5])
@@ -57,7 +57,7 @@ class SideBySide(PrefillProperty):
     sentence = "chunks of different lengths, each over its own pages"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Two, then four, of which one has nothing new."""
         yield self.case(rng, [6, 4], 1, 1, 16, 4, query_lens=[2, 4])
         yield self.case(rng, [9, 4, 3, rng.randint(20, 30)], 1, 1, 32, 3, query_lens=[1, 4, 0, 6])
@@ -69,7 +69,7 @@ class GroupedHeads(PrefillProperty):
     sentence = "each query head reads the K/V head of its group, with the mask of its own token"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """GQA ratios 1, 2 and a random one."""
         yield self.case(rng, [5], 2, 2, 16, 4, query_lens=[3])
         yield self.case(rng, [8], 4, 2, 16, 4, query_lens=[4])
@@ -82,7 +82,7 @@ class AsInTheEngine(PrefillProperty):
     sentence = "sliding windows, large scores and float16"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """One of each."""
         yield self.case(rng, [12], 1, 1, 16, 4, query_lens=[5], sliding_window=4)
         yield self.case(rng, [rng.randint(50, 60)], 1, 1, 128, 4, query_lens=[6], sliding_window=3)
@@ -92,7 +92,6 @@ class AsInTheEngine(PrefillProperty):
 
 EXERCISE = Exercise(
     name="paged_prefill",
-    day=2,
     kind="kernel",
     properties=(WholePrompt(), ChunkOfAPrompt(), SideBySide(), GroupedHeads(), AsInTheEngine()),
     twins=(
