@@ -33,7 +33,8 @@ def check(obj: Any, seed: int = PUBLIC_SEED) -> CheckResult | None:
     if execution == "autograde":  # the hidden check of the same cell gives the marks
         return None
     exercise = exercise_of(obj)
-    result = diagnosed(exercise, run(exercise, seed, LocalDriver(exercise, obj)))
+    driver = LocalDriver(exercise, obj)
+    result = diagnosed(exercise, run(exercise, seed, driver), driver)
     keep_stamp(obj, result)
     if execution == "validate" and result.outcome not in (Outcome.RIGHT, Outcome.NOT_CHECKED):
         raise CheckFailed(one_line(result))
@@ -107,12 +108,11 @@ def solution(obj: Any) -> None:
     Raises:
         UsageError: no such exercise, or this copy of the course has no solutions.
     """
-    from grader.build.course import find_spec
-    from grader.build.sources import marked_source, without_markers
+    from grader.build.sources import solved_cell
 
     exercise = find_exercise(name_of(obj))
     day_folder(exercise.name)
-    print(without_markers(marked_source(*find_spec(exercise.name))))
+    print(solved_cell(exercise.name))
 
 
 def name_of(obj: Any) -> str:

@@ -1,8 +1,9 @@
 """Wrong solutions with a name, other right ones, and how they are turned into a notebook cell.
 
-They live in `solutions/<day>/mutants/<Exercise>.py` and `solutions/<day>/alternates/<Exercise>.py`. A wrong solution is
-a subclass of the reference that overrides what is wrong, or, where the exercise is a function, another function (with
-the `@triton.jit` functions of its file that it launches).
+They live in `solutions/<day>/mutants/<Exercise>` and `solutions/<day>/alternates/<Exercise>.py`. A wrong solution that
+differs from the right one in a few lines is an edit of it, in a `.toml` (edits.py). One with a structure of its own
+stands in a `.py` beside it: a subclass of the reference that overrides what is wrong, or, where the exercise is a
+function, another function (with the `@triton.jit` functions of its file that it launches).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeVar
 
+from grader.edits import read_edits
 from grader.framework import Exercise
 from grader.own import own_folder
 from grader.usage import UsageError
@@ -39,6 +41,9 @@ class Specimen:
         obj: the class or function.
         path: the file that it stands in.
         mistake: for a variant, the name of the mutant whose mistake it makes.
+        source: the whole cell, of an edit; empty for an object of a Python file.
+        words: what an edit's entry says; the docstring says it in a Python file.
+        alike: mutants that cannot be told from this one, and are named with it.
     """
 
     name: str
@@ -46,10 +51,15 @@ class Specimen:
     obj: Any
     path: Path
     mistake: str = ""
+    source: str = ""
+    words: str = ""
+    alike: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
-        """A mutant's docstring, the diagnosis, one line a paragraph."""
+        """A mutant's diagnosis, one line a paragraph."""
+        if self.source:
+            return self.words
         paragraphs = inspect.cleandoc(self.obj.__doc__ or "").split("\n\n")
         return "\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
@@ -75,9 +85,10 @@ def mutant(obj: T) -> T:
     return _tagged(obj, _Tag("mutant"))
 
 
-def variant(of: Callable[..., Any]) -> Callable[[T], T]:
-    """Mark another way of writing a mutant's mistake: it must get the same diagnosis."""
-    return lambda obj: _tagged(obj, _Tag("variant", of.__name__))
+def variant(of: Callable[..., Any] | str) -> Callable[[T], T]:
+    """Mark another way of writing a mutant's mistake, which is given or named: it must get the same diagnosis."""
+    name = of if isinstance(of, str) else of.__name__
+    return lambda obj: _tagged(obj, _Tag("variant", name))
 
 
 def unknown_bug(obj: T) -> T:
@@ -123,7 +134,9 @@ def specimens(exercise: Exercise) -> Specimens:
     except UsageError:
         return Specimens()
     paths = (folder / "mutants" / f"{exercise.name}.py", folder / "alternates" / f"{exercise.name}.py")
-    return by_kind([item for path in paths if path.is_file() for item in read_specimens(path)])
+    edits = folder / "mutants" / f"{exercise.name}.toml"
+    found = edited_specimens(exercise, edits) if edits.is_file() else []
+    return by_kind([*found, *(item for path in paths if path.is_file() for item in read_specimens(path))])
 
 
 def by_kind(found: list[Specimen]) -> Specimens:
@@ -147,19 +160,39 @@ def read_specimens(path: Path) -> list[Specimen]:
     return found
 
 
+def edited_specimens(exercise: Exercise, path: Path, solution: str | None = None) -> list[Specimen]:
+    """The edits of one file, each run as a cell; `solution` is the solved cell where it is known already.
+
+    Raises:
+        UsageError: an entry cannot be used.
+    """
+    from grader.build.sources import solved_cell  # a learner whose answer is right needs none of it
+
+    found = []
+    for edit in read_edits(path, solved_cell(exercise.name) if solution is None else solution):
+        try:
+            obj = as_cell(exercise, edit.source, f"{exercise.name}, {edit.name}")
+        except Exception as error:
+            raise UsageError(f"{path}, {edit.name} does not run: {type(error).__name__}: {error}") from error
+        found.append(Specimen(edit.name, edit.kind, obj, path, edit.of, edit.source, edit.text, edit.alike))
+    return found
+
+
 # ---------------------------------------------------------------- as a notebook cell
 
 
 def cell_source(exercise: Exercise, specimen: Specimen, solution: str | None = None) -> str:
     """What a learner would have in the exercise's cell to hand this in: the solution, then the specimen under its name.
 
-    A specimen must need nothing of its file but the imports and the kernels that it launches. `solution` is the solved
-    cell where it is known already.
+    A specimen in Python must need nothing of its file but the imports and the kernels that it launches; an edit is a
+    cell already. `solution` is the solved cell where it is known already.
     """
+    if specimen.source:
+        return specimen.source
     if solution is None:
-        from grader.build.sources import exercise_sources
+        from grader.build.sources import solved_cell
 
-        solution = exercise_sources(exercise.name).solution
+        solution = solved_cell(exercise.name)
     return solution.rstrip() + "\n\n\n" + renamed_source(exercise.name, specimen)
 
 

@@ -54,6 +54,15 @@ def exercise_sources(name: str, root: Path | None = None) -> ExerciseSources:
     return sources_of(*find_spec(name, root))
 
 
+def solved_cell(name: str) -> str:
+    """The solved cell of an exercise, without markers, as `exercise_sources` gives it; the stub costs more to make.
+
+    Raises:
+        LessonError: there is no such exercise, or its reference cannot be turned into a cell.
+    """
+    return without_markers(marked_source(*find_spec(name)))
+
+
 def sources_of(day: Day, spec: Spec) -> ExerciseSources:
     """The cell texts of one exercise of a day.
 

@@ -110,7 +110,7 @@ def judge_exercise(exercise: Exercise, seed: int, driver: RoomDriver) -> CheckRe
         driver.begin()
     if driver.problem is not None:
         return unreached(exercise, *driver.problem)
-    result = diagnosed(exercise, run(exercise, seed, driver))
+    result = diagnosed(exercise, run(exercise, seed, driver), driver)
     return CheckResult(result.exercise, None, result.properties, result.diagnoses)
 
 
