@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from typing import Any
 
-from rich import box
-from rich.table import Table
+import torch
 
 from grader.build.sources import ExerciseSources, exercise_sources
 from grader.checks import exercises, find_exercise
 from grader.diagnosis import diagnosed
 from grader.framework import Case, Exercise
+from grader.gate_report import GateReport, Row
 from grader.mutants import Specimen, Specimens, as_cell, cell_source, specimens
 from grader.results import CheckResult, Outcome, PropertyResult
 from grader.running import PUBLIC_SEED, LocalDriver, copied, run_fixed, run_random, same
@@ -26,81 +27,43 @@ FEW = 3  # of the seeds: what is right on them, and the diagnoses, are not looke
 MAX_BODY_LINES = 25
 NUM_MUTANTS = range(3, 9)
 
-#: What is counted, in the order in which it is shown.
-COLUMNS = ("reference", "stub", "mutants", "variants", "unknown", "alternates", "seeds", "cells", "form")
-
-
-@dataclass(slots=True)
-class Row:
-    """What the gate found of one exercise: passed and tried by column, and each failure in words."""
-
-    exercise: str
-    passed: dict[str, int] = field(default_factory=dict)
-    tried: dict[str, int] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-
-    def count(self, column: str, problem: str) -> None:
-        """Count one proof; an empty problem is a pass."""
-        self.tried[column] = self.tried.get(column, 0) + 1
-        self.passed[column] = self.passed.get(column, 0) + (not problem)
-        if problem:
-            self.problems.append(f"{self.exercise}: {problem}")
-
-
-@dataclass(frozen=True, slots=True)
-class GateReport:
-    """The gate's findings, one row an exercise. True when there was something to check and all of it passed."""
-
-    rows: tuple[Row, ...]
-
-    @property
-    def problems(self) -> list[str]:
-        """Every failure in words; that there was nothing to check is one."""
-        if not self.rows:
-            return ["the gate found no exercise to check"]
-        return [problem for row in self.rows for problem in row.problems]
-
-    @property
-    def num_checked(self) -> int:
-        """Proofs tried."""
-        return sum(sum(row.tried.values()) for row in self.rows)
-
-    def __bool__(self) -> bool:
-        return self.num_checked > 0 and not self.problems
-
-    def table(self) -> Table:
-        """How many proofs held, by exercise and column; "held/tried" where some did not. Fits 80 columns."""
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
-        table.add_column("exercise", no_wrap=True)
-        for column in COLUMNS:
-            table.add_column(column, justify="right", no_wrap=True)
-        for row in self.rows:
-            cells = []
-            for column in COLUMNS:
-                passed, tried = row.passed.get(column, 0), row.tried.get(column, 0)
-                cells.append(str(passed) if passed == tried > 0 else f"[bold red]{passed}/{tried}[/]")
-            table.add_row(row.exercise, *cells)
-        return table
-
 
 def run_gate(
     names: Sequence[str] | None = None,
     seeds: Sequence[int] = SEEDS,
     progress: Callable[[str], None] = lambda name: None,
+    jobs: int = 1,
 ) -> GateReport:
     """Prove the checks of the exercises called `names` (None: of all), on the cases of every seed.
 
     Args:
-        progress: called with each exercise's name when its turn comes.
+        progress: called with each exercise's name when it has been proved.
+        jobs: processes to share the exercises; with 1 the work is done in this one.
 
     Raises:
         UsageError: an unknown name.
     """
-    rows = []
-    for exercise in [find_exercise(name) for name in names] if names is not None else exercises().values():
-        progress(exercise.name)
-        rows.append(Prover(exercise, seeds).prove())
-    return GateReport(tuple(rows))
+    chosen = [find_exercise(name) for name in names] if names is not None else list(exercises().values())
+    rows: dict[str, Row] = {}
+    for row in proved(sorted(chosen, key=lambda exercise: exercise.kind != "kernel"), seeds, jobs):
+        rows[row.exercise] = row
+        progress(row.exercise)
+    return GateReport(tuple(rows[exercise.name] for exercise in chosen))
+
+
+def proved(chosen: Sequence[Exercise], seeds: Sequence[int], jobs: int) -> Iterator[Row]:
+    """The rows of exercises as they get ready; those that take longest should come first."""
+    if min(jobs, len(chosen)) <= 1:
+        yield from (Prover(exercise, seeds).prove() for exercise in chosen)
+        return
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for future in as_completed([pool.submit(prove_by_name, exercise.name, seeds) for exercise in chosen]):
+            yield future.result()
+
+
+def prove_by_name(name: str, seeds: Sequence[int]) -> Row:
+    """The row of one exercise, in a worker."""
+    return Prover(find_exercise(name), seeds).prove()
 
 
 class Prover:
@@ -132,8 +95,8 @@ class Prover:
         stub = as_cell(self.exercise, self.sources.stub, "stub cell")
         alike = {item.name: {item.name, *item.alike} for item in self.known.mutants}
         for seed in self.seeds[:FEW]:
-            self.row.count("reference", self.not_right(self.reference, seed, "the reference"))
-            self.row.count("reference", self.not_right(solution, seed, "the solution as a cell"))
+            self.row.count("right", self.not_right(self.reference, seed, "the reference"))
+            self.row.count("right", self.not_right(solution, seed, "the solution as a cell"))
             self.row.count("stub", self.attempted(stub, seed))
         for item in self.known.mutants:
             for seed in self.seeds[:FEW]:
@@ -151,7 +114,7 @@ class Prover:
             self.row.count("seeds", self.seed_dependent(item))
         for item in (*self.known.mutants, *self.known.variants, *self.known.unknown_bugs, *self.known.alternates):
             if not item.source:  # an edit is a cell
-                self.row.count("cells", self.differs_as_cell(item))
+                self.row.count("form", self.differs_as_cell(item))
         return self.row
 
     # ------------------------------------------------------------ right, wrong, not attempted

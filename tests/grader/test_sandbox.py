@@ -17,7 +17,7 @@ import pytest
 from grader.build.course import days, gradable_days
 from grader.checks import find_exercise
 from grader.framework import Exercise
-from grader.pipeline.courses import HIDDEN_METHODS, driving_part, stubbed, stubs_of, write_courses
+from grader.pipeline.courses import HIDDEN_METHODS, driving_part, imported_names, stubbed, stubs_of, write_courses
 from grader.sandbox import host
 from grader.sandbox.command import (
     Level,
@@ -366,3 +366,31 @@ EXERCISE = Exercise("x", "function", (P(),))
     assert "import random" not in cut
     assert "short" not in cut
     assert "LIMIT = 3" in cut
+
+
+def test_driving_part_of_a_table_has_no_cases_and_no_judgement():
+    text = """
+import random
+from functools import partial
+from grader.framework import Exercise, Prop
+from grader.checks.helpers import look, answer
+def drive(parts, case):
+    return look(parts.x(case))
+def judge(case, observations):
+    return answer(case)
+def drawn(rng):
+    yield {"a": 4711}
+prop = partial(Prop, drive=drive, judge=judge, describe=lambda case: "4711")
+EXERCISE = Exercise("x", "function", (prop("s", weight=1, fixed=[{"a": 4711}], random=drawn),))
+"""
+    cut = driving_part(text)
+    assert not [word for word in ("4711", "answer", "drawn", "import random", "def judge") if word in cut]
+    assert "return look(parts.x(case))" in cut
+    assert imported_names(cut)["grader.checks.helpers"] == {"look"}
+
+
+def test_driving_part_of_a_helper_has_what_is_asked_of_it():
+    text = "SEEN = 1\ndef look(x):\n    return SEEN\ndef answer(case):\n    return 4711\n"
+    cut = driving_part(text, {"look"})
+    assert "4711" not in cut
+    assert "SEEN = 1" in cut
