@@ -134,7 +134,7 @@ class Prop(Property):
         drive: Callable[[SimpleNamespace, Case], Observations],
         judge: Callable[[Case, Observations], str | None],
         describe: Callable[[Case], str] = describe_case,
-        fixed: Iterable[Case] = (),
+        fixed: Iterable[Case] | Callable[[], Iterable[Case]] = (),
         random: Callable[[random.Random], Iterable[Case]] | None = None,
         time_limit: float = Property.time_limit,
         requires: str = "",
@@ -143,7 +143,7 @@ class Prop(Property):
 
         Args:
             drive: stands in the exercise's own module, which is found through it.
-            fixed: the fixed cases.
+            fixed: the fixed cases, or a function that makes them.
             random: draws the random ones; None when the fixed ones are enough.
         """
         self.sentence = sentence
@@ -155,7 +155,7 @@ class Prop(Property):
 
     def fixed_cases(self) -> Iterable[Case]:
         """The cases of the row."""
-        return self._fixed
+        return self._fixed() if callable(self._fixed) else self._fixed
 
     def random_cases(self, rng: random.Random) -> Iterable[Case]:
         """Those that the row's function draws."""
