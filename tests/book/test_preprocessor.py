@@ -58,6 +58,17 @@ def test_contract_keeps_signatures_and_docstrings_only(context: Context) -> None
     assert "_hidden" not in text
 
 
+def test_object_takes_tables_of_a_toml_file(context: Context, project: Path) -> None:
+    (project / "edits.toml").write_text(
+        "# All.\n\n[a.One]\nx = 1\ny = [\n    2,\n]\n[b.Two]\nx = 3\n\n[a.Three]\nx = 4\n"
+    )
+    text = render("{{#object edits.toml:a.One a.Three}}", context)
+    assert "```toml\n[a.One]\nx = 1\ny = [\n    2,\n]\n\n[a.Three]\nx = 4\n```" in text
+    assert "no table [a.Two] in edits.toml; there are: a.One, b.Two, a.Three" in only_fault(
+        "{{#object edits.toml:a.Two}}", context
+    )
+
+
 def test_a_listing_with_backticks_gets_a_longer_fence(context: Context, project: Path) -> None:
     (project / "ticks.py").write_text('TEXT = """\n```python\n"""\n')
     assert render("{{#object ticks.py:TEXT}}", context).endswith("\n````")
