@@ -164,6 +164,7 @@ def test_an_untied_config_needs_a_head(checkpoint: Path) -> None:
     ids=["missing shard", "empty", "nonsense"],
 )
 def test_an_index_that_leads_nowhere(checkpoint: Path, index: object, complaint: str) -> None:
+    (checkpoint / WEIGHTS).unlink()
     (checkpoint / INDEX).write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match=complaint):
         load_model(checkpoint)

@@ -18,7 +18,8 @@ from jinja2 import Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as HFTokenizer
 
-from tinyllm.config import read_json
+from tinyllm.checkpoint.end_tokens import end_token_ids, text_of_token
+from tinyllm.checkpoint.files import read_json
 from tinyllm.errors import CheckpointError, RequestError
 
 Message = Mapping[str, Any]
