@@ -12,9 +12,9 @@ from tinyllm.errors import CheckpointError
 def end_token_ids(folder: Path) -> tuple[int, ...]:
     """The end tokens of the checkpoint in `folder`, from the first file that names any.
 
-    The order is `generation_config.json` (a chat model often ends turns with a token of its own), `config.json`, and the
-    `eos_token` of `tokenizer_config.json`. A file that is not there, or whose entry is missing, null or an empty list,
-    says nothing: the next one is asked.
+    The order is `generation_config.json` (a chat model often ends turns with a token of its own), `config.json`, and
+    the `eos_token` of `tokenizer_config.json`. A file that is not there, or whose entry is missing, null or an empty
+    list, says nothing: the next one is asked.
 
     Raises:
         CheckpointError: an entry is no token id, or `eos_token` is a token that the tokenizer does not have.

@@ -120,10 +120,14 @@ def check_layer_types(layer_types: Any, num_layers: int) -> None:
     if layer_types is None:
         return
     if not isinstance(layer_types, list) or len(layer_types) != num_layers:
-        raise CheckpointError(f"layer_types is {layer_types!r:.100}; expected a list of {num_layers}, one for each layer")
+        raise CheckpointError(
+            f"layer_types is {layer_types!r:.100}; expected a list of {num_layers}, one for each layer"
+        )
     others = sorted({str(kind) for kind in layer_types} - {"full_attention"})
     if others:
-        raise CheckpointError(f"layer_types asks for {', '.join(others)}, which is not supported: only full_attention is")
+        raise CheckpointError(
+            f"layer_types asks for {', '.join(others)}, which is not supported: only full_attention is"
+        )
 
 
 def whole(raw: Mapping[str, Any], name: str, default: Any = REQUIRED, least: int = 1) -> int:
