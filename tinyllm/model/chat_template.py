@@ -12,11 +12,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError, nodes
+from jinja2 import Environment, TemplateError, nodes
+from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.runtime import Macro
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 from tinyllm.checkpoint.end_tokens import text_of_token
@@ -72,8 +73,9 @@ class ChatTemplate:
 def find_template(folder: Path, config: Mapping[str, Any], with_tools: bool) -> ChatTemplate:
     """The template that counts in a checkpoint folder.
 
-    Templates in files of their own (`chat_template.jinja`, and `additional_chat_templates/NAME.jinja`) come before those
-    in `tokenizer_config.json`. Of several with names, `tool_use` serves conversations with tools and `default` the rest.
+    Templates in files of their own (`chat_template.jinja`, and `additional_chat_templates/NAME.jinja`) come before
+    those in `tokenizer_config.json`. Of several with names, `tool_use` serves conversations with tools and `default`
+    the rest.
 
     Args:
         folder: the checkpoint.
@@ -161,11 +163,13 @@ def make_environment() -> ImmutableSandboxedEnvironment:
 
 
 class GenerationBlock(Extension):
-    """`{% generation %}...{% endgeneration %}` marks what the model wrote, for training; here its body is just rendered."""
+    """`{% generation %}...{% endgeneration %}` marks what the model wrote, for training; here it is just rendered."""
 
-    tags = {"generation"}
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        self.tags = {"generation"}
 
-    def parse(self, parser: Parser) -> nodes.CallBlock:
+    def parse(self, parser: Parser) -> nodes.Node:
         """The body as a block that calls `_render`, so that it has a scope of its own, as in `transformers`."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)

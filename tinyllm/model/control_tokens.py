@@ -1,22 +1,22 @@
 """Which control tokens of a rendered conversation the template wrote, and which come from a caller's text.
 
 A *control token* is one that `tokenizer.json` lists under `added_tokens`, whether flagged as special or not: Qwen3's
-`<|im_end|>` ends a turn, and its `</tool_response>` ends what a tool said, though it is not flagged. (Runs of white space
-that are no special tokens are text.) The rule:
+`<|im_end|>` ends a turn, and its `</tool_response>` ends what a tool said, though it is not flagged. (Runs of white
+space that are no special tokens are text.) The rule:
 
 - A control token in the prompt stands where the template wrote it, from its own text or from a named token.
 - Where a content, a tool's definition, a call or a result spells one, wholly or in part, the letters stay letters.
 - `role` is no text of the caller: it is one of a few known words, and templates build tokens of it.
 - What cannot be decided is refused.
 
-The rendered text does not tell the two apart. So the conversation is rendered once more in disguise: the characters with
-which control tokens begin and end are exchanged, in the caller's strings only, for others of which nobody makes use.
-Where the two texts differ, a caller's character stands; everywhere else it is the template's. The prompt is always made of
-the first rendering, in which every string was as the caller gave it.
+The rendered text does not tell the two apart. So the conversation is rendered once more in disguise: the characters
+with which control tokens begin and end are exchanged, in the caller's strings only, for others of which nobody makes
+use. Where such a character of the first text is another in the second, the caller wrote it. The prompt is always made
+of the first rendering, in which every string was as the caller gave it.
 
-A template may look into a content (`'</think>' in content`) and then do something else with the disguised one. Therefore
-what it looks for is disguised in a second try. If it still does something else, the control tokens of both renderings
-are compared: none was forged if they are the same, one after the other.
+A template may look into a content (`'</think>' in content`) and then do something else with the disguised one. In a
+second try, therefore, what it looks for is disguised as well. If it still does something else, the control tokens of
+the renderings are compared: none was forged if they are the same, one after the other.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from tinyllm.model.chat_template import ChatTemplate
 
 Span = tuple[int, int]
 #: Methods and filters that look for their arguments in a string; the second argument of `replace` is written instead.
-LOOKING = ("split", "rsplit", "partition", "rpartition", "startswith", "endswith", "find", "rfind", "index", "rindex")
-LOOKING += ("count", "strip", "lstrip", "rstrip", "removeprefix", "removesuffix", "replace", "trim")
+LOOKING = {"count", "removeprefix", "removesuffix", "strip", "lstrip", "rstrip", "replace", "trim"}
+LOOKING |= {"split", "rsplit", "partition", "rpartition", "startswith", "endswith", "find", "rfind", "index", "rindex"}
 
 
 def forged_spans(
@@ -159,7 +159,8 @@ def disguise_lookups(template: ChatTemplate, table: Mapping[int, str]) -> nodes.
             operand.expr = change(operand.expr)
     for test in tree.find_all(nodes.Test):
         test.args = [change(argument) for argument in test.args]
-    for call in tree.find_all((nodes.Call, nodes.Filter)):
+    calls: list[nodes.Call | nodes.Filter] = [*tree.find_all(nodes.Call), *tree.find_all(nodes.Filter)]
+    for call in calls:
         looks = call.name if isinstance(call, nodes.Filter) else getattr(call.node, "attr", None)
         if looks in LOOKING and call.args:
             last = 1 if looks == "replace" else len(call.args)

@@ -70,8 +70,8 @@ class Tokenizer:
             allow_special: let `<|im_end|>` and its like in `text` become control tokens. For trusted text only.
 
         Raises:
-            RequestError: `text` is no string, or holds half a character (a lone surrogate); or it spells a control token
-                that this tokenizer makes of ordinary text.
+            RequestError: `text` is no string, holds half a character (a lone surrogate), or spells a control token that
+                this tokenizer makes of ordinary text.
         """
         tokenizer = self._with_control if allow_special else self._plain
         try:
@@ -127,8 +127,8 @@ class Tokenizer:
 
         Raises:
             CheckpointError: the checkpoint has no chat template.
-            RequestError: there is no message, one has no role or content, a tool has no name, the template refuses them,
-                or it cannot be told who wrote a control token.
+            RequestError: there is no message, one has no role or content, a tool has no name, the template refuses
+                them, or it cannot be told who wrote a control token.
         """
         check_messages(messages)
         check_tools(tools or ())
@@ -149,7 +149,7 @@ class Tokenizer:
         return ids
 
     def _encode_piece(self, text: str, start: int, end: int, allow_special: bool) -> list[int]:
-        """Token ids of a part of `text`. Only at the very start may the tokenizer put a blank in front (SentencePiece)."""
+        """Token ids of a part of `text`. Only at its start may the tokenizer put a blank in front (SentencePiece)."""
         piece = text[start:end]
         if start == 0 or not piece:
             return self.encode(piece, allow_special)
