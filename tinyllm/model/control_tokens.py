@@ -24,6 +24,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from string import ascii_uppercase
 from typing import Any
 
 from jinja2 import nodes
@@ -63,9 +65,9 @@ def forged_spans(
     table = {ord(character): next(stand_ins) for character in sorted(ends)}
     disguised = disguise(given, table)
     renderings = []
-    for tree in (None, disguise_lookups(template, table)):
+    for looks_for_disguised in (False, True):
         try:
-            other = template.render(disguised, tree)
+            other = template.render(disguised, disguise_lookups(template, table) if looks_for_disguised else None)
         except RequestError:
             continue
         if len(other) == len(rendered) and rendered.translate(table) == other.translate(table):
@@ -84,17 +86,23 @@ def forged_spans(
 
 def occurrences(text: str, tokens: Sequence[str]) -> list[Span]:
     """Every place where `text` spells a token, overlapping ones too; the longest that begins there."""
-    return [match.span(1) for match in re.finditer(f"(?=({one_of(tokens)}))", text)] if tokens else []
+    pattern = one_of(tuple(tokens))
+    places, start = [], 0
+    while match := pattern.search(text, start):
+        places.append(match.span())
+        start = match.start() + 1
+    return places
 
 
 def spelling(text: str, tokens: Sequence[str]) -> list[str]:
     """The tokens that `text` spells, one after the other."""
-    return re.findall(one_of(tokens), text) if tokens else []
+    return one_of(tuple(tokens)).findall(text)
 
 
-def one_of(tokens: Sequence[str]) -> str:
+@lru_cache(maxsize=8)
+def one_of(tokens: tuple[str, ...]) -> re.Pattern[str]:
     """A regular expression for any of the tokens; a longer one comes before those that it begins with."""
-    return "|".join(map(re.escape, sorted(tokens, key=len, reverse=True)))
+    return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or r"(?!)")
 
 
 def merge(spans: Sequence[Span]) -> list[Span]:
@@ -133,8 +141,8 @@ def map_strings(value: Any, change: Callable[[str], str]) -> Any:
 
 
 def unused_characters(text: str) -> Iterator[str]:
-    """Characters that `text` does not hold: plain signs, which JSON leaves as they are, then private-use ones."""
-    return (c for c in [*"~^`@$%&*;#?!+=", *map(chr, range(0xE000, 0xF900))] if c not in text)
+    """Characters that `text` does not hold; first signs and letters, which JSON and `repr` leave as they are."""
+    return (c for c in [*"~^`@$%&*;#?!+=", *ascii_uppercase, *map(chr, range(0xE000, 0xF900))] if c not in text)
 
 
 def disguise_lookups(template: ChatTemplate, table: Mapping[int, str]) -> nodes.Template:
