@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 from support.conversations import FAMILY_TOKENS, HARMLESS, HOSTILE, conversation, write_tokenizer
 from transformers import AutoTokenizer
 
-from tinyllm.errors import CheckpointError, RequestError
+from tinyllm.errors import RequestError
 from tinyllm.model.chat_template import ChatTemplate, template_data
 from tinyllm.model.tokenizer import Tokenizer
 
