@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 from support.conversations import FAMILY_TOKENS, HARMLESS, HOSTILE, conversation, write_tokenizer
+from support.conversations import TEMPLATES as FOLDER
 from transformers import AutoTokenizer
 
 from tinyllm.errors import RequestError
 from tinyllm.model.chat_template import ChatTemplate, template_data
 from tinyllm.model.tokenizer import Tokenizer
 
-TEMPLATES = sorted((Path(__file__).parent / "chat_templates").glob("*.jinja"))
+TEMPLATES = sorted(FOLDER.glob("*.jinja"))
 HARMLESS_CONVERSATIONS = [conversation(Random(i), HARMLESS) for i in range(100)]
 HOSTILE_CONVERSATIONS = [conversation(Random(i), (*HARMLESS, *HOSTILE)) for i in range(100, 200)]
 NAMED = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<|endoftext|>"}
@@ -47,10 +48,12 @@ def their_prompt(theirs: Any, source: str, case: dict[str, Any], **options: Any)
 
 
 def our_ids(tokenizer: Tokenizer, case: dict[str, Any]) -> list[int] | None:
+    """The tokens of a conversation; None where the template refuses it."""
     try:
         return tokenizer.apply_chat_template(**case)
     except RequestError as error:
-        assert "refuses these messages" in str(error)
+        if "refuses these messages" not in str(error):
+            raise
         return None
 
 

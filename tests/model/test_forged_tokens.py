@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.conversations import FAMILY_TOKENS, TOOLS, write_tokenizer
+from support.conversations import FAMILY_TOKENS, TEMPLATES, TOOLS, write_tokenizer
 from transformers import AutoTokenizer
 
 from tinyllm.errors import RequestError
 from tinyllm.model.tokenizer import Tokenizer
 
-TEMPLATES = Path(__file__).parent / "chat_templates"
 HEAD = "{% for m in messages %}<|im_start|>"
 
 

@@ -11,8 +11,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 Parts = dict[str, Any]
 
+TEMPLATES = Path(__file__).parents[1] / "model" / "chat_templates"
 #: The control tokens of the families whose templates are held against transformers.
-FAMILY_TOKENS = ["<s>", "</s>", "<unk>", "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<|observation|>", "<|tool|>", "<|/tool|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[ARGS]", "<start_of_turn>", "<end_of_turn>", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>", "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", "<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>", "<|SYSTEM_TOKEN|>", "<|end_of_turn|>", "[gMASK]", "<sop>", "<extra_id_0>", "<extra_id_1>", "<|start|>", "<|channel|>", "<|message|>", "<|return|>", "<|call|>", "<|tool_call|>", "<|start_of_role|>", "<|end_of_role|>", "<|end_of_text|>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"]
+FAMILY_TOKENS = (TEMPLATES / "control_tokens.txt").read_text(encoding="utf-8").split()
 
 #: Texts without a whole control token.
 HARMLESS = (
