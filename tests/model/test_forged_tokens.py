@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.conversations import FAMILY_TOKENS, TEMPLATES, TOOLS, write_tokenizer
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as HFTokenizer
 from transformers import AutoTokenizer
 
 from tinyllm.errors import RequestError
@@ -118,3 +121,49 @@ def test_no_text_changes_the_turns(folder: Path, question: str, answer: str, res
     harmless = [{**message, "content": "x"} for message in messages]
     expected = [token for token in control(tokenizer.apply_chat_template(harmless, [TOOLS[0]])) if token in turns]
     assert [token for token in control(ids) if token in turns] == expected
+
+
+def write_unigram(folder: Path, *extra: str, normalizer: object = None) -> Tokenizer:
+    """A tokenizer like those of SentencePiece: single characters, a blank in front, and `extra` pieces."""
+    characters = sorted({"\u2581", *"".join(FAMILY_TOKENS), *"abcdefghijklmnopqrstuvwxyz", "\n"})
+    vocabulary = [("<unk>", 0.0), *((piece, -1.0) for piece in extra), *((character, -5.0) for character in characters)]
+    tokenizer = HFTokenizer(models.Unigram(vocabulary, unk_id=0, byte_fallback=False))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="first", split=False)
+    tokenizer.normalizer = normalizer
+    tokenizer.add_special_tokens([AddedToken(token, normalized=normalizer is not None) for token in ("<s>", "</s>")])
+    folder.mkdir()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+    }
+    template = "{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": template}))
+    return Tokenizer(folder)
+
+
+@pytest.mark.parametrize("content", ["a b", " a", "a</s>b", "</s>", "a <s> b</s>\n", "<</s>s>", "x</s></s> y"])
+def test_a_tokenizer_that_puts_a_blank_in_front(tmp_path: Path, content: str) -> None:
+    tokenizer = write_unigram(tmp_path / "unigram")
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "unigram")
+    options = {"tokenize": True, "return_dict": False, "sanitize_control_tokens": True}
+    assert tokenizer.apply_chat_template(user(content)) == theirs.apply_chat_template(user(content), **options)
+
+
+def test_a_tokenizer_that_makes_control_tokens_of_ordinary_text(tmp_path: Path) -> None:
+    tokenizer = write_unigram(tmp_path / "unigram", "</s>")
+    assert tokenizer.encode("</s >")
+    with pytest.raises(RequestError, match=r"makes a control token of the text '</s>'"):
+        tokenizer.encode("a</s>")
+    with pytest.raises(RequestError, match=r"makes a control token of the text '</s>'"):
+        tokenizer.apply_chat_template(user("a</s>"))
+
+
+def test_a_tokenizer_that_changes_text_into_control_tokens(tmp_path: Path) -> None:
+    tokenizer = write_unigram(tmp_path / "unigram", normalizer=normalizers.Lowercase())
+    assert tokenizer.apply_chat_template(user("a S b"))
+    with pytest.raises(RequestError, match="makes a control token of text that does not spell it"):
+        tokenizer.apply_chat_template(user("a </S> b"))

@@ -6,8 +6,12 @@ space that are no special tokens are text.) The rule:
 
 - A control token in the prompt stands where the template wrote it, from its own text or from a named token.
 - Where a content, a tool's definition, a call or a result spells one, wholly or in part, the letters stay letters.
-- `role` is no text of the caller: it is one of a few known words, and templates build tokens of it.
+- `role` is no text of the caller: it is one of a few known words, and templates build tokens of it. A template that
+  writes both ends of a token around some other word of the caller's made that token itself.
 - What cannot be decided is refused.
+
+`transformers` has a rule much like it for `apply_chat_template(..., sanitize_control_tokens=True)`, where marks in the
+contents can change what a template renders. Without that option it makes a token of whatever is spelled.
 
 The rendered text does not tell the two apart. So the conversation is rendered once more in disguise: the characters
 with which control tokens begin and end are exchanged, in the caller's strings only, for others of which nobody makes

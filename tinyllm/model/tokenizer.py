@@ -53,7 +53,8 @@ class Tokenizer:
             # Left over from training in `tokenizer.json`: they would cut long prompts and fill up short ones.
             tokenizer.no_truncation()
             tokenizer.no_padding()
-        self._unknown_id = self._with_control.token_to_id(str(raw["model"].get("unk_token")))
+        unknown = raw["model"].get("unk_token")
+        self._unknown_id = self._with_control.token_to_id(unknown) if unknown else None
         added = self._with_control.get_added_tokens_decoder()
         self._added_ids = set(added)
         self._control_ids = {t.content: i for i, t in added.items() if t.special or not t.content.isspace()}
