@@ -25,7 +25,12 @@ class SamplingParams:
         top_p: keep the smallest set of likeliest tokens whose probability reaches p.
         max_tokens: most tokens to generate.
         n: continuations of the same prompt; they share its KV blocks.
-        seed: makes the request's draws repeatable, whatever runs beside it; None draws a fresh one.
+        seed: makes the request repeatable; None draws a fresh one. Every token is the likeliest one after noise is
+            added to the log-probabilities, and the noise hangs on seed, continuation, output position and token id
+            alone (see `tinyllm.engine.gumbel`). So the same request to the same model gives the same tokens, whatever
+            runs beside it, preempted or not, on any machine, with one exception: another batch or machine may round
+            the logits otherwise, and two tokens that come closer to each other than this rounding may change places.
+            In float32 that is about one token in a million; in 16 bits rounding is coarser and it happens more often.
         stop: strings that end the output; they are cut from it.
         ignore_eos: go on past the end token (for load tests with a fixed length).
         min_p: keep tokens at least this share as likely as the likeliest one; 0 keeps all.
