@@ -232,7 +232,7 @@ class LLMEngine:
             else:
                 self._accept(request, result, now)
             if request.finish_reason is not None:
-                request.text.finish()
+                self._finish_text(request)
             self.outbox.tell(request, result if isinstance(result, Sampled) else None)
             if request.finish_reason is not None:
                 self._finish(request)
@@ -266,6 +266,13 @@ class LLMEngine:
             if request.text.stopped:
                 request.finish_reason = FinishReason.STOP
 
+    def _finish_text(self, request: Request) -> None:
+        """Complete the text; what was kept back of it may hold a stop string that comes before any other end."""
+        ended = request.finish_reason is not FinishReason.ERROR
+        request.text.finish(may_stop=ended and request.num_output_tokens > request.params.min_tokens)
+        if request.text.stopped:
+            request.finish_reason = FinishReason.STOP
+
     def _finish(self, request: Request) -> None:
         """Free a finished request's blocks; with the last member of its group the output is complete."""
         if not request.error:  # nobody else may meet the K and V of a request that failed
@@ -289,7 +296,7 @@ class LLMEngine:
                 group, open_members = group + siblings, open_members + siblings
             for request in open_members:
                 request.finish_reason = FinishReason.ABORT
-                request.text.finish()
+                request.text.finish(may_stop=False)
                 self.outbox.tell(request, None)
             if group:
                 self.outbox.finish(group)
