@@ -362,7 +362,7 @@ def test_streams_end_whatever_kills_the_thread(llm: LLM, error: BaseException) -
 def test_a_stream_that_was_refused_leaves_nothing_behind(llm: LLM, prompt: object, params: object) -> None:
     async def main() -> None:
         async with AsyncEngine(llm.engine) as engine:
-            with pytest.raises(ValueError, match="prompt|sampling parameters"):
+            with pytest.raises(ValueError, match=r"prompt|sampling parameters"):
                 await collect(engine, prompt, params)  # type: ignore[arg-type]
             assert not engine._streams
             assert not engine._request_ids
