@@ -28,6 +28,8 @@ PARAMS = [
 PROMPTS = [[i, *range(i % 11)] for i in range(20)]
 NUM_THREADS, NUM_LOOPS = 8, 3
 
+AT_LEAST_ONCE = ("generate: right", "stream: right", "by hand: right", "thread: refused", "AsyncEngine: refused")
+
 Answer = tuple[tuple[int, ...], ...]
 
 
@@ -56,7 +58,8 @@ class Stress:
 
     @property
     def over(self) -> bool:
-        return time.monotonic() > self.end
+        """A slow machine gets the time that it needs to see each kind of caller at work."""
+        return bool(self.wrong) or (time.monotonic() > self.end and all(self.seen[what] for what in AT_LEAST_ONCE))
 
     def check(self, what: str, key: tuple[int, int], outputs: Sequence[tuple[tuple[int, ...], str]]) -> None:
         """Compare an answer, of which aborted continuations may lack the end."""
@@ -182,9 +185,6 @@ def test_many_callers_at_once_get_right_outputs_or_a_refusal(seconds: float) -> 
     for what, count in sorted(stress.seen.items()):
         print(f"{count:8,} {what}")
     assert not stress.wrong, "\n".join(stress.wrong[:20])
-    assert stress.seen["generate: right"]
-    assert stress.seen["stream: right"]
-    assert stress.seen["thread: refused"]
     assert stress.seen["by hand: handed out"] == stress.seen["by hand: added"]
     assert not stress.llm.engine._groups
     assert_no_block_lost(stress.llm.engine)
