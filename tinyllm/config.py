@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,7 @@ class EngineConfig:
         enforce_eager: launch every kernel of every step from Python, and replay no CUDA graphs.
 
     Raises:
-        OptionError: a value is out of range or unknown.
+        OptionError: a value is out of range, unknown, or of the wrong type.
     """
 
     block_size: int = 16
@@ -187,10 +188,19 @@ class EngineConfig:
     enforce_eager: bool = False
 
     def __post_init__(self) -> None:
+        value: Any
         for name in ("block_size", "num_blocks", "max_num_batched_tokens", "max_num_seqs", "max_model_len"):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value is None and name == "max_model_len":
+                continue
+            if isinstance(value, bool) or not isinstance(value, Integral):
+                raise OptionError(f"{name} is {value!r:.100}; it must be a whole number")
+            if value < 1:
                 raise OptionError(f"{name} is {value}; it must be at least 1")
+        for name in ("enable_prefix_caching", "enforce_eager"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise OptionError(f"{name} is {value!r:.100}; it must be True or False")
         check_attention_backend(self.attention_backend)
 
     @property

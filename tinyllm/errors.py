@@ -13,6 +13,10 @@ class OptionError(TinyLLMError, ValueError):
     """An option of the engine has a value that nobody knows, or one that cannot be had on this machine."""
 
 
+class UnknownOptionError(OptionError, TypeError):
+    """An option of a name that the engine does not have."""
+
+
 class RequestError(TinyLLMError, ValueError):
     """A request can never be served: an empty prompt, one longer than the pool, a parameter out of range."""
 
@@ -23,6 +27,10 @@ class GenerationError(TinyLLMError):
 
 class EngineStoppedError(TinyLLMError):
     """The engine behind a stream failed or was shut down; the cause, where there is one, is attached."""
+
+
+class EngineBusyError(TinyLLMError):
+    """The engine is in use elsewhere, or in the middle of the step that called; nothing was started."""
 
 
 class WorkspaceError(TinyLLMError):

@@ -49,9 +49,9 @@ def load_model(
     Raises:
         CheckpointError: a file is missing or damaged, a tensor is missing, unknown or of the wrong shape,
             or the architecture is another.
-        OptionError: the dtype is unknown, or torch sees no such device.
+        OptionError: the dtype or the device is unknown, or torch sees no such device.
     """
-    check_cuda(device)
+    check_device(device)
     folder = Path(folder)
     config = ModelConfig.from_pretrained(folder)
     dtype = resolve_dtype(dtype, config.dtype, device)
@@ -80,7 +80,7 @@ def resolve_dtype(dtype: str | torch.dtype, stored: str, device: str | torch.dev
     Raises:
         OptionError: the name is unknown, or "auto" leads to a dtype that no model is run in.
     """
-    if isinstance(dtype, torch.dtype):
+    if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
         return dtype
     names = ", ".join(f'"{name}"' for name in DTYPES)
     if dtype == "auto":
@@ -88,22 +88,31 @@ def resolve_dtype(dtype: str | torch.dtype, stored: str, device: str | torch.dev
         if chosen not in DTYPES:
             raise OptionError(f"the weights are stored in {stored}, in which no model is run; give dtype {names}")
         return DTYPES[chosen]
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise OptionError(f'the dtype is {dtype!r}; give "auto", {names}')
     return DTYPES[dtype]
 
 
-def check_cuda(device: str | torch.device) -> None:
-    """Check that a CUDA device can be had if one is asked for.
+def check_device(device: str | torch.device) -> None:
+    """Check that a model can run on a device.
 
     Raises:
-        OptionError: torch sees none.
+        OptionError: it is neither a CPU nor an NVIDIA GPU, or torch sees no such GPU.
     """
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
+        hint = '; an NVIDIA GPU is called "cuda"' if str(device).lower().startswith(("gpu", "nvidia")) else ""
+        raise OptionError(f'the device is {device!r}; give "cpu", "cuda" or "cuda:0"{hint}')
+    if found.type == "cuda" and not torch.cuda.is_available():
         raise OptionError(
             f"the device is {device}, but torch sees no NVIDIA GPU; `tinyllm doctor` says why. The CPU does all the "
             'same: device="cpu"'
         )
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise OptionError(f"the device is {device}, but torch sees {torch.cuda.device_count()} GPUs, counted from 0")
 
 
 def save_model(model: Qwen3ForCausalLM, folder: str | Path) -> None:
