@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def load_model(
             or the architecture is another.
         OptionError: the dtype is unknown, or torch sees no such device.
     """
-    check_cuda(device)
+    check_device(device)
     folder = Path(folder)
     config = ModelConfig.from_pretrained(folder)
     dtype = resolve_dtype(dtype, config.dtype, device)
@@ -89,12 +90,14 @@ def resolve_dtype(dtype: str | torch.dtype, stored: str, device: str | torch.dev
     return DTYPES[dtype]
 
 
-def check_cuda(device: str | torch.device) -> None:
-    """Check that a CUDA device can be had if one is asked for.
+def check_device(device: str | torch.device) -> None:
+    """Check that a model can run on this device.
 
     Raises:
-        OptionError: torch sees none.
+        OptionError: it is neither the CPU nor a CUDA device, or torch sees none.
     """
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", str(device)):
+        raise OptionError(f'the device is {str(device)!r}; give "cpu", "cuda", or one of several GPUs as in "cuda:1"')
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise OptionError(
             f"the device is {device}, but torch sees no NVIDIA GPU; `tinyllm doctor` says why. The CPU does all the "
