@@ -1,4 +1,4 @@
-"""The `tinyllm` command: every command explains itself, and what goes wrong is one line and an exit status of its own."""
+"""The `tinyllm` command: every command explains itself, and what goes wrong is one line and an exit status."""
 
 from __future__ import annotations
 
