@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from grader.instructor.commands import add_commands
 from grader.usage import ShortError, UsageError
+from tinyllm.console import make_console, run
 from tinyllm.errors import TinyLLMError
 
 app = typer.Typer(
@@ -23,16 +23,12 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 add_commands(app)
-console = Console()
+console = make_console()
 
 
 def main() -> None:
-    """Run the command; an error that was raised on purpose is printed as one message, with exit status 1."""
-    try:
-        app()
-    except (TinyLLMError, ShortError) as error:
-        Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
-        sys.exit(1)
+    """Run the command line; see `tinyllm.console.run`."""
+    run(app, (TinyLLMError, ShortError))
 
 
 def escape(text: str) -> str:
@@ -59,11 +55,11 @@ def build(
 
     if not check:
         for path in write_notebooks():
-            console.print(f"wrote {path}", soft_wrap=True)
+            console.print(f"wrote {path}")
         return
     messages = drift()
     for message in messages:
-        console.print(escape(message), soft_wrap=True, highlight=False)
+        console.print(escape(message), highlight=False)
     if messages:
         console.print(f"{len(messages)} differences. The lessons in solutions/ are the source: run `grader build`.")
         raise typer.Exit(1)
@@ -90,7 +86,7 @@ def gate(
         report = run_gate(names or None, progress=lambda name: bar.update(task, advance=1, description=name))
     console.print(report.table())
     for problem in report.problems:
-        console.print(f"[red]{escape(problem)}[/]", soft_wrap=True)
+        console.print(f"[red]{escape(problem)}[/]")
     console.print(f"{report.num_checked} proofs, {len(report.problems)} failed.")
     if not report:
         raise typer.Exit(1)
@@ -170,7 +166,7 @@ def grade(
         graded = grade_or_example(submissions, out, options, progress)
     console.print(table(graded.records))
     for line in graded.summary():
-        console.print(escape(line), soft_wrap=True, highlight=False)
+        console.print(escape(line), highlight=False)
     if graded.unfinished:
         raise typer.Exit(1)
 
@@ -238,7 +234,7 @@ def release(
     from grader.build.release import hand_out
 
     for path in hand_out(folder):
-        console.print(f"wrote {path}", soft_wrap=True)
+        console.print(f"wrote {path}")
 
 
 @app.command()

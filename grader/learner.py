@@ -17,6 +17,13 @@ from grader.running import PUBLIC_SEED, LocalDriver, run
 from grader.usage import CheckFailed, UsageError
 from tinyllm import parts
 from tinyllm.errors import WorkspaceError
+from tinyllm.names import closest
+
+#: What `tinyllm status` says of an answer that is not right and did not fail either.
+NOT_FAILED = {
+    Outcome.NOT_ATTEMPTED: "not attempted yet",
+    Outcome.NOT_CHECKED: "could not be checked on this machine",
+}
 
 
 def check(obj: Any, seed: int = PUBLIC_SEED) -> CheckResult | None:
@@ -48,7 +55,7 @@ def exercise_of(obj: Any) -> Exercise:
         UsageError: it answers none; the message says what to give in its place.
     """
     if isinstance(obj, str):
-        name = obj if obj in exercises() else "BlockAllocator"
+        name = closest(obj, exercises()) or "BlockAllocator"
         raise UsageError(f"check takes your object and not its name: check({name}), without quotes")
     if not isinstance(obj, type) and not inspect.isfunction(obj):
         kind = type(obj).__name__
@@ -68,7 +75,7 @@ def keep_stamp(obj: Any, result: CheckResult) -> None:
     if result.exercise not in parts.all_parts() or parts.is_reference(obj):
         return
     try:
-        parts.stamp(result.exercise, parts.source_of(obj), bool(result))
+        parts.stamp(result.exercise, parts.source_of(obj), bool(result), NOT_FAILED.get(result.outcome, ""))
     except (WorkspaceError, OSError) as error:
         print(f"The result could not be kept: {error}")
 

@@ -135,6 +135,12 @@ def test_a_part_whose_check_failed_or_is_out_of_date_is_not_used() -> None:
     assert own_reason("BlockAllocator") == (False, "changed since its last check")
 
 
+def test_a_part_that_did_not_fail_is_not_said_to_have() -> None:
+    use(run_cell(STACK_ALLOCATOR, "BlockAllocator"))
+    stamp("BlockAllocator", STACK_ALLOCATOR, right=False, reason="not attempted yet")
+    assert own_reason("BlockAllocator") == (False, "not attempted yet")
+
+
 def test_the_reference_itself_is_not_recorded(capsys: pytest.CaptureFixture[str]) -> None:
     use(BlockAllocator)
     assert "reference itself" in capsys.readouterr().out

@@ -37,5 +37,9 @@ class WorkspaceError(TinyLLMError):
     """A learner's notebook, answer or recorded part is missing or cannot be read."""
 
 
+class UnknownNameError(WorkspaceError, ValueError):
+    """Nobody knows a day, an exercise or a part of this name. The message lists those that there are."""
+
+
 class PartError(TinyLLMError):
     """A learner's part failed inside the engine. The message names the part and the line."""

@@ -20,8 +20,9 @@ from pathlib import Path
 from types import CodeType, TracebackType
 from typing import Any, TypeVar
 
-from tinyllm.errors import PartError, WorkspaceError
+from tinyllm.errors import PartError, UnknownNameError, WorkspaceError
 from tinyllm.files import write_text
+from tinyllm.names import did_you_mean
 from tinyllm.paths import work_dir
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -87,11 +88,12 @@ def find_part(name: str) -> Part:
     """The part called `name`.
 
     Raises:
-        WorkspaceError: there is none; the message lists those that there are.
+        UnknownNameError: there is none; the message lists those that there are.
     """
     parts = all_parts()
     if name not in parts:
-        raise WorkspaceError(f"no part is called {name!r}. The parts are: {', '.join(parts)}")
+        listed = ", ".join(parts)
+        raise UnknownNameError(f"no part is called {name!r}. The parts are: {listed}{did_you_mean(name, parts)}")
     return parts[name]
 
 
@@ -130,7 +132,8 @@ def use(obj: Any) -> None:
     The whole cell is kept: helpers and imports that the part needs belong into the same cell.
 
     Raises:
-        WorkspaceError: no part has that name.
+        UnknownNameError: no part has that name.
+        WorkspaceError: its source cannot be read, or the record cannot be written.
     """
     name = find_part(getattr(obj, "__name__", repr(obj))).name
     if is_reference(obj):
@@ -141,9 +144,13 @@ def use(obj: Any) -> None:
     print(f"{name}: recorded. {own_reason(name)[1].capitalize()}.")
 
 
-def stamp(name: str, source: str, right: bool) -> None:
-    """Record what a check said about this very source."""
-    text = json.dumps({"source_hash": source_hash(source), "right": right}, indent=1)
+def stamp(name: str, source: str, right: bool, reason: str = "") -> None:
+    """Record what a check said about this very source.
+
+    Args:
+        reason: why it is not right, in words for `status`, where it did not simply fail.
+    """
+    text = json.dumps({"source_hash": source_hash(source), "right": right, "reason": reason}, indent=1)
     write_text(stamp_file(name), text + "\n")
 
 
@@ -168,7 +175,7 @@ def own_reason(name: str) -> tuple[bool, str]:
         return False, "recorded but not checked yet"
     if checked_hash != source_hash(source_file(name).read_text(encoding="utf-8")):
         return False, "changed since its last check"
-    return (True, "checked and right") if right else (False, "its last check failed")
+    return (True, "checked and right") if right else (False, str(record.get("reason") or "its last check failed"))
 
 
 def status() -> list[PartStatus]:
@@ -206,7 +213,7 @@ def resolve(parts: str | Mapping[str, Any] = "reference") -> Parts:
             one line; or a mapping of names to objects to use in place of the reference.
 
     Raises:
-        WorkspaceError: an unknown choice or part name.
+        UnknownNameError: an unknown choice or part name.
         PartError: a recorded part cannot be loaded.
     """
     chosen = {name: item.reference for name, item in all_parts().items()}
@@ -217,7 +224,7 @@ def resolve(parts: str | Mapping[str, Any] = "reference") -> Parts:
     if parts == "reference":
         return Parts(chosen)
     if parts != "mine":
-        raise WorkspaceError(f'parts is {parts!r}; give "reference", "mine" or a mapping of part names to objects')
+        raise UnknownNameError(f'parts is {parts!r}; give "reference", "mine" or a mapping of part names to objects')
     mine = tuple(row.name for row in status() if row.owner == "yours")
     resolved = Parts({**chosen, **{name: load(name) for name in mine}}, mine)
     print(resolved)

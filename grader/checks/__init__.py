@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from grader.framework import Exercise, UsageError
+from tinyllm.names import did_you_mean
 
 
 @cache
@@ -24,5 +25,6 @@ def find_exercise(name: str) -> Exercise:
     """
     known = exercises()
     if name not in known:
-        raise UsageError(f"no exercise is called {name!r}. The exercises are: {', '.join(known)}")
+        listed = ", ".join(known)
+        raise UsageError(f"no exercise is called {name!r}. The exercises are: {listed}{did_you_mean(name, known)}")
     return known[name]

@@ -349,5 +349,5 @@ def test_an_error_is_one_message_and_exit_status_1(monkeypatch, capsys, tmp_path
             main()
         assert stop.value.code == 1
         captured = capsys.readouterr()
-        assert captured.err.strip().startswith("Error: ")
+        assert captured.err.strip().startswith("error: ")
         assert "Traceback" not in captured.err

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
-from difflib import get_close_matches
 from numbers import Integral
 from os import PathLike
 from pathlib import Path
@@ -20,6 +19,7 @@ from tinyllm.engine.request import RequestOutput
 from tinyllm.errors import OptionError, PartError, RequestError, UnknownOptionError
 from tinyllm.model.loader import load_model
 from tinyllm.model.tokenizer import Message, Tokenizer
+from tinyllm.names import closest
 from tinyllm.parts import resolve
 from tinyllm.paths import shipped_checkpoint
 
@@ -168,8 +168,8 @@ def refuse_unknown_options(options: Iterable[str]) -> None:
     known = [field.name for field in fields(EngineConfig)]
     for name in options:
         if name not in known:
-            nearest = get_close_matches(name, [*known, "model", "parts", "dtype", "device"], n=1)
-            hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(known)}"
+            nearest = closest(name, [*known, "model", "parts", "dtype", "device"])
+            hint = f"did you mean {nearest}?" if nearest else f"there are {', '.join(known)}"
             raise UnknownOptionError(f"the engine has no option {name}; {hint}")
 
 
