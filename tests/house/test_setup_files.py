@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -103,7 +105,7 @@ def targets() -> set[str]:
     return set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
-@pytest.mark.parametrize("target", ["lab", "test", "test-all", "grade", "gate", "book", "format", "lint", "help"])
+@pytest.mark.parametrize("target", ["lab", "test", "rounding", "test-all", "grade", "gate", "book", "format", "lint", "help"])
 def test_make_has_the_target_and_can_plan_it(target: str) -> None:
     assert target in targets()
     plan = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -114,6 +116,18 @@ def test_make_test_lints_too() -> None:
     plan = subprocess.run(["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for command in ("ruff check", "ruff format --check", "mypy", "-m pytest"):
         assert command in plan
+
+
+def test_make_test_runs_a_lane_on_the_rounding_of_a_plain_cpu() -> None:
+    plan = subprocess.run(["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (command,) = re.findall(r"^ATEN_CPU_CAPABILITY=(\w+) \S+ -m pytest (.+)$", plan, re.MULTILINE)
+    paths = [name.partition("::")[0] for name in command[1].split()]
+    assert len(paths) > 10
+    assert all((ROOT / path).is_file() for path in paths), paths
+    code = "import torch; print(torch.backends.cpu.get_cpu_capability())"
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": command[0]}
+    shown = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() in ("DEFAULT", "NO AVX"), "torch does not know this name of a capability"
 
 
 def test_every_make_target_in_the_text_exists() -> None:
