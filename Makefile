@@ -79,6 +79,6 @@ doctor: $(STAMP) ## say what this machine can do
 	$(BIN)/tinyllm doctor
 
 constraints: $(STAMP) ## write the installed versions down in constraints.txt
-	@{ sed -n '/^#/p' constraints.txt; \
-	   $(BIN)/pip freeze --all --exclude-editable | grep -v -E '^(pip|wheel)==' | sed 's/+[a-z0-9]*$$//'; } > constraints.new
+	@{ sed -n -E '/^(#|cuda-|nvidia-)/p' constraints.txt; \
+	   $(BIN)/pip freeze --all --exclude-editable | grep -v -E '^(pip|wheel|cuda-.*|nvidia-.*)==' | sed 's/+[a-z0-9]*$$//'; } > constraints.new
 	@mv constraints.new constraints.txt
