@@ -45,6 +45,14 @@ class KernelWithoutTriton:
         """
         raise KernelsUnavailable(NO_TRITON)
 
+    def __call__(self, *arguments: Any, **options: Any) -> NoReturn:
+        """Refuse to be called, as kernels call each other.
+
+        Raises:
+            KernelsUnavailable: always.
+        """
+        raise KernelsUnavailable(NO_TRITON)
+
 
 try:
     import triton
