@@ -167,6 +167,7 @@ def kv_rows(rows: Mapping[str, Any], block_size: int | None = None) -> Figure:
         image = ax.imshow(values, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
         ax.set_title(name, fontsize=10)
         ax.set_xlabel("channel")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0][0].set_ylabel("row")
     for edge in range(block_size or 0, len(next(iter(arrays.values()))) if block_size else 0, block_size or 1):
         axes[0][0].axhline(edge - 0.5, color=FAINT, linewidth=0.6)
