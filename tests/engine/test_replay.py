@@ -1,4 +1,4 @@
-"""Replaying a load: requests come at their times, engines share the machine, and the course's load shows each day's gain."""
+"""Replaying a load: requests come at their times, engines take turns, and the course's load shows each day's gain."""
 
 from __future__ import annotations
 
