@@ -684,19 +684,20 @@ use(PrefixCache)
 def serve(*texts):
     """Admit prompts one after another to an empty pool, as the engine does, without the model."""
     allocator = BlockAllocator(N)
-    prefix_cache, tables = PrefixCache(allocator, P), {}
+    prefix_cache, tables, num_hit = PrefixCache(allocator, P), {}, {}
     for text in texts:
         token_ids = list(text.encode())
-        hit = prefix_cache.match(token_ids)
-        tables[text] = BlockTable(allocator, P, hit, num_tokens=len(hit) * P)
-        tables[text].append(len(token_ids) - len(hit) * P)
+        block_ids = prefix_cache.match(token_ids)
+        num_hit[text] = len(block_ids) * P
+        tables[text] = BlockTable(allocator, P, block_ids, num_tokens=num_hit[text])
+        tables[text].append(len(token_ids) - num_hit[text])
         prefix_cache.insert(token_ids, tables[text].block_ids)
-        print(f"{text!r}: {len(hit) * P} of {len(token_ids)} tokens need no computing")
-    return allocator, prefix_cache, tables
+    return allocator, prefix_cache, tables, num_hit
 
 
 # %%
-allocator, prefix_cache, tables = serve("Ten tokens", "Ten tokens!", "Ten to one")
+allocator, prefix_cache, tables, num_hit = serve("Ten tokens", "Ten tokens!", "Ten to one")
+print("tokens that need no computing:", num_hit)
 plots.sharing_graph(tables, title="Three prompts")
 
 # %% [markdown]
@@ -719,14 +720,16 @@ print("block", shared, "is held by 3 requests and the cache: owners", allocator.
 # </details>
 
 # %%
-allocator, prefix_cache, tables = serve("Ten tokens", "Ten tokens!", "Ten to one", "Ten toke", "Six tokens")
+allocator, prefix_cache, tables, num_hit = serve("Ten tokens", "Ten tokens!", "Ten to one", "Ten toke", "Six tokens")
+print("tokens that need no computing:", num_hit)
 
 # %% [markdown]
 # The requests end. Their full blocks stay in the cache, until somebody needs the room:
 
 # %%
-for finished in tables.values():
-    finished.release()
+allocator, prefix_cache, tables, _ = serve(*tables)
+for table in tables.values():
+    table.release()
 free_before = allocator.num_free
 freed = prefix_cache.evict(2)
 print("free:", free_before, "evicted:", freed, "free afterwards:", allocator.num_free)
