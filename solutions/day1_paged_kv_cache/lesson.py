@@ -451,7 +451,7 @@ print("blocks:", table.block_ids, "free:", allocator.num_free)
 # `__init__` is given: `self.k` and `self.v`, each `[L, N * P, Hkv, D]`.
 #
 # - `write(layer, k, v, slot_mapping)`: k and v are `[T, Hkv, D]` with any strides, `slot_mapping` is `[T]`. Row t goes to
-#   its slot, in this layer only, in the pool's dtype.
+#   its slot, in this layer only, in the pool's dtype: a float16 pool stays one, even if k and v come in float32.
 # - `gather(layer, slots)`: `slots` may have any shape. K and V come back with two more dimensions, Hkv and D.
 # - `copy_block(source, target)`: copy a whole block, K and V, in every layer. Exercise 6 needs it.
 

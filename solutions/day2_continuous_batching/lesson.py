@@ -813,7 +813,7 @@ f"{operations / 1e9:.0f} billion operations, {operations / kv_bytes:,.0f} for ea
 #
 # `attention_backend="triton"` makes the engine store and attend with your kernels, where a check has found them right. In the
 # interpreter that is far too slow to serve with, but a few tokens show that they are those of the torch backend. About
-# fifteen seconds:
+# ten to twenty seconds:
 
 # %%
 from tinyllm import LLM, SamplingParams
@@ -1032,6 +1032,10 @@ steps, preempted = watch({"a": (7, 7), "b": (7, 5), "c": (3, 3)}, num_blocks=4)
 plots.schedule_grid(steps, preempted, title="Four blocks of 4")
 
 # %% [markdown]
+# b gives up its blocks in the third step, as told above. Later c is preempted too: it needs a second block while b holds
+# three, and it is itself the latest arrival.
+
+# %% [markdown]
 # ### Why a budget
 #
 # Four users are reading their answers as a prompt of 1,500 tokens arrives. Without a small budget it is computed in one
@@ -1048,7 +1052,7 @@ plots.schedule_grid(steps, preempted, title="Four blocks of 4")
 #
 # </details>
 #
-# Three budgets, about fifteen seconds:
+# Three budgets, ten to thirty seconds:
 
 
 # %%
@@ -1085,7 +1089,7 @@ mine = LLM(parts="mine", num_blocks=1024)
 # ### The same words
 #
 # Whatever is batched with what, a request must get the same tokens: alone, among seven others, and in chunks of 8 tokens
-# in a pool so small that requests are preempted.
+# in a pool so small that requests are preempted. The second cell takes about ten seconds.
 
 # %%
 words = ["a KV cache", "a block table", "a token", "attention", "a block", "preemption", "a scheduler", "sampling"]
@@ -1097,7 +1101,7 @@ answers[6].text
 squeezed = LLM(parts="mine", num_blocks=16, max_num_batched_tokens=8)
 alone = [course.chat(question)[0].outputs[0].token_ids for question in questions]
 together = [answer.outputs[0].token_ids for answer in answers]
-tight = [answer.outputs[0].token_ids for answer in squeezed.chat(questions)]
+tight = [answer.outputs[0].token_ids for answer in squeezed.chat(questions, progress=True)]
 num_preempted = sum(record.num_preempted for record in squeezed.engine.step_records)
 print("among others the same tokens:", together == alone)
 print("in a small pool the same tokens:", tight == alone, "preemptions:", num_preempted)
@@ -1156,7 +1160,7 @@ def serve(load, seats):
 #
 # </details>
 #
-# About half a minute:
+# Half a minute; on a slow or busy machine two minutes:
 
 # %%
 at_once = serve([TimedRequest(0.0, request) for request in trace], seats=16)
@@ -1178,7 +1182,7 @@ arrivals = poisson_arrivals(len(trace), rate)
 f"{rate:.1f} requests/s for {arrivals[-1]:.1f} s"
 
 # %% [markdown]
-# About half a minute:
+# As long again:
 
 # %%
 poisson = serve([TimedRequest(*item) for item in zip(arrivals, trace, strict=True)], seats=16)
