@@ -518,8 +518,8 @@ if AVAILABLE:
 # | result | float32 | float32, on top of what is there already |
 #
 # The factors of a dot must have one dtype. In a float16 pool the weights are rounded to float16, which is good enough for
-# numbers of at most 1; in a float32 pool `.to` changes nothing. The sum over all tiles stays in float32 always: `tl.dot(a,
-# b, c)` gives c + a @ b, and c is float32.
+# numbers of at most 1; in a float32 pool `.to` changes nothing. The sum over all tiles stays in float32 always:
+# `tl.dot(a, b, c)` gives c + a @ b, and c is float32.
 
 # %% [markdown]
 # ### The last tile
@@ -559,7 +559,8 @@ if AVAILABLE:
 #   at -inf, 0 and 0. No NaN may come of it.
 # - `attend_pages`: begin with -inf, 0 and 0, then the loop. `scores` are `tl.dot(q, tl.trans(k), input_precision="ieee") * scale`.
 #
-# `load_tile(ptr, offsets, inside, HEAD_DIM, PADDED_DIM)` is given. It returns [TILE, PADDED_DIM] in the pool's dtype:
+# `load_tile(ptr, offsets, inside, HEAD_DIM, PADDED_DIM)` is given. It returns [TILE, PADDED_DIM] in the pool's dtype
+# (but for bfloat16 in the interpreter, which cannot multiply it: there it returns float32):
 #
 # | argument | |
 # |---|---|
