@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from types import FunctionType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -21,8 +21,9 @@ from grader.limits import TimeLimitExceeded, recorded_output, time_limit
 from grader.observe import ObservationError, mro_of, plain
 from grader.results import CheckResult, Outcome, PropertyResult
 from tinyllm.doctor import CHECKS
-from tinyllm.parts import all_parts
+from tinyllm.parts import references
 from tinyllm.paths import project_root
+from tinyllm.recorded import codes_of
 
 PUBLIC_SEED = 1  # of `check`: everybody sees the same cases, and sees them again after an edit
 
@@ -99,7 +100,7 @@ def judge_report(item: Property, case: Case, report: Report) -> tuple[Outcome, s
     if report.ending is Ending.CRASHED:
         return Outcome.CRASHED, report.message, f"crashed: {report.error}"
     if report.ending is Ending.TIMED_OUT:
-        return Outcome.TIMED_OUT, f"it took longer than {item.time_limit:g} seconds", "timed out"
+        return Outcome.TIMED_OUT, f"it took longer than {item.time_limit:g} seconds; perhaps a loop never ends", "timed out"
     if report.ending is Ending.LOST:
         return Outcome.CRASHED, report.message, "lost"
     if report.changed:
@@ -138,7 +139,7 @@ class LocalDriver:
         self.obj = obj
         self.longest = longest
         self.files = files_of(obj)
-        self.parts = SimpleNamespace(**{**reference_parts(), exercise.name: obj})
+        self.parts = SimpleNamespace(**{**references(), exercise.name: obj})
 
     def __call__(self, index: int, case: Case) -> Report:
         """Drive one case of the property at `index`; errors of the learner's code end up in the report."""
@@ -171,28 +172,31 @@ class LocalDriver:
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if frame.filename in self.files or not is_library(frame.filename)]
         if isinstance(error, NotImplementedError) and own and own[-1] is frames[-1]:
-            return Report(Ending.STUB, message=f"`{own[-1].name}` is still the stub", error=name)
+            other = self.other_owner(error)
+            if not other:
+                return Report(Ending.STUB, message=f"`{own[-1].name}` is still the stub", error=name)
+            message = f"your {self.exercise.name} uses `{other}`, which is still a stub"
+            return Report(Ending.CRASHED, message=message, error=name)
         words = f"{name}: {text_of(error)}".rstrip(": ")
         if own:
             line = f"line {own[-1].lineno} of your code (in `{own[-1].name}`): {own[-1].line}"
             return Report(Ending.CRASHED, message=f"{words}, in {line}", error=name)
         return Report(Ending.CRASHED, message=f"{words}, while using what your code returned or left", error=name)
 
-
-def reference_parts() -> dict[str, Any]:
-    """Every part's reference by name."""
-    return {name: item.reference for name, item in all_parts().items()}
+    def other_owner(self, error: BaseException) -> str:
+        """The function that an error was raised in, if it is not of this exercise's own cell; else empty."""
+        code = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+        owner = code.co_qualname.rpartition("<locals>.")[2].rpartition(".")[0]
+        bases = {base.__name__ for base in mro_of(self.obj)} if isinstance(self.obj, type) else set()
+        is_other_part = owner in vars(self.parts) and owner not in {self.exercise.name, *bases}
+        if code.co_filename in self.files and not is_other_part:
+            return ""
+        return f"{owner}.{code.co_name}" if owner else code.co_name
 
 
 def files_of(obj: Any) -> set[str]:
     """The files (or notebook cells) in which an object's functions were written."""
-    owners = mro_of(obj) if isinstance(obj, type) else ()
-    found = set()
-    for value in [obj, *(value for owner in owners for value in vars(owner).values())]:
-        function = value.fget if type(value) is property else value
-        if type(function) is FunctionType:
-            found.add(function.__code__.co_filename)
-    return found
+    return {code.co_filename for code in codes_of(obj)}
 
 
 LIBRARY_FOLDERS = tuple(

@@ -18,12 +18,11 @@ from tinyllm.parts import (
     own_reason,
     resolve,
     source_file,
-    source_hash,
-    source_of,
     stamp,
     status,
     use,
 )
+from tinyllm.recorded import source_hash, source_of
 
 STACK_ALLOCATOR = '''
 from tinyllm.kv_cache.allocator import OutOfBlocksError
