@@ -39,7 +39,7 @@ def check(obj: Any, seed: int = PUBLIC_SEED) -> CheckResult | None:
         return None
     exercise = exercise_of(obj)
     with beside_references(exercise.name):
-        result = run(exercise, seed, LocalDriver(exercise, obj))
+        result = run(exercise, seed, LocalDriver(exercise, obj), shorten=True)
     result = diagnosed(exercise, result)
     note = keep_stamp(obj, result)
     if execution == "validate" and result.outcome not in (Outcome.RIGHT, Outcome.NOT_CHECKED):

@@ -65,13 +65,17 @@ Driver = Callable[[int, Case], Report]  # (index of the property, case) -> repor
 # ---------------------------------------------------------------- the judge's side
 
 
-def run(exercise: Exercise, seed: int, driver: Driver) -> CheckResult:
-    """Check every property, without a diagnosis (see diagnosis.py)."""
-    results = [run_property(exercise, index, seed, driver) for index in range(len(exercise.properties))]
+def run(exercise: Exercise, seed: int, driver: Driver, shorten: bool = False) -> CheckResult:
+    """Check every property, without a diagnosis (see diagnosis.py).
+
+    Args:
+        shorten: show failing cases no further than to the failure; costs a few more drives of each.
+    """
+    results = [run_property(exercise, index, seed, driver, shorten) for index in range(len(exercise.properties))]
     return CheckResult(exercise.name, seed, tuple(results))
 
 
-def run_property(exercise: Exercise, index: int, seed: int, driver: Driver) -> PropertyResult:
+def run_property(exercise: Exercise, index: int, seed: int, driver: Driver, shorten: bool = False) -> PropertyResult:
     """The result of the property at `index`, which ends with its first case that is not right.
 
     Its cases depend on the seed and its sentence alone, not on its neighbours.
@@ -86,11 +90,31 @@ def run_property(exercise: Exercise, index: int, seed: int, driver: Driver) -> P
         verdict = judge_report(item, case, report)
         if verdict is not None:
             outcome, message, key = verdict
-            text = item.describe(case)
+            shown = as_far_as_it_fails(item, index, case, verdict, driver) if shorten else case
+            text = item.describe(shown)
             return PropertyResult(item.sentence, item.weight, outcome, message, key, number, text, report.printed)
     if number < 0:
         raise ValueError(f"{exercise.name}: {item.sentence!r} has no case with seed {seed}")
     return PropertyResult(item.sentence, item.weight, Outcome.RIGHT)
+
+
+def as_far_as_it_fails(
+    item: Property, index: int, case: Case, verdict: tuple[Outcome, str, str], driver: Driver
+) -> Case:
+    """The case without what comes after the failure: the shortest lists found that give the very same verdict."""
+    if verdict[0] not in (Outcome.WRONG, Outcome.CRASHED) or verdict[2] == "lost":
+        return case  # each try would take as long again, or a new process
+    for name in item.in_order:
+        shortest, too_short = len(case[name]), -1
+        while shortest - too_short > 1:
+            length = (shortest + too_short) // 2
+            shorter = {**case, name: case[name][:length]}
+            if judge_report(item, shorter, driver(index, shorter)) == verdict:
+                shortest = length
+            else:
+                too_short = length
+        case = {**case, name: case[name][:shortest]}
+    return case
 
 
 def judge_report(item: Property, case: Case, report: Report) -> tuple[Outcome, str, str] | None:
@@ -100,7 +124,11 @@ def judge_report(item: Property, case: Case, report: Report) -> tuple[Outcome, s
     if report.ending is Ending.CRASHED:
         return Outcome.CRASHED, report.message, f"crashed: {report.error}"
     if report.ending is Ending.TIMED_OUT:
-        return Outcome.TIMED_OUT, f"it took longer than {item.time_limit:g} seconds; perhaps a loop never ends", "timed out"
+        return (
+            Outcome.TIMED_OUT,
+            f"it took longer than {item.time_limit:g} seconds; perhaps a loop never ends",
+            "timed out",
+        )
     if report.ending is Ending.LOST:
         return Outcome.CRASHED, report.message, "lost"
     if report.changed:

@@ -25,7 +25,7 @@ class CheckFailed(ShortError):
 def unusable(name: str, kind: str, obj: Any) -> str:
     """Why an object cannot be the answer to an exercise of this kind, at home and in grading; empty when it can."""
     wanted = "class" if kind == "class" else "function"
-    if isinstance(obj, type) is not (kind == "class") or not isinstance(obj, type) and not inspect.isfunction(obj):
+    if isinstance(obj, type) is not (kind == "class") or (not isinstance(obj, type) and not inspect.isfunction(obj)):
         got = "a class" if isinstance(obj, type) else "a function" if inspect.isfunction(obj) else "neither"
         return f"{name} must be a {wanted}, and yours is {got}: start from the cell's stub"
     if getattr(obj, "__name__", "") == "<lambda>":

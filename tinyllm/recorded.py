@@ -1,4 +1,4 @@
-"""A learner's cell as text: found behind the object that it defined, and run alone, as the engine and grading run it."""
+"""A learner's cell as text: found behind the object that it defined, and run alone, as the engine runs it."""
 
 from __future__ import annotations
 import __future__
