@@ -151,13 +151,16 @@ def stamp(name: str, source: str, right: bool, problem: str = "") -> None:
     write_text(stamp_file(name), json.dumps(record, indent=1) + "\n")
 
 
-def forget(name: str) -> str:
-    """Take the recorded source of a part back, and what its check said; returns the source, empty if there was none."""
+def recorded_source(name: str) -> str | None:
+    """The learner's recorded source of a part; None if there is none."""
     path = source_file(name)
-    source = path.read_text(encoding="utf-8") if path.is_file() else ""
-    path.unlink(missing_ok=True)
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def forget(name: str) -> None:
+    """Take the recorded source of a part back, and what its check said."""
+    source_file(name).unlink(missing_ok=True)
     stamp_file(name).unlink(missing_ok=True)
-    return source
 
 
 def source_file(name: str) -> Path:

@@ -206,8 +206,14 @@ def lives_elsewhere(name: str) -> str:
 
 
 def compile_part(source: str, filename: str) -> CodeType:
-    """Compile a cell as notebooks run it: annotations are not evaluated, since they may name other cells' classes."""
-    return compile(source, filename, "exec", flags=__future__.annotations.compiler_flag, dont_inherit=True)
+    """Compile a cell as notebooks run it.
+
+    Annotations are not evaluated, since they may name other cells' classes; and `from __future__ import annotations`
+    may stand anywhere, since a notebook compiles statement by statement.
+    """
+    tree = ast.parse(source, filename)
+    tree.body = [node for node in tree.body if not (isinstance(node, ast.ImportFrom) and node.module == "__future__")]
+    return compile(tree, filename, "exec", flags=__future__.annotations.compiler_flag, dont_inherit=True)
 
 
 def file_label(name: str) -> str:
