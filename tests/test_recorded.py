@@ -107,10 +107,10 @@ def test_a_cell_is_recorded_without_its_magics_and_with_its_line_numbers(cell: s
     ],
 )
 def test_what_a_cell_lacks_is_named(cell: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import __main__
-
-    from collections import deque
     import math
+    from collections import deque
+
+    import __main__
 
     def helper() -> None:
         """In another cell of the notebook."""

@@ -177,14 +177,28 @@ def own_reason(name: str) -> tuple[bool, str]:
     """Whether the learner's own source of a part may be used, and why or why not."""
     if not source_file(name).is_file():
         return False, "no answer recorded"
-    try:
-        record = json.loads(stamp_file(name).read_text(encoding="utf-8"))
-        checked_hash, right, problem = record["source_hash"], record["right"], record.get("problem", "")
-    except (OSError, ValueError, KeyError, TypeError):
+    checked = last_check(name)
+    if checked is None:
         return False, "recorded but not checked yet"
+    checked_hash, right, problem = checked
     if checked_hash != source_hash(source_file(name).read_text(encoding="utf-8")):
         return False, "changed since its last check"
     return (True, "checked and right") if right else (False, str(problem or "its last check failed"))
+
+
+def last_check(name: str) -> tuple[str, bool, str] | None:
+    """What the last check of a part was of (the hash of its source), whether it may be used, and what is in the way."""
+    try:
+        record = json.loads(stamp_file(name).read_text(encoding="utf-8"))
+        return record["source_hash"], record["right"], record.get("problem", "")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def checked_right(name: str) -> bool:
+    """Whether the learner's last check of a part was right, whatever was recorded since."""
+    checked = last_check(name)
+    return checked is not None and bool(checked[1] or checked[2])
 
 
 def status() -> list[PartStatus]:

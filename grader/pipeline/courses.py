@@ -41,7 +41,7 @@ def check(obj, seed=1):
     """Nothing: the judge gives the marks."""
 
 
-hint = solution = check
+hint = solution = spot = check
 '''
 
 HIDDEN_METHODS = ("cases", "judge", "describe")
