@@ -83,13 +83,14 @@ def spot(obj: Any, attempt: Callable[[Any], Any] | None = None, bug: int | None 
         bug: which of the wrong solutions, from 1; the first that you have not found by default.
 
     Raises:
-        UsageError: there is nothing to show, or the attempt is no function.
+        UsageError: there is no such exercise or bug, or the attempt is no function.
     """
     name = obj if isinstance(obj, str) else str(getattr(obj, "__name__", type(obj).__name__))
     exercise = find_exercise(name)
     known = puzzles(exercise)
     if not known:
-        raise UsageError(f"this copy of the course has no wrong solutions of {name} to show")
+        print(f"This copy of the course has no wrong solutions of {name} to show.")
+        return
     if name in parts.all_parts() and not parts.checked_right(name):
         print(f"`spot({name})` shows what is nearly a solution: get yours right first, with `check({name})`.")
         return
