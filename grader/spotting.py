@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from grader.build.sources import exercise_sources
-from grader.checks import find_exercise
+from grader.checks import exercises, find_exercise
 from grader.framework import Case, Exercise, Observations, Property, outcome_of
 from grader.mutants import as_cell, cell_source, specimens
 from grader.puzzle_source import puzzle_source
@@ -27,7 +27,7 @@ from grader.words import short, two_texts
 from tinyllm import parts
 from tinyllm.files import write_text
 from tinyllm.paths import work_dir
-from tinyllm.recorded import compile_part, source_hash, source_of
+from tinyllm.recorded import compile_part, name_of, source_hash, source_of
 
 PROMISED = {"ValueError", "MemoryError"}  # errors that a right solution may answer with
 
@@ -85,7 +85,7 @@ def spot(obj: Any, attempt: Callable[[Any], Any] | None = None, bug: int | None 
     Raises:
         UsageError: there is no such exercise or bug, or the attempt is no function.
     """
-    name = obj if isinstance(obj, str) else str(getattr(obj, "__name__", type(obj).__name__))
+    name = obj if isinstance(obj, str) else name_of(obj, exercises())
     exercise = find_exercise(name)
     known = puzzles(exercise)
     if not known:

@@ -15,6 +15,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tinyllm.boundary import watched
 from tinyllm.errors import PartError, WorkspaceError
 from tinyllm.files import write_text
 from tinyllm.paths import work_dir
@@ -243,7 +244,7 @@ def resolve(parts: str | Mapping[str, Any] = "reference") -> Parts:
     if isinstance(parts, Mapping):
         for name in parts:
             find_part(name)
-        return Parts({**chosen, **parts}, tuple(parts))
+        return Parts({**chosen, **{name: watched(name, part) for name, part in parts.items()}}, tuple(parts))
     if parts == "reference":
         return Parts(chosen)
     if parts != "mine":
@@ -251,7 +252,7 @@ def resolve(parts: str | Mapping[str, Any] = "reference") -> Parts:
     mine = tuple(row.name for row in status() if row.owner == "yours")
     for name in mine:  # in the course's order: a part may use those before it
         chosen[name] = load(name, chosen)
-    resolved = Parts(chosen, mine)
+    resolved = Parts({**chosen, **{name: watched(name, chosen[name]) for name in mine}}, mine)
     print(resolved)
     return resolved
 

@@ -347,7 +347,7 @@ counts, allocator.num_free
 # `spot(BlockAllocator, attempt)`. It earns no points.
 
 # %%
-spot(BlockAllocator)
+spot("BlockAllocator")
 
 # %% [markdown]
 # ## 4. Where a token lies

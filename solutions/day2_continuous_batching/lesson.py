@@ -296,7 +296,7 @@ for start in range(0, 10, P):
 # `spot(merge_attention_states, attempt)`. It earns no points.
 
 # %%
-spot(merge_attention_states)
+spot("merge_attention_states")
 
 # %% [markdown]
 # ## Triton in ten minutes
