@@ -32,7 +32,7 @@ def watched(name: str, part: Any) -> Any:
 
     def keep_arguments(self: Any, *args: Any, **kwargs: Any) -> None:
         self._made_with, self._num_steps = args, 0
-        part.__init__(self, *args, **kwargs)
+        part.__init__(self, *args, **kwargs)  # type: ignore[misc]
 
     attributes = {"__init__": keep_arguments, "__qualname__": part.__qualname__, "__module__": part.__module__}
     return type(part)(part.__name__, (part,), {**attributes, **methods})
