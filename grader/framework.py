@@ -14,9 +14,10 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from grader.observe import outcome_of, plain, short, tensor_problem
+from grader.observe import outcome_of, plain, tensor_problem
 from grader.results import CheckResult, Outcome, PropertyResult
 from grader.usage import UsageError
+from grader.words import expected_got, short, two_numbers, two_texts
 
 __all__ = [
     "Case",
@@ -28,11 +29,14 @@ __all__ = [
     "PropertyResult",
     "UsageError",
     "describe_case",
+    "expected_got",
     "generator",
     "outcome_of",
     "plain",
     "short",
     "tensor_problem",
+    "two_numbers",
+    "two_texts",
 ]
 
 Case = dict[str, Any]  # plain JSON values and torch tensors
@@ -53,12 +57,15 @@ class Property(ABC):
         weight: points that it earns.
         time_limit: seconds that one case may take.
         requires: "", "cuda" or "triton": where that is missing the property is not checked.
+        in_order: entries of a case that are lists of what is done, in order; of a failing case a learner sees them as
+            far as the failure.
     """
 
     sentence: ClassVar[str]
     weight: ClassVar[float] = 1
     time_limit: ClassVar[float] = 10
     requires: ClassVar[str] = ""
+    in_order: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def cases(self, rng: random.Random) -> Iterator[Case]:
@@ -133,5 +140,12 @@ def describe_value(value: Any) -> str:
         return repr(value)
     dtype = str(value.dtype).removeprefix("torch.")
     strides = "" if value.is_contiguous() else f" with strides {list(value.stride())}"
-    values = f" {value.tolist()}" if value.numel() <= MAX_TENSOR_VALUES else ""
+    values = f" {rounded(value.tolist())}" if value.numel() <= MAX_TENSOR_VALUES else ""
     return f"{dtype} tensor of shape {list(value.shape)}{strides}{values}"
+
+
+def rounded(value: Any) -> Any:
+    """A number, or lists of them, in four significant digits."""
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value

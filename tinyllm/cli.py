@@ -118,7 +118,7 @@ def start(day: Day) -> None:
 
 @app.command()
 def reset(day: Day, exercise: Annotated[str, typer.Argument(help="The exercise's name.", show_default=False)]) -> None:
-    """Put one exercise back to its stub. Your answer is kept in work/answers_aside/.
+    """Put one exercise back to its stub, and take back what `use` recorded. Answers are kept in work/answers_aside/.
 
     Close the notebook in JupyterLab first, or reload it afterwards.
 
@@ -129,6 +129,8 @@ def reset(day: Day, exercise: Annotated[str, typer.Argument(help="The exercise's
     from tinyllm.verbs import reset as reset_exercise
 
     done = reset_exercise(day, exercise)
+    if done.recorded:
+        console.print(f'The recorded {escape(exercise)} is taken back: `parts="mine"` uses the reference again.')
     if not done.kept:
         console.print(f"{escape(exercise)} is at its stub in {shown(done.path)}; there was no answer to put aside.")
         return

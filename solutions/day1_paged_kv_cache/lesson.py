@@ -52,7 +52,7 @@
 # %% setup=true
 import torch
 
-from grader import check, hint, solution
+from grader import check, hint, solution, spot
 from tinyllm.parts import use
 
 # %%
@@ -346,6 +346,14 @@ print("owners:", allocator.ref_count(shared), "free blocks:", allocator.num_free
 for _ in range(2):
     allocator.free(shared)
     print("owners:", allocator.ref_count(shared), "free blocks:", allocator.num_free)
+
+# %% [markdown]
+# If you like: **spot the bug**. Once yours is right, this shows a solution with one mistake. Write the smallest use of it
+# that goes wrong, a function `attempt(BlockAllocator)` that returns what you see, and give it to
+# `spot(BlockAllocator, attempt)`. It earns no points.
+
+# %%
+spot("BlockAllocator")
 
 # %% [markdown]
 # ## 4. Where a token lies

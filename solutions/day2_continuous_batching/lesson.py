@@ -57,7 +57,7 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read once, when Triton is imported
 
-from grader import check, hint, solution
+from grader import check, hint, solution, spot
 from tinyllm.parts import use
 
 # %%
@@ -299,6 +299,14 @@ print("largest difference:", float((state[0] - whole).abs().max()))
 # That loop never holds more than one block of scores. It is the **online softmax**, and all of the following use it:
 # flash attention (pieces one after another), split-KV decoding (pieces side by side, exercise 5), ring
 # attention (pieces on several GPUs, Day 7).
+
+# %% [markdown]
+# If you like: **spot the bug**. Once yours is right, this shows a solution with one mistake. Write the smallest use of it
+# that goes wrong, a function `attempt(merge_attention_states)` that returns what you see, and give it to
+# `spot(merge_attention_states, attempt)`. It earns no points.
+
+# %%
+spot("merge_attention_states")
 
 # %% [markdown]
 # ## Triton in ten minutes

@@ -131,7 +131,7 @@ block_allocator.__name__ = "BlockAllocator"
         (block_allocator, "must be a class, and yours is a function"),
         (type("kv_bytes_per_token", (), {}), "must be a function, and yours is a class"),
         (type("BlockAlocator", (), {}), "no exercise is called 'BlockAlocator'. The exercises are:"),
-        (lambda: 3, "no exercise is called '<lambda>'"),
+        (lambda: 3, "a lambda has no name of its own: write it as a `def`"),
         (len, "a class or a function that you wrote"),
         (Reference.allocate, "no exercise is called 'allocate'"),
     ],

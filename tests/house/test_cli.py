@@ -14,8 +14,9 @@ from scripted_llm import ScriptedLLM
 from small_notebook import cell, day1
 from typer.testing import CliRunner
 
-from tinyllm import cli, lab, verbs
+from tinyllm import cli, lab, parts, verbs
 from tinyllm import notebook as nb
+from tinyllm.files import write_text
 from tinyllm.parts import all_parts
 
 COMMANDS = ("lab", "start", "reset", "update", "submit", "status", "doctor", "generate", "chat")
@@ -97,7 +98,10 @@ def test_a_day_from_start_to_hand_in(clone: Path, work: Path) -> None:
     assert "backups" in out
     assert "nothing was changed" in run("update", "day1")
 
-    assert "answers_aside" in run("reset", "day1", "first")
+    write_text(parts.source_file("first"), "def first(): return 1")
+    out = run("reset", "day1", "first")
+    assert "answers_aside" in out
+    assert "recorded first is taken back" in out
     assert "no answer to put aside" in run("reset", "day1", "first")
 
 

@@ -25,7 +25,8 @@ from tinyllm.errors import GenerationError, PartError, RequestError
 from tinyllm.kv_cache.manager import KVCacheManager
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 from tinyllm.model.tokenizer import Tokenizer
-from tinyllm.parts import Parts, name_failing_part
+from tinyllm.parts import Parts
+from tinyllm.recorded import name_failing_part
 from tinyllm.sampling_params import SamplingParams
 
 

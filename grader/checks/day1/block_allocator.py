@@ -22,6 +22,7 @@ class OperationsProperty(Property):
         watches: what is held against the books after the other operations.
     """
 
+    in_order = ("operations",)
     watches: ClassVar[frozenset[str]] = frozenset()
 
     def drive(self, parts: SimpleNamespace, case: Case) -> Observations:
