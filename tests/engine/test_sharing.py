@@ -84,6 +84,27 @@ def test_stepping_by_hand_waits_for_a_call_and_loses_nothing(llm: LLM) -> None:
     assert not llm.engine.has_unfinished
 
 
+def test_nobody_comes_between_a_step_and_what_it_hands_out(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or it would hand out what the other's call has just finished, and that one would look for it in vain."""
+    fetch = llm.engine.outbox.fetch
+    free: list[bool] = []
+
+    def fetch_slowly() -> list[RequestOutput]:
+        def knock() -> None:
+            with llm.engine.guard.call_if_free() as is_free:
+                free.append(is_free)
+
+        other = threading.Thread(target=knock)
+        other.start()
+        other.join()
+        return fetch()
+
+    monkeypatch.setattr(llm.engine.outbox, "fetch", fetch_slowly)
+    llm.engine.add_request([1], SamplingParams(max_tokens=1), "a")
+    assert len(llm.engine.step()) == 1
+    assert free == [False]
+
+
 def test_what_a_call_finishes_for_others_waits_for_them(llm: LLM) -> None:
     llm.engine.add_request([1], SamplingParams(max_tokens=2), "mine")
     assert tokens(llm.generate([[2]], PARAMS)) == [alone([2])]

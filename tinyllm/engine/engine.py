@@ -155,8 +155,9 @@ class LLMEngine:
             BaseException: what a listener (`on_delta`) raised; of several, a BaseExceptionGroup. All others have been
                 called then, and the next step hands out what finished in this one.
         """
-        self.advance()
-        return self.outbox.fetch()
+        with self.guard.call():  # until all is handed out: what others finish in the meantime is not ours
+            self.advance()
+            return self.outbox.fetch()
 
     @torch.inference_mode()
     def advance(self) -> None:
