@@ -69,6 +69,7 @@ def build(
 @app.command()
 def gate(
     names: Annotated[list[str] | None, typer.Argument(help="Exercises; all of them by default.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes; by default one for each core.")] = None,
 ) -> None:
     """Prove each exercise's check: right answers pass, and every known mistake fails and is named.
 
@@ -80,10 +81,15 @@ def gate(
     """
     from grader.checks import exercises
     from grader.gate import run_gate
+    from tinyllm.doctor import usable_cores
 
     with progress_bar() as bar:
-        task = bar.add_task("", total=len(names or exercises()))
-        report = run_gate(names or None, progress=lambda name: bar.update(task, advance=1, description=name))
+        task = bar.add_task("starting", total=len(names or exercises()))
+
+        def progress(name: str) -> None:
+            bar.update(task, advance=1, description=name)
+
+        report = run_gate(names or None, progress=progress, jobs=jobs or usable_cores())
     console.print(report.table())
     for problem in report.problems:
         console.print(f"[red]{escape(problem)}[/]")

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from types import SimpleNamespace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 
@@ -25,10 +26,12 @@ __all__ = [
     "Exercise",
     "Observations",
     "Outcome",
+    "Prop",
     "Property",
     "PropertyResult",
     "UsageError",
     "describe_case",
+    "exercise_in",
     "expected_got",
     "generator",
     "outcome_of",
@@ -44,88 +47,6 @@ Observations = Any  # the same: whatever `plain` returns
 
 MAX_CASE_TEXT = 600  # characters
 MAX_TENSOR_VALUES = 12  # a tensor of up to so many values is shown with them
-
-
-class Property(ABC):
-    """One thing that a right answer does, in words that a learner understands.
-
-    A property holds no state. `cases` and `judge` may run in another process than `drive`, which alone runs beside
-    the learner's code.
-
-    Attributes:
-        sentence: what holds, for example "blocks are conserved".
-        weight: points that it earns.
-        time_limit: seconds that one case may take.
-        requires: "", "cuda" or "triton": where that is missing the property is not checked.
-        in_order: entries of a case that are lists of what is done, in order; of a failing case a learner sees them as
-            far as the failure.
-    """
-
-    sentence: ClassVar[str]
-    weight: ClassVar[float] = 1
-    time_limit: ClassVar[float] = 10
-    requires: ClassVar[str] = ""
-    in_order: ClassVar[tuple[str, ...]] = ()
-
-    @abstractmethod
-    def cases(self, rng: random.Random) -> Iterator[Case]:
-        """The inputs, smallest first. The same `rng` gives the same cases."""
-
-    @abstractmethod
-    def drive(self, parts: SimpleNamespace, case: Case) -> Observations:
-        """Call the learner's object (`parts.<exercise>`; the other parts are the reference's) and say what it did.
-
-        `case` is a copy; the framework reports it if the learner's code has changed it. Errors that are expected
-        are caught here with `outcome_of`; any other is a crash of the learner's code.
-        """
-
-    @abstractmethod
-    def judge(self, case: Case, observations: Observations) -> str | None:
-        """None when right, else one sentence with what was expected and what came.
-
-        `observations` is plain data but may be of any shape: the learner's code chose it. The sentence names no
-        free choice (such as block ids), so that two ways of making one mistake read alike.
-        """
-
-    def describe(self, case: Case) -> str:
-        """The case as a learner reads it."""
-        return describe_case(case)
-
-
-@dataclass(frozen=True, slots=True)
-class Exercise:
-    """An exercise of the course: the name of the object that learners write, and what must hold of it.
-
-    A "kernel" is a function that launches Triton kernels: it is driven in a process of its own (kernel_lane.py).
-
-    Attributes:
-        twins: functions of the course, each `module:name`, that do the same in another way. Where a submission runs,
-            they are stubs as the exercise itself is.
-
-    Raises:
-        ValueError: no property, or two with the same sentence.
-    """
-
-    name: str
-    day: int
-    kind: Literal["class", "function", "kernel"]
-    properties: tuple[Property, ...]
-    twins: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        sentences = [item.sentence for item in self.properties]
-        if not sentences or len(set(sentences)) < len(sentences):
-            raise ValueError(f"{self.name} needs at least one property, each with a sentence of its own")
-
-    @property
-    def points(self) -> float:
-        """Points of a right answer."""
-        return float(sum(item.weight for item in self.properties))
-
-
-def generator(rng: random.Random) -> torch.Generator:
-    """A torch generator that draws from `rng`, for tensors in cases."""
-    return torch.Generator().manual_seed(rng.getrandbits(48))
 
 
 def describe_case(case: Case) -> str:
@@ -149,3 +70,178 @@ def rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [rounded(item) for item in value]
     return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+class Property(ABC):
+    """One thing that a right answer does, in words that a learner understands.
+
+    A property holds no state. Its cases are drawn and judged in another process than that of `drive`, which alone runs
+    beside the learner's code. First come the fixed cases, the same for everybody: every mistake that is known must fail
+    on one of them, so that no mark depends on a seed. The random ones look for what nobody has thought of.
+
+    Attributes:
+        sentence: what holds, for example "blocks are conserved".
+        weight: points that it earns; those of an exercise's properties add up to the exercise's.
+        time_limit: seconds that one case may take.
+        requires: "", "cuda" or "triton": where that is missing the property is not checked.
+        in_order: entries of a case that are lists of what is done, in order; of a failing case a learner sees them as
+            far as the failure.
+    """
+
+    sentence: str
+    weight: float = 1
+    time_limit: float = 10
+    requires: str = ""
+    in_order: tuple[str, ...] = ()
+
+    def fixed_cases(self) -> Iterable[Case]:
+        """The inputs that everybody meets, smallest first; tensors in them are drawn from a constant seed."""
+        return ()
+
+    def random_cases(self, rng: random.Random) -> Iterable[Case]:
+        """The inputs that depend on the seed, smallest first. The same `rng` gives the same cases."""
+        return ()
+
+    def cases(self, rng: random.Random) -> Iterator[Case]:
+        """All inputs in their order."""
+        yield from self.fixed_cases()
+        yield from self.random_cases(rng)
+
+    @abstractmethod
+    def drive(self, parts: SimpleNamespace, case: Case) -> Observations:
+        """Call the learner's object (`parts.<exercise>`; the other parts are the reference's) and say what it did.
+
+        `case` is a copy; the framework reports it if the learner's code has changed it. Errors that are expected
+        are caught here with `outcome_of`; any other is a crash of the learner's code.
+        """
+
+    @abstractmethod
+    def judge(self, case: Case, observations: Observations) -> str | None:
+        """None when right, else one sentence with what was expected and what came.
+
+        `observations` is plain data but may be of any shape: the learner's code chose it. The sentence names no
+        free choice (such as block ids), so that two ways of making one mistake read alike.
+        """
+
+    def describe(self, case: Case) -> str:
+        """The case as a learner reads it."""
+        return describe_case(case)
+
+    @property
+    def module(self) -> str:
+        """The module that it is written in."""
+        return type(self).__module__
+
+
+class Prop(Property):
+    """A property as a row of a table, made of functions: those of an exercise share them and differ in their cases.
+
+    `prop = partial(Prop, drive=drive, judge=judge)`, then
+    `prop("blocks are conserved", weight=1, fixed=[{"num_blocks": 3}], random=some_pools)`.
+    """
+
+    def __init__(
+        self,
+        sentence: str,
+        *,
+        weight: float,
+        drive: Callable[[SimpleNamespace, Case], Observations],
+        judge: Callable[[Case, Observations], str | None],
+        describe: Callable[[Case], str] = describe_case,
+        fixed: Iterable[Case] | Callable[[], Iterable[Case]] = (),
+        random: Callable[[random.Random], Iterable[Case]] | None = None,
+        time_limit: float = Property.time_limit,
+        requires: str = "",
+        in_order: tuple[str, ...] = (),
+    ) -> None:
+        """Args as Property's attributes and methods.
+
+        Args:
+            drive: stands in the exercise's own module, which is found through it.
+            fixed: the fixed cases, or a function that makes them.
+            random: draws the random ones; None when the fixed ones are enough.
+        """
+        self.sentence = sentence
+        self.weight = weight
+        self.time_limit = time_limit
+        self.requires = requires
+        self.in_order = in_order
+        self._drive, self._judge, self._describe = drive, judge, describe
+        self._fixed, self._random = fixed, random
+
+    def fixed_cases(self) -> Iterable[Case]:
+        """The cases of the row."""
+        return self._fixed() if callable(self._fixed) else self._fixed
+
+    def random_cases(self, rng: random.Random) -> Iterable[Case]:
+        """Those that the row's function draws."""
+        return self._random(rng) if self._random else ()
+
+    def drive(self, parts: SimpleNamespace, case: Case) -> Observations:
+        """As the row's function does."""
+        return self._drive(parts, case)
+
+    def judge(self, case: Case, observations: Observations) -> str | None:
+        """As the row's function does."""
+        return self._judge(case, observations)
+
+    def describe(self, case: Case) -> str:
+        """As the row's function does."""
+        return self._describe(case)
+
+    @property
+    def module(self) -> str:
+        """The module that `drive` is written in."""
+        return self._drive.__module__
+
+
+@dataclass(frozen=True, slots=True)
+class Exercise:
+    """An exercise of the course: the name of the object that learners write, and what must hold of it.
+
+    A "kernel" is a function that launches Triton kernels: it is driven in a process of its own (kernel_lane.py).
+
+    Attributes:
+        twins: functions of the course, each `module:name`, that do the same in another way. Where a submission runs,
+            they are stubs as the exercise itself is.
+
+    Raises:
+        ValueError: no property, or two with the same sentence.
+    """
+
+    name: str
+    kind: Literal["class", "function", "kernel"]
+    properties: tuple[Property, ...]
+    twins: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        sentences = [item.sentence for item in self.properties]
+        if not sentences or len(set(sentences)) < len(sentences):
+            raise ValueError(f"{self.name} needs at least one property, each with a sentence of its own")
+
+    @property
+    def points(self) -> float:
+        """Points of a right answer."""
+        return float(sum(item.weight for item in self.properties))
+
+    @property
+    def module(self) -> str:
+        """The module with its checks."""
+        return self.properties[0].module
+
+
+def exercise_in(module: str, name: str) -> Exercise:
+    """The exercise of that name in a module of checks.
+
+    Raises:
+        LookupError: the module has none.
+    """
+    for value in vars(import_module(module)).values():
+        if isinstance(value, Exercise) and value.name == name:
+            return value
+    raise LookupError(f"{module} has no exercise {name}")
+
+
+def generator(rng: random.Random) -> torch.Generator:
+    """A torch generator that draws from `rng`, for tensors in cases."""
+    return torch.Generator().manual_seed(rng.getrandbits(48))

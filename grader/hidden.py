@@ -28,6 +28,7 @@ def check_hidden(obj: Any) -> float:
     if is_reference(obj):
         raise UsageError(f"this {exercise.name} is the course's own, imported after your answer; it earns nothing")
     seed = int(os.environ.get("GRADER_SECRET_SEED") or secrets.randbits(32))
-    result = diagnosed(exercise, run(exercise, seed, LocalDriver(exercise, obj))).without_inputs()
+    driver = LocalDriver(exercise, obj)
+    result = diagnosed(exercise, run(exercise, seed, driver), driver).without_inputs()
     print(result)
     return float(result.points)

@@ -12,12 +12,12 @@ import os
 import signal
 import socket
 import sys
-from importlib import import_module
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from grader.framework import Exercise
+from grader.framework import exercise_in
 from grader.running import Ending, LocalDriver, Report, text_of
 from grader.wire import WireError, decode, decode_report, encode_report, receive, send
 from tinyllm.kernels.runtime import INTERPRETED
@@ -150,13 +150,13 @@ def next_request(connection: socket.socket) -> dict[str, Any] | None:
 
 def driven(request: dict[str, Any]) -> Report:
     """Drive one case."""
-    module, name = request["property"].split(":")
-    exercise = Exercise(request["exercise"], 0, "function", (getattr(import_module(module), name)(),))
+    exercise = replace(exercise_in(request["module"], request["exercise"]), kind="function")
+    index = [item.sentence for item in exercise.properties].index(request["sentence"])
     try:
         answer = load_answer(request["exercise"], request["name"], request["source"])
     except Exception as error:  # of the learner's cell, such as a kernel that Triton refuses to read
         return Report(Ending.CRASHED, message=f"your cell fails: {text_of(error)}", error=type(error).__name__)
-    return HostDriver(exercise, answer, request["seconds"])(0, decode(request["case"]))
+    return HostDriver(exercise, answer, request["seconds"])(index, decode(request["case"]))
 
 
 def load_answer(exercise: str, name: str, source: str) -> Any:
@@ -169,7 +169,7 @@ def load_answer(exercise: str, name: str, source: str) -> Any:
 def prepare() -> None:
     """Get this process ready to run kernels."""
     torch.set_num_threads(1)
-    all_parts()  # imports the kernels before the first fork
+    references()  # imports the kernels before the first fork
     # What `torch.empty` gives is NaN from now on: a kernel that reads what none has written does not get away with it.
     torch.set_deterministic_debug_mode("warn")  # `use_deterministic_algorithms` would import torch's compiler first
 

@@ -168,12 +168,12 @@ def drive_kernel(exercise: Exercise, obj: Any, index: int, case: Case, seconds: 
     stub = stubbed_function(source)
     if stub:
         return Report(Ending.STUB, message=f"`{stub}` is still the stub", error="NotImplementedError")
-    item = type(exercise.properties[index])
     request = {
+        "module": exercise.module,
         "exercise": exercise.name,
         "name": obj.__name__,
         "source": source,
-        "property": f"{item.__module__}:{item.__qualname__}",
+        "sentence": exercise.properties[index].sentence,
         "case": encode(case),
         "seconds": seconds,
     }

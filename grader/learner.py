@@ -45,9 +45,10 @@ def check(obj: Any, seed: int = PUBLIC_SEED) -> CheckResult | None:
     if execution == "autograde":  # the hidden check of the same cell gives the marks
         return None
     exercise = exercise_of(obj)
+    driver = LocalDriver(exercise, obj)
     with beside_references(exercise.name):
-        result = run(exercise, seed, LocalDriver(exercise, obj), shorten=True)
-    result = diagnosed(exercise, result)
+        result = run(exercise, seed, driver, shorten=True)
+        result = diagnosed(exercise, result, driver)
     note = keep_stamp(obj, result)
     if execution == "validate" and result.outcome not in (Outcome.RIGHT, Outcome.NOT_CHECKED):
         raise CheckFailed(one_line(result))
@@ -150,7 +151,7 @@ def hints_of(exercise: Exercise) -> list[str]:
     Raises:
         UsageError: there are none in this copy of the course.
     """
-    path = day_folder(exercise.day) / "hints.toml"
+    path = day_folder(exercise.name) / "hints.toml"
     entries = tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     hints = entries.get(exercise.name, {}).get("hints", [])
     if not hints:
@@ -164,12 +165,11 @@ def solution(obj: Any) -> None:
     Raises:
         UsageError: no such exercise, or this copy of the course has no solutions.
     """
-    from grader.build.course import find_spec
-    from grader.build.sources import marked_source, without_markers
+    from grader.build.sources import solved_cell
 
     exercise = find_exercise(name_of(obj))
-    day_folder(exercise.day)
-    print(without_markers(marked_source(*find_spec(exercise.name))))
+    day_folder(exercise.name)
+    print(solved_cell(exercise.name))
 
 
 def name_of(obj: Any) -> str:

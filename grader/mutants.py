@@ -1,8 +1,9 @@
 """Wrong solutions with a name, other right ones, and how they are turned into a notebook cell.
 
-They live in `solutions/<day>/mutants/<Exercise>.py` and `solutions/<day>/alternates/<Exercise>.py`. A wrong solution is
-a subclass of the reference that overrides what is wrong, or, where the exercise is a function, another function (with
-the `@triton.jit` functions of its file that it launches).
+They live in `solutions/<day>/mutants/<Exercise>` and `solutions/<day>/alternates/<Exercise>.py`. A wrong solution that
+differs from the right one in a few lines is an edit of it, in a `.toml` (edits.py). One with a structure of its own
+stands in a `.py` beside it: a subclass of the reference that overrides what is wrong, or, where the exercise is a
+function, another function (with the `@triton.jit` functions of its file that it launches).
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeVar
 
+from grader.edits import read_edits
 from grader.framework import Exercise
 from grader.own import own_folder
 from grader.usage import UsageError
+from tinyllm.parts import all_parts
 from tinyllm.paths import project_root
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -38,6 +41,9 @@ class Specimen:
         obj: the class or function.
         path: the file that it stands in.
         mistake: for a variant, the name of the mutant whose mistake it makes.
+        source: the whole cell, of an edit; empty for an object of a Python file.
+        words: what an edit's entry says; the docstring says it in a Python file.
+        alike: mutants that cannot be told from this one, and are named with it.
     """
 
     name: str
@@ -45,10 +51,15 @@ class Specimen:
     obj: Any
     path: Path
     mistake: str = ""
+    source: str = ""
+    words: str = ""
+    alike: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
-        """A mutant's docstring, the diagnosis, one line a paragraph."""
+        """A mutant's diagnosis, one line a paragraph."""
+        if self.source:
+            return self.words
         paragraphs = inspect.cleandoc(self.obj.__doc__ or "").split("\n\n")
         return "\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
@@ -74,9 +85,10 @@ def mutant(obj: T) -> T:
     return _tagged(obj, _Tag("mutant"))
 
 
-def variant(of: Callable[..., Any]) -> Callable[[T], T]:
-    """Mark another way of writing a mutant's mistake: it must get the same diagnosis."""
-    return lambda obj: _tagged(obj, _Tag("variant", of.__name__))
+def variant(of: Callable[..., Any] | str) -> Callable[[T], T]:
+    """Mark another way of writing a mutant's mistake, which is given or named: it must get the same diagnosis."""
+    name = of if isinstance(of, str) else of.__name__
+    return lambda obj: _tagged(obj, _Tag("variant", name))
 
 
 def unknown_bug(obj: T) -> T:
@@ -97,28 +109,34 @@ def _tagged(obj: T, tag: _Tag) -> T:
 # ---------------------------------------------------------------- finding them
 
 
-def day_folder(day: int) -> Path:
-    """The folder `solutions/day<day>_...`.
+def day_folder(exercise: str) -> Path:
+    """The folder `solutions/day<n>_...` of an exercise's day; an own exercise's is the one whose lesson has it.
 
     Raises:
         UsageError: it is not there, as in a release without solutions.
     """
-    roots = [project_root(), *([own] if (own := own_folder()) else [])]
-    folders = [folder for root in roots for folder in sorted((root / "solutions").glob(f"day{day}_*"))]
-    if not folders:
-        raise UsageError(f"the solutions of day {day} are not part of this copy of the course")
-    return folders[0]
+    part = all_parts().get(exercise)
+    if part is not None:
+        found = sorted((project_root() / "solutions").glob(f"day{part.day}_*"))
+    else:
+        lessons = sorted(own.glob("solutions/day*/lesson.py")) if (own := own_folder()) else []
+        found = [path.parent for path in lessons if f'exercise="{exercise}"' in path.read_text(encoding="utf-8")]
+    if not found:
+        raise UsageError(f"the solution of {exercise} is not part of this copy of the course")
+    return found[0]
 
 
 @cache
 def specimens(exercise: Exercise) -> Specimens:
     """Every mutant, variant, unknown bug and alternate of an exercise; empty where the solutions are not there."""
     try:
-        folder = day_folder(exercise.day)
+        folder = day_folder(exercise.name)
     except UsageError:
         return Specimens()
     paths = (folder / "mutants" / f"{exercise.name}.py", folder / "alternates" / f"{exercise.name}.py")
-    return by_kind([item for path in paths if path.is_file() for item in read_specimens(path)])
+    edits = folder / "mutants" / f"{exercise.name}.toml"
+    found = edited_specimens(exercise, edits) if edits.is_file() else []
+    return by_kind([*found, *(item for path in paths if path.is_file() for item in read_specimens(path))])
 
 
 def by_kind(found: list[Specimen]) -> Specimens:
@@ -142,19 +160,39 @@ def read_specimens(path: Path) -> list[Specimen]:
     return found
 
 
+def edited_specimens(exercise: Exercise, path: Path, solution: str | None = None) -> list[Specimen]:
+    """The edits of one file, each run as a cell; `solution` is the solved cell where it is known already.
+
+    Raises:
+        UsageError: an entry cannot be used.
+    """
+    from grader.build.sources import solved_cell  # a learner whose answer is right needs none of it
+
+    found = []
+    for edit in read_edits(path, solved_cell(exercise.name) if solution is None else solution):
+        try:
+            obj = as_cell(exercise, edit.source, f"{exercise.name}, {edit.name}")
+        except Exception as error:
+            raise UsageError(f"{path}, {edit.name} does not run: {type(error).__name__}: {error}") from error
+        found.append(Specimen(edit.name, edit.kind, obj, path, edit.of, edit.source, edit.text, edit.alike))
+    return found
+
+
 # ---------------------------------------------------------------- as a notebook cell
 
 
 def cell_source(exercise: Exercise, specimen: Specimen, solution: str | None = None) -> str:
     """What a learner would have in the exercise's cell to hand this in: the solution, then the specimen under its name.
 
-    A specimen must need nothing of its file but the imports and the kernels that it launches. `solution` is the solved
-    cell where it is known already.
+    A specimen in Python must need nothing of its file but the imports and the kernels that it launches; an edit is a
+    cell already. `solution` is the solved cell where it is known already.
     """
+    if specimen.source:
+        return specimen.source
     if solution is None:
-        from grader.build.sources import exercise_sources
+        from grader.build.sources import solved_cell
 
-        solution = exercise_sources(exercise.name).solution
+        solution = solved_cell(exercise.name)
     return solution.rstrip() + "\n\n\n" + renamed_source(exercise.name, specimen)
 
 

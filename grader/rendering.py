@@ -138,8 +138,8 @@ def with_details(result: CheckResult) -> Iterator[tuple[PropertyResult, list[tup
 def diagnosis_title(result: CheckResult) -> str:
     """What stands above the diagnoses."""
     if len(result.diagnoses) == 1:
-        return "Your code behaves exactly as this mistake does:"
-    return f"Your code behaves exactly as these {len(result.diagnoses)} mistakes do:"
+        return "Your code behaves as this mistake does on everything tried here:"
+    return f"Your code behaves as these {len(result.diagnoses)} mistakes do on everything tried here:"
 
 
 def next_step(result: CheckResult) -> str:

@@ -33,6 +33,7 @@ class PropertyResult:
         case_index: which of the property's cases failed; None when none did.
         case_text: that case in words.
         printed: what the learner's code printed on that case.
+        fixed: whether that case is one of those that everybody meets, whatever the seed.
     """
 
     sentence: str
@@ -43,6 +44,7 @@ class PropertyResult:
     case_index: int | None = None
     case_text: str = ""
     printed: str = ""
+    fixed: bool = False
 
     @property
     def points(self) -> float:

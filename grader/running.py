@@ -6,9 +6,10 @@ from __future__ import annotations
 import random
 import sysconfig
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -78,14 +79,43 @@ def run(exercise: Exercise, seed: int, driver: Driver, shorten: bool = False) ->
 def run_property(exercise: Exercise, index: int, seed: int, driver: Driver, shorten: bool = False) -> PropertyResult:
     """The result of the property at `index`, which ends with its first case that is not right.
 
-    Its cases depend on the seed and its sentence alone, not on its neighbours.
+    Args:
+        shorten: show the failing case without what comes after the failure; it is driven some more times for that.
     """
+    return run_fixed(exercise, index, driver, shorten) or run_random(exercise, index, seed, driver, shorten)
+
+
+def run_fixed(exercise: Exercise, index: int, driver: Driver, shorten: bool = False) -> PropertyResult | None:
+    """The result of a property that its fixed cases decide, whatever the seed; None where all of them are right."""
     item = exercise.properties[index]
     missing = missing_requirement(item.requires)
     if missing:
         return PropertyResult(item.sentence, item.weight, Outcome.NOT_CHECKED, missing)
-    number = -1
-    for number, case in enumerate(item.cases(random.Random(f"{seed}/{exercise.name}/{item.sentence}"))):
+    failure = first_failure(exercise, index, fixed_cases(exercise, index), driver, shorten)
+    return replace(failure, fixed=True) if failure else None
+
+
+def run_random(exercise: Exercise, index: int, seed: int, driver: Driver, shorten: bool = False) -> PropertyResult:
+    """The result of a property whose fixed cases are right: what its random ones say.
+
+    They depend on the seed and its sentence alone, not on its neighbours.
+    """
+    item, before = exercise.properties[index], len(fixed_cases(exercise, index))
+    cases = random_cases(exercise, index, seed)
+    if not before and not cases:
+        raise ValueError(f"{exercise.name}: {item.sentence!r} has no case with seed {seed}")
+    failure = first_failure(exercise, index, cases, driver, shorten)
+    if failure is None:
+        return PropertyResult(item.sentence, item.weight, Outcome.RIGHT)
+    return replace(failure, case_index=before + (failure.case_index or 0))
+
+
+def first_failure(
+    exercise: Exercise, index: int, cases: Sequence[Case], driver: Driver, shorten: bool
+) -> PropertyResult | None:
+    """The result on the first of these cases that is not right; None if all are."""
+    item = exercise.properties[index]
+    for number, case in enumerate(cases):
         report = driver(index, case)
         verdict = judge_report(item, case, report)
         if verdict is not None:
@@ -93,9 +123,20 @@ def run_property(exercise: Exercise, index: int, seed: int, driver: Driver, shor
             shown = as_far_as_it_fails(item, index, case, verdict, driver) if shorten else case
             text = item.describe(shown)
             return PropertyResult(item.sentence, item.weight, outcome, message, key, number, text, report.printed)
-    if number < 0:
-        raise ValueError(f"{exercise.name}: {item.sentence!r} has no case with seed {seed}")
-    return PropertyResult(item.sentence, item.weight, Outcome.RIGHT)
+    return None
+
+
+@lru_cache(maxsize=256)
+def fixed_cases(exercise: Exercise, index: int) -> tuple[Case, ...]:
+    """The fixed cases of a property."""
+    return tuple(exercise.properties[index].fixed_cases())
+
+
+@lru_cache(maxsize=256)
+def random_cases(exercise: Exercise, index: int, seed: int) -> tuple[Case, ...]:
+    """The cases of a property that a seed gives."""
+    item = exercise.properties[index]
+    return tuple(item.random_cases(random.Random(f"{seed}/{exercise.name}/{item.sentence}")))
 
 
 def as_far_as_it_fails(

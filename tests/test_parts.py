@@ -12,10 +12,12 @@ from support.models import drain, make_engine, tiny_model
 from tinyllm.config import SamplingParams
 from tinyllm.errors import PartError, WorkspaceError
 from tinyllm.kv_cache.allocator import BlockAllocator
+from tinyllm.part_table import Part
 from tinyllm.parts import (
     Parts,
     all_parts,
     find_part,
+    is_reference,
     own_reason,
     resolve,
     source_file,
@@ -99,6 +101,20 @@ def outputs(parts: Parts, **options: Any) -> dict[str, Any]:
 
 def owner(name: str) -> str:
     return next(row.owner for row in status() if row.name == name)
+
+
+@pytest.mark.parametrize("item", all_parts().values(), ids=lambda item: item.name)
+def test_a_part_is_where_the_table_says(item: Part) -> None:
+    assert item.reference.__name__ == item.name
+    assert item.reference.__module__ == item.module, "its own module, not one that imports it"
+
+
+def test_the_reference_stays_what_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A learner's cell may put anything into the course's modules."""
+    assert is_reference(BlockAllocator)
+    monkeypatch.setattr("tinyllm.kv_cache.allocator.BlockAllocator", run_cell(STACK_ALLOCATOR, "BlockAllocator"))
+    assert all_parts()["BlockAllocator"].reference is BlockAllocator
+    assert is_reference(BlockAllocator)
 
 
 def test_day_1_has_its_seven_parts_in_order() -> None:

@@ -132,9 +132,14 @@ def judge_triton(version: str | None, numpy_version: str, has_gpu: bool) -> Find
 # ---------------------------------------------------------------- the machine
 
 
-def cores() -> Finding:
+def usable_cores() -> int:
     """How many CPU cores this process may use."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cores() -> Finding:
+    """Whether there are enough CPU cores."""
+    count = usable_cores()
     fix = "" if count >= 2 else "the course is timed on two cores; with one, everything takes about twice as long"
     return Finding("CPU cores", "ok" if count >= 2 else "limited", str(count), "everything", fix)
 

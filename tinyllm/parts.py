@@ -1,56 +1,26 @@
 """Which parts of the engine are the learner's and which the reference.
 
-`@part` marks what learners rebuild. `use(obj)` records the source of the learner's own object; the course's checks
-stamp that source as right or not. Engines ask `resolve` once, when they are made; no module is ever patched.
+part_table.py lists them. `use(obj)` records the source of the learner's own object; the course's checks stamp that
+source as right or not. Engines ask `resolve` once, when they are made; no module is ever patched.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from importlib import import_module
 from io import StringIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from tinyllm.boundary import watched
 from tinyllm.errors import PartError, UnknownNameError
 from tinyllm.files import write_text
 from tinyllm.names import did_you_mean
+from tinyllm.part_table import PARTS, Part
 from tinyllm.paths import work_dir
 from tinyllm.recorded import name_of, run_alone, source_hash, source_of
-
-T = TypeVar("T", bound=Callable[..., Any])
-
-#: Modules that hold parts, in the order in which the course builds them.
-PART_MODULES = (
-    "tinyllm.kv_cache.sizing",
-    "tinyllm.kv_cache.allocator",
-    "tinyllm.kv_cache.block_table",
-    "tinyllm.kv_cache.storage",
-    "tinyllm.kv_cache.copy_on_write",
-    "tinyllm.kv_cache.prefix_cache",
-    "tinyllm.engine.paged_attention",
-    "tinyllm.kernels.reference",
-    "tinyllm.kernels.store_kv",
-    "tinyllm.kernels.paged_decode",
-    "tinyllm.kernels.paged_decode_split",
-    "tinyllm.kernels.paged_prefill",
-    "tinyllm.engine.scheduler",
-)
-
-_REFERENCE: dict[str, Part] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A thing that learners rebuild: its name, the day of the course, and the reference object."""
-
-    name: str
-    day: int
-    reference: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +33,9 @@ class PartStatus:
     reason: str
 
 
-def part(day: int) -> Callable[[T], T]:
-    """Mark a class or function as one that learners rebuild on the given day."""
-
-    def mark(obj: T) -> T:
-        _REFERENCE[obj.__name__] = Part(obj.__name__, day, obj)
-        return obj
-
-    return mark
-
-
 def all_parts() -> dict[str, Part]:
     """Every part by name, in the order in which the course builds them."""
-    for module in PART_MODULES:
-        import_module(module)
-    in_order = sorted(_REFERENCE.values(), key=lambda item: PART_MODULES.index(item.reference.__module__))
-    return {item.name: item for item in in_order}
+    return {item.name: item for item in PARTS}
 
 
 def find_part(name: str) -> Part:

@@ -58,7 +58,7 @@ def judging() -> Figure:
     """Who knows what: the judge draws cases and judges; beside the learner's code only the drive runs."""
     drawing, ax = new_diagram(34, 15.6)
     sides: Sequence[tuple[float, str, str, Sequence[str]]] = (
-        (1, "judge", C1, ("seed", "cases(rng)", "judge(case, observations)", "mutants, oracles")),
+        (1, "judge", C1, ("seed", "cases", "judge(case, observations)", "mutants, oracles")),
         (20, "learner's process", C2, ("the learner's code", "drive(parts, case)", "no expected values,\nno mutants")),
     )
     for x, name, color, lines in sides:

@@ -1,6 +1,7 @@
 """`{{#object file.py:Name}}` and `{{#contract file.py:Name}}`: listings from the sources, by the name of an object.
 
-The name is the anchor, so the sources need no comments for the book's sake. The file is parsed, not imported.
+The name is the anchor, so the sources need no comments for the book's sake. The file is parsed, not imported. Of a TOML
+file the name is a table's.
 """
 
 from __future__ import annotations
@@ -28,19 +29,36 @@ def contract_listing(args: str, context: Context) -> str:
 
 
 def listing(args: str, context: Context, take: Callable[[Sequence[str], ast.stmt], str]) -> str:
-    """A fenced Python block with the file's name above it; several objects are parted by an empty line."""
+    """A fenced block with the file's name above it; several objects are parted by an empty line."""
     path, colon, names = args.partition(":")
     if not colon or not names.split():
         raise FaultError(f"listing {args!r} names no object; write path.py:Name, or path.py:Name.method")
     file = context.file(path.strip())
     lines = file.read_text(encoding="utf-8").splitlines()
-    tree = parse(file)
-    pieces = [dedent(take(lines, find(tree, name, path))).strip("\n") for name in names.split()]
+    if file.suffix == ".toml":
+        pieces = [toml_table(lines, name, path) for name in names.split()]
+    else:
+        tree = parse(file)
+        pieces = [dedent(take(lines, find(tree, name, path))).strip("\n") for name in names.split()]
     code = "\n\n".join(pieces)
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", code)), default=0))
     shown = ", ".join(f"<code>{name}</code>" for name in names.split())
     source = f'<p class="listing-source">{shown} in <code>{path.strip()}</code></p>'
-    return f"{source}\n\n{fence}python\n{code}\n{fence}"
+    return f"{source}\n\n{fence}{'toml' if file.suffix == '.toml' else 'python'}\n{code}\n{fence}"
+
+
+def toml_table(lines: Sequence[str], name: str, path: str) -> str:
+    """The table `[name]` of a TOML file, up to the next one.
+
+    Raises:
+        FaultError: there is none.
+    """
+    heads = [number for number, line in enumerate(lines) if re.fullmatch(r"\[[\w.]+\]", line)]
+    for head, following in zip(heads, [*heads[1:], len(lines)], strict=True):
+        if lines[head] == f"[{name}]":
+            return "\n".join(lines[head:following]).strip()
+    known = ", ".join(lines[head].strip("[]") for head in heads)
+    raise FaultError(f"no table [{name}] in {path.strip()}; there are: {known or 'none'}")
 
 
 def parse(file: Path) -> ast.Module:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from grader.checks import exercises
 from grader.own import own_folder
 from tinyllm.errors import TinyLLMError
 from tinyllm.names import did_you_mean, names_of_days
@@ -20,8 +21,8 @@ CHECK_LINE = re.compile(r"check\((?P<name>\w+)\)")
 HEAD_LINE = re.compile(r"^<!-- head: (?P<name>\w+) -->$", re.MULTILINE)
 
 #: The options that a cell of each kind may have in its `# %%` line.
-EXERCISE_OPTIONS = frozenset({"exercise", "stub", "minutes", "difficulty", "points"})
-INLINE_OPTIONS = frozenset({"exercise", "inline", "minutes", "difficulty", "points"})
+EXERCISE_OPTIONS = frozenset({"exercise", "stub", "minutes", "difficulty"})
+INLINE_OPTIONS = frozenset({"exercise", "inline", "minutes", "difficulty"})
 
 
 SETUP_TAG = "setup"  # marks the cells that run before any exercise, when grading too
@@ -49,7 +50,8 @@ class Spec:
         number: its place among the exercises of the day, from 1.
         module: where the reference is in `tinyllm`; empty for a solution that stands in the lesson.
         stub: the functions whose bodies learners write; empty where the markers stand in the lesson.
-        minutes: how long it takes about; difficulty: 1 (easy) to 5; points: what it earns; 0 is practice.
+        minutes: how long it takes about; difficulty: 1 (easy) to 5.
+        points: what it earns, which is what its properties weigh; 0 is practice.
     """
 
     name: str
@@ -238,12 +240,14 @@ def _read_exercise(where: str, source: str, options: Mapping[str, Any], number: 
     stub = tuple(part.strip() for part in str(options.get("stub", "")).split(",") if part.strip())
     try:
         minutes, difficulty = int(options["minutes"]), int(options["difficulty"])
-        points = float(options["points"])
     except (KeyError, ValueError):
-        raise LessonError(f"{where}: {name} needs minutes, difficulty and points, each a number") from None
-    if minutes < 1 or not 1 <= difficulty <= 5 or not 0 < points < 100:
-        raise LessonError(f"{where}: {name} has minutes, difficulty (1 to 5) or points out of range")
-    return Spec(name, number, module, stub, minutes, difficulty, points)
+        raise LessonError(f"{where}: {name} needs minutes and difficulty, each a number") from None
+    if minutes < 1 or not 1 <= difficulty <= 5:
+        raise LessonError(f"{where}: {name} has minutes or difficulty (1 to 5) out of range")
+    checks = exercises().get(name)
+    if checks is None:
+        raise LessonError(f"{where}: {name} has no checks; CONTRIBUTING.md says where they belong")
+    return Spec(name, number, module, stub, minutes, difficulty, checks.points)
 
 
 def _allow_only(where: str, options: Mapping[str, Any], allowed: frozenset[str]) -> None:

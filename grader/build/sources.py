@@ -56,6 +56,15 @@ def exercise_sources(name: str, root: Path | None = None) -> ExerciseSources:
     return sources_of(*find_spec(name, root))
 
 
+def solved_cell(name: str) -> str:
+    """The solved cell of an exercise, without markers, as `exercise_sources` gives it; the stub costs more to make.
+
+    Raises:
+        LessonError: there is no such exercise, or its reference cannot be turned into a cell.
+    """
+    return without_markers(marked_source(*find_spec(name)))
+
+
 def sources_of(day: Day, spec: Spec) -> ExerciseSources:
     """The cell texts of one exercise of a day.
 
@@ -110,14 +119,14 @@ def cell_from_module(module_text: str, spec: Spec, same_day: tuple[str, ...]) ->
 
 
 def _marked_lines(node: Definition, bodies: list[tuple[int, int]], lines: list[str]) -> list[str]:
-    """The lines of one object, with markers around these slices of `lines`, and without `@part`."""
+    """The lines of one object, with markers around these slices of `lines`."""
     start = _first_line(node) - 1
     own = lines[start : max([node.end_lineno or 0, *(last for _, last in bodies)])]
     for first, last in sorted(bodies, reverse=True):
         indent = " " * _indent(lines[first])
         own[last - start : last - start] = [indent + END]
         own[first - start : first - start] = [indent + BEGIN]
-    return [line for line in own if not line.startswith("@part")]
+    return own
 
 
 def _definitions(tree: ast.Module, spec: Spec) -> list[Definition]:
@@ -196,7 +205,7 @@ def imports(
     want to raise or catch one even where the reference leaves that to a part below, whose module has it.
     """
     used = {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)} | set(errors)
-    used -= {*same_day, "part"}
+    used -= set(same_day)
     plain: list[tuple[str, str]] = []
     named: dict[str, list[str]] = {}
     future = False

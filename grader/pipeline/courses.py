@@ -9,7 +9,7 @@ import ast
 import compileall
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,7 +44,9 @@ def check(obj, seed=1):
 hint = solution = spot = check
 '''
 
-HIDDEN_METHODS = ("cases", "judge", "describe")
+#: The methods of a property, and the functions in a row of a table of properties, that only the judge needs.
+HIDDEN_METHODS = ("fixed_cases", "random_cases", "judge", "describe")
+HIDDEN_OPTIONS = ("fixed", "random", "judge", "describe")
 
 
 def write_courses(folder: Path, days: Sequence[Day]) -> None:
@@ -104,29 +106,28 @@ def write_grader(course: Path) -> None:
 
 def write_checks(course: Path, name: str) -> None:
     """Write what drives an exercise: the driving part of its checks, and of the modules of checks that it imports."""
-    todo, done = [module_of_checks(name)], set[str]()
+    needed = {find_exercise(name).module: {"EXERCISE"}}
+    todo = list(needed)
     while todo:
         module = todo.pop()
-        if module in done:
-            continue
-        done.add(module)
-        path = path_of_checks(module)
-        text = driving_part(path.read_text(encoding="utf-8"))
+        text = driving_part(path_of_checks(module).read_text(encoding="utf-8"), needed[module])
         target = course.joinpath(*module.split(".")).with_suffix(".py")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
         compileall.compile_file(target, quiet=2)
-        todo += [name for name in imported_modules(text) if name.startswith("grader.checks.")]
+        for other, names in imported_names(text).items():
+            if other.startswith("grader.checks.") and not names <= needed.get(other, set()):
+                needed[other] = needed.get(other, set()) | names
+                todo.append(other)
 
 
-def module_of_checks(name: str) -> str:
-    """The module that defines an exercise's properties."""
-    return type(find_exercise(name).properties[0]).__module__
-
-
-def imported_modules(text: str) -> list[str]:
-    """The modules that a source imports names from."""
-    return [node.module for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom) and node.module]
+def imported_names(text: str) -> dict[str, set[str]]:
+    """The names that a source imports, by module."""
+    found: dict[str, set[str]] = {}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.setdefault(node.module, set()).update(alias.name for alias in node.names)
+    return found
 
 
 def stubbed(module_text: str, spec: Spec) -> str:
@@ -138,18 +139,26 @@ def stubbed(module_text: str, spec: Spec) -> str:
     return "\n".join(lines) + "\n"
 
 
-def driving_part(module_text: str) -> str:
-    """A module of checks with no more in it than `drive` needs: no cases, no judgements, and nothing only they use."""
+def driving_part(module_text: str, names: Collection[str] = ("EXERCISE",)) -> str:
+    """A module of checks with no more in it than `drive` needs: no cases, no judgements, and nothing only they use.
+
+    Args:
+        names: what is asked of the module.
+    """
     tree = ast.parse(module_text)
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef) and any(name in HIDDEN_METHODS for name in map(name_of, node.body)):
             node.body = [hidden(item) if name_of(item) in HIDDEN_METHODS else item for item in node.body]
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             without_annotations(node)
+    for node in (call for item in tree.body if isinstance(item, ast.Assign) for call in ast.walk(item)):
+        if isinstance(node, ast.Call):
+            for option in node.keywords:
+                option.value = ast.Constant(None) if option.arg in HIDDEN_OPTIONS else option.value
     for node in ast.walk(tree):
         if isinstance(node, ast.AnnAssign) and not isinstance(node.annotation, ast.Constant):
             node.annotation = ast.Constant("")
-    kept = reachable(tree)
+    kept = reachable(tree, names)
     tree.body = [node for node in tree.body if not defines(node) or defines(node) & kept or always_kept(node)]
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module != "__future__":
@@ -176,14 +185,14 @@ def without_annotations(node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
             argument.annotation = None
 
 
-def reachable(tree: ast.Module) -> set[str]:
-    """The top-level names that exercises need, directly or through others; every name where there is no exercise."""
+def reachable(tree: ast.Module, names: Collection[str]) -> set[str]:
+    """The top-level names that these need, directly or through others, and they themselves."""
     definitions: dict[str, set[str]] = {}
     for node in tree.body:
         used = {item.id for item in ast.walk(node) if isinstance(item, ast.Name)}
         for name in defines(node):
             definitions.setdefault(name, set()).update(used)
-    todo = ["EXERCISE"] if "EXERCISE" in definitions else list(definitions)
+    todo = list(names)
     kept: set[str] = set()
     while todo:
         name = todo.pop()

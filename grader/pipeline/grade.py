@@ -5,7 +5,6 @@ One process does everything that is written; workers only judge.
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import tempfile
@@ -33,6 +32,7 @@ from grader.reporting.export import keep_class_file
 from grader.sandbox.command import Level, walls_here
 from grader.sandbox.host import find_level
 from grader.sandbox.limits import Limits
+from tinyllm.doctor import usable_cores
 from tinyllm.paths import project_root
 
 COURSES = ".courses"  # in the output folder while it is being graded
@@ -69,10 +69,7 @@ class Options:
     @property
     def workers(self) -> int:
         """How many workers to start."""
-        return self.jobs or (1 if self.gpu else len(os.sched_getaffinity(0)) if LINUX else os.cpu_count() or 1)
-
-
-LINUX = hasattr(os, "sched_getaffinity")
+        return self.jobs or (1 if self.gpu else usable_cores())
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,7 @@ def judge_exercise(exercise: Exercise, seed: int, driver: RoomDriver) -> CheckRe
         driver.begin()
     if driver.problem is not None:
         return unreached(exercise, *driver.problem)
-    result = diagnosed(exercise, run(exercise, seed, driver))
+    result = diagnosed(exercise, run(exercise, seed, driver), driver)
     return CheckResult(result.exercise, None, result.properties, result.diagnoses)
 
 
@@ -169,7 +169,7 @@ class RoomDriver:
 
     def run_cells(self, connection: socket.socket, cells: Sequence[Cell]) -> tuple[Cell, Outcome] | None:
         """Run cells and get the answer ready; the cell that ended or blocked the room, if one did."""
-        kind, module = self.exercise.kind, type(self.exercise.properties[0]).__module__
+        kind, module = self.exercise.kind, self.exercise.module
         plain = [{"id": cell.id, "source": cell.source, "answers": cell.answers} for cell in cells]
         job: dict[str, Any] = {"cells": plain, "exercise": self.exercise.name, "kind": kind, "module": module}
         job["longest"] = self.limits.case_seconds

@@ -47,13 +47,16 @@ try: BlockAllocator(4).allocate(1); print("OPEN", "the reference can be imported
 except NotImplementedError: print("HELD", "the part to be written is a stub")
 """
 JUDGEMENTS = """
-import importlib
+import importlib, random
 seen = []
 for name in ("grader.diagnosis", "grader.mutants", "grader.checks.oracles.ownership", "grader.hidden"):
     try: importlib.import_module(name); seen.append(name)
     except ImportError: pass
 from grader.checks.day1.block_allocator import EXERCISE
-seen += [type(p).__name__ for p in EXERCISE.properties if p.cases or p.judge]
+for p in EXERCISE.properties:
+    try: seen += list(p.cases(random.Random(0)))
+    except TypeError: pass
+    if vars(p).get("_judge", p.judge): seen.append(p.sentence)
 print("OPEN" if seen else "HELD", seen or "no cases, judgements or mutants")
 """
 ENVIRONMENT = """

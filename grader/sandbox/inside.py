@@ -17,6 +17,7 @@ from typing import Any
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
+from grader.framework import exercise_in
 from grader.limits import recorded_output
 from grader.running import Ending, LocalDriver, Report, text_of
 from grader.usage import unusable
@@ -44,7 +45,8 @@ def work(connection: socket.socket) -> None:
     shell.user_module.__dict__.update(__name__="__main__")
     job = receive(connection, SECONDS)
     name = job.get("exercise")
-    exercise = None if name is None else find(job["module"], name)  # before a cell could put another in its place
+    # Looked up before a cell could put another in its place.
+    exercise = None if name is None else exercise_in(job["module"], name)
     references = {} if job.get("exercise") is None else {name: part.reference for name, part in all_parts().items()}
     for cell in job["cells"]:
         send(connection, {"cell": cell["id"]}, SECONDS)
@@ -92,12 +94,6 @@ def problem_of(names: dict[str, Any], name: str, kind: str) -> str:
     if is_reference(obj):
         return f"this {name} is the course's own, imported in place of an answer"
     return unusable(name, kind, obj)
-
-
-def find(module: str, name: str) -> Any:
-    """The exercise of that name in a module of checks."""
-    values = vars(importlib.import_module(module)).values()
-    return next(value for value in values if getattr(value, "name", None) == name and hasattr(value, "properties"))
 
 
 def run_kernels_here() -> None:

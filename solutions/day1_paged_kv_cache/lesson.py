@@ -109,7 +109,7 @@ plots.pool({"others": others, "ten": ten}, N, P, {"ten": tokens})
 # Return the bytes of one token's keys and values over all layers. `config.num_layers`, `config.num_heads`,
 # `config.num_kv_heads`, `config.head_dim` and `config.hidden_size` are there; not all of them matter.
 
-# %% exercise="kv_bytes_per_token" stub="kv_bytes_per_token" minutes="10" difficulty="1" points="2"
+# %% exercise="kv_bytes_per_token" stub="kv_bytes_per_token" minutes="10" difficulty="1"
 from tinyllm.kv_cache.sizing import kv_bytes_per_token
 
 # %% check="kv_bytes_per_token"
@@ -202,7 +202,7 @@ plots.reservation(num_slots=40, region=16, requests=[(10, 13), (6, 9), (3, 11)],
 # For the picture above that is `Waste(used=16, reserved=6, internal=10, external=8)` for the reserved regions and
 # `Waste(used=19, reserved=0, internal=5, external=0)` for the blocks.
 
-# %% exercise="reservation_waste" stub="reservation_waste" minutes="20" difficulty="2" points="2"
+# %% exercise="reservation_waste" stub="reservation_waste" minutes="20" difficulty="2"
 from tinyllm.kv_cache.sizing import reservation_waste
 
 # %% check="reservation_waste"
@@ -288,7 +288,7 @@ plots.waste_stack(wastes, title="200 requests with ShareGPT's mean lengths")
 # - `share(block_id)` adds an owner. Sharing a free block is a `ValueError`.
 # - `free(block_id)` drops an owner. With the last one the block is free again. Freeing a free block is a `ValueError`.
 
-# %% exercise="BlockAllocator" stub="allocate,share,free" minutes="25" difficulty="2" points="3"
+# %% exercise="BlockAllocator" stub="allocate,share,free" minutes="25" difficulty="2"
 from tinyllm.kv_cache.allocator import BlockAllocator
 
 # %% check="BlockAllocator"
@@ -392,7 +392,7 @@ plots.block_table(ten, tokens, N, P)
 # - `append(num_tokens)`: allocate what is needed, count the tokens, and return the slots of the new ones. When the
 #   pool has too few blocks the `OutOfBlocksError` goes through to the caller, and the table is as it was.
 
-# %% exercise="BlockTable" stub="num_new_blocks,append,slots" minutes="25" difficulty="2" points="3"
+# %% exercise="BlockTable" stub="num_new_blocks,append,slots" minutes="25" difficulty="2"
 from tinyllm.kv_cache.block_table import BlockTable
 
 # %% check="BlockTable"
@@ -463,7 +463,7 @@ print("blocks:", table.block_ids, "free:", allocator.num_free)
 # - `gather(layer, slots)`: `slots` may have any shape. K and V come back with two more dimensions, Hkv and D.
 # - `copy_block(source, target)`: copy a whole block, K and V, in every layer. Exercise 6 needs it.
 
-# %% exercise="PagedKVCache" stub="write,gather,copy_block" minutes="25" difficulty="2" points="3"
+# %% exercise="PagedKVCache" stub="write,gather,copy_block" minutes="25" difficulty="2"
 from tinyllm.kv_cache.storage import PagedKVCache
 
 # %% check="PagedKVCache"
@@ -545,7 +545,7 @@ plots.pool(
 #
 # `self.copy_block(source, target)` copies K and V.
 
-# %% exercise="CopyOnWrite" stub="fork,needs_copy,append" minutes="30" difficulty="3" points="3"
+# %% exercise="CopyOnWrite" stub="fork,needs_copy,append" minutes="30" difficulty="3"
 from tinyllm.kv_cache.copy_on_write import CopyOnWrite
 
 # %% check="CopyOnWrite"
@@ -674,7 +674,7 @@ plots.sharing_graph(
 # - `evict(num_blocks)`: free up to that many blocks that only the cache owns, least recently used first, and return how
 #   many. Blocks that a request holds stay.
 
-# %% exercise="PrefixCache" stub="match,insert,evict" minutes="40" difficulty="4" points="4"
+# %% exercise="PrefixCache" stub="match,insert,evict" minutes="40" difficulty="4"
 from tinyllm.kv_cache.prefix_cache import PrefixCache
 
 # %% check="PrefixCache"

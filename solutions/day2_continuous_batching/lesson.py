@@ -124,7 +124,7 @@ plots.causal_mask("Ten tokens", num_new=4)
 # `torch.nn.functional.scaled_dot_product_attention` is welcome: it takes [..., heads, tokens, D], a boolean mask that is
 # True where a query may look, and `enable_gqa=True`. So is a softmax of your own.
 
-# %% exercise="paged_attention" stub="paged_attention" minutes="30" difficulty="3" points="3"
+# %% exercise="paged_attention" stub="paged_attention" minutes="30" difficulty="3"
 from tinyllm.engine.paged_attention import paged_attention
 
 # %% check="paged_attention"
@@ -267,7 +267,7 @@ plots.merged_softmax(weights, dict(zip(weights, (share, 1 - share), strict=True)
 # Merge two states into one. Outputs are [..., D], log-sum-exps are [...], with the same leading dimensions. Nothing may
 # overflow, and where an lse is -inf its output may not be read: 0 times NaN is NaN.
 
-# %% exercise="merge_attention_states" stub="merge_attention_states" minutes="20" difficulty="2" points="2"
+# %% exercise="merge_attention_states" stub="merge_attention_states" minutes="20" difficulty="2"
 from tinyllm.kernels.reference import merge_attention_states
 
 # %% check="merge_attention_states"
@@ -407,7 +407,7 @@ plots.block_table(plots.TableView([12, 5, 3], 10), list("Ten tokens"), N, P)
 #
 # A pool may have more than 2**31 numbers: make the slot an int64 (`.to(tl.int64)`) before you multiply.
 
-# %% exercise="store_kv" stub="store_kv_kernel" minutes="25" difficulty="2" points="2"
+# %% exercise="store_kv" stub="store_kv_kernel" minutes="25" difficulty="2"
 from tinyllm.kernels.store_kv import store_kv
 
 # %% check="store_kv"
@@ -580,7 +580,7 @@ if AVAILABLE:
 #
 # Slot s of K/V head h begins `s * kv_stride_slot + h * kv_stride_head` numbers behind `ptr`.
 
-# %% exercise="paged_decode" stub="page_slots,softmax_step,attend_pages" minutes="40" difficulty="4" points="3"
+# %% exercise="paged_decode" stub="page_slots,softmax_step,attend_pages" minutes="40" difficulty="4"
 from tinyllm.kernels.paged_decode import paged_decode
 
 # %% check="paged_decode"
@@ -689,7 +689,7 @@ plots.programs({"1 sequence": 8, "4 sequences": 32, "64 sequences": 512}, num_pr
 # - `reduce_splits`: load the log-sum-exps of the written splits, turn them into shares (take the highest out first), and
 #   add up the outputs by their shares. No split at all gives 0.
 
-# %% exercise="paged_decode_split" stub="attend_split,reduce_splits" minutes="30" difficulty="3" points="2"
+# %% exercise="paged_decode_split" stub="attend_split,reduce_splits" minutes="30" difficulty="3"
 from tinyllm.kernels.paged_decode_split import paged_decode_split
 
 # %% check="paged_decode_split"
@@ -783,7 +783,7 @@ plots.score_tiles(own, tile=16, window=16)
 #
 # It returns `highest` [ROWS], `total` [ROWS] and `acc` [ROWS, PADDED_DIM], with which your own loop can go on.
 
-# %% exercise="paged_prefill" stub="attend_chunk" minutes="35" difficulty="4" points="3"
+# %% exercise="paged_prefill" stub="attend_chunk" minutes="35" difficulty="4"
 from tinyllm.kernels.paged_prefill import paged_prefill
 
 # %% check="paged_prefill"
@@ -977,7 +977,7 @@ plots.schedule_grid(
 # The budget of a step is `self.config.max_num_batched_tokens`. `num_free_seats()` and `budget_after(scheduled)` are
 # given. A good order to write in: `preempt_last`, `schedule_running`, `admit_waiting`, `schedule_known_tokens`.
 
-# %% exercise="Scheduler" stub="schedule_known_tokens,schedule_running,preempt_last,admit_waiting" minutes="50" difficulty="4" points="5"
+# %% exercise="Scheduler" stub="schedule_known_tokens,schedule_running,preempt_last,admit_waiting" minutes="50" difficulty="4"
 from tinyllm.engine.scheduler import Scheduler
 
 # %% check="Scheduler"

@@ -76,7 +76,8 @@ def expected(exercise_name: str, mutant_name: str, seed: int = SEED) -> CheckRes
     """What a mutant's marks must be: its own result in this process, on the same hidden cases."""
     exercise = find_exercise(exercise_name)
     mutant = next(one for one in specimens(exercise).mutants if one.name == mutant_name)
-    return diagnosed(exercise, run(exercise, seed, LocalDriver(exercise, mutant.obj)))
+    driver = LocalDriver(exercise, mutant.obj)
+    return diagnosed(exercise, run(exercise, seed, driver), driver)
 
 
 def gradebook_rows(out: Path) -> list[tuple[object, ...]]:

@@ -19,7 +19,7 @@ class SumsAreRunning(Property):
     weight = 1
     time_limit = 5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         yield {"values": torch.tensor([2.0])}
         yield {"values": torch.tensor([1.0, 2.0, 4.0])}
         yield {"values": torch.randn(7, 3, generator=generator(rng))[:, 1]}
@@ -36,7 +36,7 @@ class EmptyIsEmpty(Property):
     weight = 0.5
     time_limit = 5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         yield {"values": torch.empty(0)}
 
     def drive(self, parts: SimpleNamespace, case: Case) -> Any:
@@ -51,7 +51,7 @@ class NeedsCuda(Property):
     weight = 0.5
     requires = "cuda"
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         yield {}
 
     def drive(self, parts: SimpleNamespace, case: Case) -> Any:
@@ -64,7 +64,7 @@ class NeedsCuda(Property):
 class TakesAndRefuses(Property):
     sentence = "it gives what it has and refuses the rest"
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         for size in (1, 3):
             yield {"size": size, "asked": [1] * (size + 1)}
 
@@ -81,7 +81,7 @@ class TakesAndRefuses(Property):
 class GivesBack(Property):
     sentence = "what is given back can be taken again"
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         yield {"size": 2}
 
     def drive(self, parts: SimpleNamespace, case: Case) -> Any:
@@ -94,8 +94,8 @@ class GivesBack(Property):
         return None if "value" in observations else f"expected no error, got {observations['raised']}"
 
 
-RUNNING_SUM = Exercise("running_sum", 1, "function", (SumsAreRunning(), EmptyIsEmpty(), NeedsCuda()))
-PURSE = Exercise("Purse", 1, "class", (TakesAndRefuses(), GivesBack()))
+RUNNING_SUM = Exercise("running_sum", "function", (SumsAreRunning(), EmptyIsEmpty(), NeedsCuda()))
+PURSE = Exercise("Purse", "class", (TakesAndRefuses(), GivesBack()))
 KNOWN = {"running_sum": RUNNING_SUM, "Purse": PURSE}
 
 

@@ -1,6 +1,23 @@
 """A lesson of three exercises, small enough to be read whole in a test. It is never part of the course."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from grader.framework import Case, Exercise, Prop
+
+
+def drive(parts: SimpleNamespace, case: Case) -> Any:
+    return parts.double(case["x"])
+
+
+def judge(case: Case, observations: Any) -> str | None:
+    return None if observations == case["x"] + case["x"] else "it is not doubled"
+
+
+DOUBLE = Exercise(
+    "double", "function", (Prop("it doubles", weight=1, drive=drive, judge=judge, fixed=[{"x": 0}, {"x": 3}]),)
+)
 
 LESSON = '''\
 # ---
@@ -19,7 +36,7 @@ from grader import check
 #
 # <!-- head: BlockAllocator -->
 
-# %% exercise="BlockAllocator" stub="allocate,share,free" minutes="20" difficulty="2" points="3"
+# %% exercise="BlockAllocator" stub="allocate,share,free" minutes="20" difficulty="2"
 from tinyllm.kv_cache.allocator import BlockAllocator
 
 # %% check="BlockAllocator"
@@ -31,7 +48,7 @@ print(BlockAllocator(3).allocate(1))
 # %% [markdown]
 # <!-- head: PrefixCache -->
 
-# %% exercise="PrefixCache" stub="match,insert,evict" minutes="30" difficulty="4" points="4"
+# %% exercise="PrefixCache" stub="match,insert,evict" minutes="30" difficulty="4"
 from tinyllm.kv_cache.prefix_cache import PrefixCache
 
 # %% check="PrefixCache"
@@ -43,7 +60,7 @@ print(BlockAllocator(3).allocate(1))
 # %% [markdown]
 # <!-- head: double -->
 
-# %% exercise="double" inline=true minutes="2" difficulty="1" points="1"
+# %% exercise="double" inline=true minutes="2" difficulty="1"
 def double(x: int) -> int:
     """Twice x."""
     ### BEGIN SOLUTION

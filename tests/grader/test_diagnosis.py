@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import small_specimens
@@ -12,8 +14,10 @@ from small_exercises import PURSE, RUNNING_SUM, Purse, result_of, running_sum
 
 from grader import mutants
 from grader.diagnosis import diagnosed
+from grader.framework import Case, Exercise, Prop
 from grader.mutants import (
     Specimen,
+    Specimens,
     as_cell,
     by_kind,
     cell_source,
@@ -22,6 +26,8 @@ from grader.mutants import (
     renamed_source,
     specimens,
 )
+from grader.results import CheckResult
+from grader.running import LocalDriver, run
 from grader.usage import UsageError
 
 ALL = read_specimens(Path(small_specimens.__file__))
@@ -35,8 +41,13 @@ def find(name: str) -> Specimen:
     return next(item for item in ALL if item.name == name)
 
 
+def diagnosis_of(exercise: Exercise, obj: Any, known: Specimens, longest: float | None = None) -> CheckResult:
+    driver = LocalDriver(exercise, obj, longest)
+    return diagnosed(exercise, run(exercise, 1, driver), driver, known)
+
+
 def names(obj: object) -> list[str]:
-    return [item.name for item in diagnosed(PURSE, result_of(PURSE, obj), OF_PURSE).diagnoses]
+    return [item.name for item in diagnosis_of(PURSE, obj, OF_PURSE).diagnoses]
 
 
 def test_specimens_are_found_by_their_own_mark() -> None:
@@ -79,13 +90,13 @@ def test_unknown_bug_right_answer_and_stub_get_no_diagnosis() -> None:
 
 def test_two_mistakes_that_look_alike_are_both_named() -> None:
     twins = by_kind([*OF_PURSE.mutants, Specimen("Twin", "mutant", find("RefusesTooLate").obj, Path())])
-    result = diagnosed(PURSE, result_of(PURSE, find("NeverRefuses").obj), twins)
+    result = diagnosis_of(PURSE, find("NeverRefuses").obj, twins)
     assert [item.name for item in result.diagnoses] == ["NeverRefuses", "Twin"]
     assert "these 2 mistakes" in str(result)
 
 
 def test_diagnosis_is_told_in_the_mutants_words() -> None:
-    result = diagnosed(PURSE, result_of(PURSE, find("NeverRefuses").obj), OF_PURSE)
+    result = diagnosis_of(PURSE, find("NeverRefuses").obj, OF_PURSE)
     assert "You hand out more than there is." in str(result)
 
 
@@ -100,13 +111,84 @@ def test_mutant_that_loops_for_ever_is_recognised() -> None:
         return values
 
     known = by_kind([Specimen("loops", "mutant", loops, Path())])
-    result = result_of(RUNNING_SUM, also_loops, longest=0.1)
-    assert [item.name for item in diagnosed(RUNNING_SUM, result, known).diagnoses] == ["loops"]
+    result = diagnosis_of(RUNNING_SUM, also_loops, known, longest=0.1)
+    assert [item.name for item in result.diagnoses] == ["loops"]
 
 
 def test_without_its_seed_a_result_cannot_be_diagnosed() -> None:
+    wrong = find("NeverRefuses").obj
     with pytest.raises(ValueError, match="seed"):
-        diagnosed(PURSE, result_of(PURSE, find("NeverRefuses").obj).without_inputs(), OF_PURSE)
+        diagnosed(PURSE, result_of(PURSE, wrong).without_inputs(), LocalDriver(PURSE, wrong), OF_PURSE)
+
+
+# ---------------------------------------------------------------- agreement on more than the first failure
+
+
+def drive(parts: Any, case: Case) -> Any:
+    return parts.double(case["x"])
+
+
+def judge(case: Case, observations: Any) -> str | None:
+    return None if observations == 2 * case["x"] else f"twice {case['x']} is {2 * case['x']}"
+
+
+def specimen(function: Any) -> Specimen:
+    function.__doc__ = "A mistake."
+    return Specimen(function.__name__, "mutant", function, Path())
+
+
+def wrong_at(*places: int) -> Any:
+    """A function that is wrong for these arguments; its calls are counted."""
+
+    def double(x: int) -> int:
+        double.calls.append(x)  # type: ignore[attr-defined]
+        return 2 * x + (x in places)
+
+    double.calls = []  # type: ignore[attr-defined]
+    return double
+
+
+def doubles(fixed: list[int], drawn: list[int]) -> Exercise:
+    def some(rng: Any) -> Iterator[Case]:
+        yield from ({"x": x} for x in drawn)
+
+    prop = Prop("doubles", weight=1, drive=drive, judge=judge, fixed=[{"x": x} for x in fixed], random=some)
+    return Exercise("double", "function", (prop,))
+
+
+def named(answer: Any, mistake: Any, exercise: Exercise) -> bool:
+    return bool(diagnosis_of(exercise, answer, by_kind([specimen(mistake)])).diagnoses)
+
+
+@pytest.mark.parametrize(
+    ("answer", "mistake", "same"),
+    [
+        ((1,), (1,), True),
+        ((1,), (2,), False),  # another first failure
+        ((1, 3), (1, 3), True),
+        ((1, 3), (1,), False),  # the same first failure, and one more
+        ((1,), (1, 3), False),
+        ((1, 7), (1,), True),  # a random case is not tried where a fixed one has failed
+        ((7,), (7,), True),
+        ((7, 9), (7,), False),
+    ],
+)
+def test_a_mistake_is_named_if_it_agrees_on_every_case_that_is_tried(
+    answer: tuple[int, ...], mistake: tuple[int, ...], same: bool
+) -> None:
+    assert named(wrong_at(*answer), wrong_at(*mistake), doubles([0, 1, 2, 3], [7, 8, 9])) is same
+
+
+def test_of_a_mistake_that_differs_at_once_a_single_case_is_run() -> None:
+    mistake = wrong_at(2)
+    assert not named(wrong_at(1, 2), mistake, doubles([0, 1, 2, 3], [7, 8, 9]))
+    assert mistake.calls == [1]
+
+
+def test_the_answer_is_not_run_again_when_no_mistake_fits() -> None:
+    answer = wrong_at(1)
+    assert not named(answer, wrong_at(2), doubles([0, 1, 2, 3], []))
+    assert answer.calls == [0, 1]
 
 
 # ---------------------------------------------------------------- as a cell
@@ -145,12 +227,12 @@ def test_copy_of_the_course_without_solutions(tmp_path: Path, monkeypatch: pytes
     try:
         assert specimens(PURSE) == mutants.Specimens()
         with pytest.raises(UsageError, match="not part of this copy"):
-            day_folder(1)
+            day_folder("BlockAllocator")
     finally:
         specimens.cache_clear()
 
 
 def test_running_sum_mutant_is_diagnosed() -> None:
-    assert not diagnosed(RUNNING_SUM, result_of(RUNNING_SUM, running_sum), OF_SUM).diagnoses
-    wrong = diagnosed(RUNNING_SUM, result_of(RUNNING_SUM, lambda values: values * 1), OF_SUM)
+    assert not diagnosis_of(RUNNING_SUM, running_sum, OF_SUM).diagnoses
+    wrong = diagnosis_of(RUNNING_SUM, lambda values: values * 1, OF_SUM)
     assert [item.name for item in wrong.diagnoses] == ["adds_nothing"]

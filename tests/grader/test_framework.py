@@ -105,9 +105,9 @@ def test_seed_decides_the_cases() -> None:
 
 def test_exercise_needs_sentences_of_their_own() -> None:
     with pytest.raises(ValueError, match="sentence"):
-        Exercise("running_sum", 1, "function", RUNNING_SUM.properties[:1] * 2)
+        Exercise("running_sum", "function", RUNNING_SUM.properties[:1] * 2)
     with pytest.raises(ValueError, match="at least one property"):
-        Exercise("running_sum", 1, "function", ())
+        Exercise("running_sum", "function", ())
 
 
 def test_result_survives_json() -> None:
@@ -347,7 +347,7 @@ def test_cases_of_a_property_do_not_depend_on_its_neighbours() -> None:
         seen.append(values.clone())
         return values.cumsum(0)
 
-    result_of(Exercise("running_sum", 1, "function", RUNNING_SUM.properties[::-1]), watching)
+    result_of(Exercise("running_sum", "function", RUNNING_SUM.properties[::-1]), watching)
     assert any(torch.equal(values, wanted["values"]) for values in seen)
 
 

@@ -11,13 +11,17 @@ from typing import Any
 
 import pytest
 import small_specimens
+import torch
 from rich.console import Console
-from small_exercises import PURSE, Purse
+from small_exercises import PURSE, RUNNING_SUM, GivesBack, Purse, running_sum
 
 from grader import gate
 from grader.build.sources import ExerciseSources
-from grader.gate import GateReport, Prover, Row, run_gate
+from grader.framework import Case, Exercise, outcome_of
+from grader.gate import Prover, run_gate
+from grader.gate_report import GateReport, Row
 from grader.mutants import Specimen, Specimens, by_kind, read_specimens
+from grader.results import Outcome
 from grader.usage import UsageError
 
 ALL = [item for item in read_specimens(Path(small_specimens.__file__)) if item.name != "adds_nothing"]
@@ -61,17 +65,17 @@ def test_sound_exercise_passes_with_all_its_counts() -> None:
     sound = report()
     assert sound, sound.problems
     assert sound.rows[0].tried == {
-        "reference": 4,
+        "right": 4,
         "stub": 2,
         "mutants": 6,
         "variants": 6,
         "unknown": 2,
         "alternates": 2,
-        "cells": 8,
-        "form": 13,
+        "seeds": 7,
+        "form": 20,
     }
     assert sound.rows[0].passed == sound.rows[0].tried
-    assert sound.num_checked == 43
+    assert sound.num_checked == 49
 
 
 @pytest.mark.parametrize(
@@ -81,7 +85,6 @@ def test_sound_exercise_passes_with_all_its_counts() -> None:
         ({"sources": replace(SOURCES, solution=STUB)}, "the solution as a cell is not attempted"),
         ({"sources": replace(SOURCES, stub=SOURCES.solution)}, 'stub is not "not attempted"'),
         ({"sources": replace(SOURCES, stub=STUB.replace("NotImplementedError", "ValueError", 1))}, "stub is not"),
-        ({"sources": replace(SOURCES, points=3)}, "the lesson says 3 points"),
         ({"sources": replace(SOURCES, body_lines={"take": 26})}, "take asks for 26 lines"),
         ({"known": replace(KNOWN, mutants=KNOWN.mutants[:2])}, "2 mutants; there should be 3 to 8"),
         ({"known": replace(KNOWN, variants=KNOWN.variants[1:])}, "mutant NeverRefuses has no variant"),
@@ -113,6 +116,72 @@ def test_unsound_exercise_is_caught(changes: dict[str, Any], words: str) -> None
     assert any(words in problem for problem in unsound.problems), unsound.problems
 
 
+def test_mistakes_that_are_alike_for_a_reason_are_let_through() -> None:
+    twin = renamed("RefusesTooLate", kind="mutant", mistake="")
+    mutants = (
+        replace(KNOWN.mutants[0], alike=(twin.name,)),
+        *KNOWN.mutants[1:],
+        replace(twin, alike=("NeverRefuses",)),
+    )
+    problems = report(known=replace(KNOWN, mutants=mutants)).problems
+    assert not [problem for problem in problems if "diagnosed" in problem]
+
+
+def passes_by_luck(values: torch.Tensor) -> torch.Tensor:
+    """You are wrong where the last value is below 0."""
+    return values.cumsum(0) + (len(values) == 7 and bool(values[-1] < 0))
+
+
+def test_marks_that_depend_on_the_seed_are_caught() -> None:
+    lucky = Specimen("passes_by_luck", "mutant", passes_by_luck, Path(__file__))
+    sources = replace(SOURCES, name="running_sum", solution="from small_exercises import running_sum\n")
+    known = Specimens(mutants=(lucky,))
+    row = Prover(RUNNING_SUM, (1, 2, 3, 4), sources, known, running_sum)
+    assert "passes_by_luck" in row.seed_dependent(lucky)
+    assert "a fixed case must decide it" in row.seed_dependent(lucky)
+    always = Specimen("always", "mutant", lambda values: values.cumsum(0) + 1, Path(__file__))
+    assert row.seed_dependent(always) == ""
+
+
+def test_what_a_fixed_case_decides_is_run_once() -> None:
+    sizes = []
+
+    class Counted(Purse):
+        def __init__(self, size: int) -> None:
+            sizes.append(size)
+            super().__init__(size - (size == 1))
+
+    exercise = Exercise("Purse", "class", (OneCase(),))
+    prover = Prover(exercise, (1, 2, 3), SOURCES, KNOWN, Counted)
+    assert {prover.marked(Counted, seed).properties[0].fixed for seed in (1, 2, 3)} == {True}
+    assert sizes == [1]
+    assert {prover.marked(Purse, seed).properties[0].outcome for seed in (1, 2, 3)} == {Outcome.RIGHT}
+
+
+class OneCase(GivesBack):
+    """A fixed case, then one of each seed."""
+
+    def fixed_cases(self) -> list[Case]:
+        return [{"size": 1}]
+
+    def random_cases(self, rng: random.Random) -> list[Case]:
+        return [{"size": rng.randint(2, 9)}]
+
+    def drive(self, parts: Any, case: Case) -> Any:
+        return outcome_of(lambda: parts.Purse(case["size"]).take(1))
+
+
+@pytest.mark.needs("triton")
+def test_the_work_can_be_shared_by_processes() -> None:
+    seen: list[str] = []
+    names = ["kv_bytes_per_token", "merge_attention_states"]
+    shared = run_gate(names, (1,), seen.append, jobs=2)
+    alone = run_gate(names, (1,))
+    assert [row.exercise for row in shared.rows] == names
+    assert sorted(seen) == sorted(names)
+    assert [(row.tried, row.passed) for row in shared.rows] == [(row.tried, row.passed) for row in alone.rows]
+
+
 def test_mutant_without_words_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(KNOWN.mutants[0].obj, "__doc__", None)
     assert "Purse: mutant NeverRefuses has no docstring to be its diagnosis" in report().problems
@@ -127,7 +196,7 @@ def test_mutant_without_words_is_caught(monkeypatch: pytest.MonkeyPatch) -> None
     ],
 )
 def test_cases_that_are_no_fixed_data_are_caught(cases: Any, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(PURSE.properties[0]), "cases", cases)
+    monkeypatch.setattr(type(PURSE.properties[0]), "random_cases", cases)
     prover = Prover(PURSE, TWO_SEEDS, SOURCES, KNOWN, Purse)
     prover.prove_form()
     assert any(words in problem for problem in prover.row.problems)
@@ -151,7 +220,7 @@ def test_table_shows_counts_and_marks_what_failed() -> None:
     console.print(report().table())
     console.print(report(reference=renamed("NeverRefuses").obj).table())
     text = console.export_text(clear=False)
-    assert re.search(r"Purse +4 +2 +6 +6 +2 +2 +8 +13", text)
+    assert re.search(r"Purse +4 +2 +6 +6 +2 +2 +7 +20", text)
     assert "2/4" in text
     console.print(GateReport((Row("a name of 18 chars"),)).table())
     assert "…" not in console.export_text()

@@ -216,7 +216,6 @@ def test_solution_is_the_references_text(capsys: pytest.CaptureFixture[str]) -> 
     printed = capsys.readouterr().out
     assert "def kv_bytes_per_token(config" in printed
     assert "SOLUTION" not in printed
-    assert "@part" not in printed
 
 
 def test_copy_without_solutions_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import pytest
 from grader.build.course import days, gradable_days
 from grader.checks import find_exercise
 from grader.framework import Exercise
-from grader.pipeline.courses import HIDDEN_METHODS, driving_part, module_of_checks, stubbed, stubs_of, write_courses
+from grader.pipeline.courses import HIDDEN_METHODS, driving_part, imported_names, stubbed, stubs_of, write_courses
 from grader.sandbox import host
 from grader.sandbox.command import (
     Level,
@@ -327,12 +327,12 @@ def test_courses_hold_nothing_that_tells_an_answer(courses):
 
 @pytest.mark.parametrize("name", [name for day in days() for name in day.exercises])
 def test_checks_are_cut_to_what_drives(name, courses):
-    module = module_of_checks(name)
+    module = find_exercise(name).module
     text = (courses / name / Path(*module.split(".")).with_suffix(".py")).read_text()
     assert not [method for method in HIDDEN_METHODS if f"def {method}(" in text]
     whole = find_exercise(name)
-    code = "import sys, json; sys.path.insert(0, sys.argv[1])\nfrom grader.sandbox.inside import find\n"
-    code += "e = find(sys.argv[2], sys.argv[3])\n"
+    code = "import sys, json; sys.path.insert(0, sys.argv[1])\nfrom grader.framework import exercise_in\n"
+    code += "e = exercise_in(sys.argv[2], sys.argv[3])\n"
     code += "print(json.dumps([[p.sentence, p.weight, p.time_limit] for p in e.properties]))"
     command = [sys.executable, "-P", "-c", code, str(courses / name), module, name]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd="/").stdout
@@ -352,13 +352,13 @@ def secret():
     return SECRET
 class P(Property):
     sentence = "s"
-    def cases(self, rng: random.Random):
+    def random_cases(self, rng: random.Random):
         yield {"a": secret()}
     def drive(self, parts, case):
         return helper(case)
     def judge(self, case, observations):
         return short(secret())
-EXERCISE = Exercise("x", 1, "function", (P(),))
+EXERCISE = Exercise("x", "function", (P(),))
 """
     cut = driving_part(text)
     assert "4711" not in cut
@@ -366,3 +366,31 @@ EXERCISE = Exercise("x", 1, "function", (P(),))
     assert "import random" not in cut
     assert "short" not in cut
     assert "LIMIT = 3" in cut
+
+
+def test_driving_part_of_a_table_has_no_cases_and_no_judgement():
+    text = """
+import random
+from functools import partial
+from grader.framework import Exercise, Prop
+from grader.checks.helpers import look, answer
+def drive(parts, case):
+    return look(parts.x(case))
+def judge(case, observations):
+    return answer(case)
+def drawn(rng):
+    yield {"a": 4711}
+prop = partial(Prop, drive=drive, judge=judge, describe=lambda case: "4711")
+EXERCISE = Exercise("x", "function", (prop("s", weight=1, fixed=[{"a": 4711}], random=drawn),))
+"""
+    cut = driving_part(text)
+    assert not [word for word in ("4711", "answer", "drawn", "import random", "def judge") if word in cut]
+    assert "return look(parts.x(case))" in cut
+    assert imported_names(cut)["grader.checks.helpers"] == {"look"}
+
+
+def test_driving_part_of_a_helper_has_what_is_asked_of_it():
+    text = "SEEN = 1\ndef look(x):\n    return SEEN\ndef answer(case):\n    return 4711\n"
+    cut = driving_part(text, {"look"})
+    assert "4711" not in cut
+    assert "SEEN = 1" in cut

@@ -230,6 +230,19 @@ def test_status_shows_whose_code_each_part_is() -> None:
     assert f"0 of {len(all_parts())} parts are yours" in out
 
 
+def test_status_imports_neither_torch_nor_triton() -> None:
+    """It would take seconds; what it tells is in a table and in small files."""
+    code = (
+        "import sys; sys.argv = ['tinyllm', 'status']\n"
+        "from tinyllm.cli import app\n"
+        "app(standalone_mode=False)\n"
+        "sys.exit(' '.join({'torch', 'triton'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "BlockAllocator" in done.stdout
+
+
 def test_chat_remembers_and_an_empty_line_wipes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tinyllm.engine.llm.LLM", ScriptedLLM)
     monkeypatch.setattr(ScriptedLLM, "made", [])

@@ -30,11 +30,11 @@ from tinyllm.kv_cache.dense import DenseKVCache
 from tinyllm.kv_cache.prefix_cache import PrefixCache
 from tinyllm.kv_cache.sizing import Snapshot, Waste, kv_bytes_per_token, reservation_waste
 from tinyllm.kv_cache.storage import PagedKVCache
-from tinyllm.parts import resolve
+from tinyllm.parts import all_parts, resolve
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-EXERCISES = [exercise for exercise in exercises().values() if exercise.day == 1]
+EXERCISES = [exercise for exercise in exercises().values() if all_parts()[exercise.name].day == 1]
 ALTERNATES = [(exercise, item) for exercise in EXERCISES for item in specimens(exercise).alternates]
 CLASSES = [(exercise, item) for exercise, item in ALTERNATES if exercise.kind == "class"]
 

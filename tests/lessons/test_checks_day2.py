@@ -29,11 +29,13 @@ from tinyllm.engine.request import Request
 from tinyllm.engine.scheduler import ScheduledRequest, Scheduler
 from tinyllm.kernels import reference
 from tinyllm.kernels.reference import merge_attention_states
-from tinyllm.parts import resolve
+from tinyllm.parts import all_parts, resolve
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-EXERCISES = [exercise for exercise in exercises().values() if exercise.day == 2 and exercise.kind != "kernel"]
+EXERCISES = [
+    exercise for exercise in exercises().values() if all_parts()[exercise.name].day == 2 and exercise.kind != "kernel"
+]
 ALTERNATES = [(exercise, item) for exercise in EXERCISES for item in specimens(exercise).alternates]
 IN_ENGINE = [(exercise, item) for exercise, item in ALTERNATES if exercise.name != "merge_attention_states"]
 

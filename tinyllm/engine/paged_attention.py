@@ -6,10 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinyllm.parts import part
 
-
-@part(day=2)
 def paged_attention(
     q: Tensor,
     k_cache: Tensor,

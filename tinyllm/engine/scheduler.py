@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from tinyllm.config import EngineConfig
 from tinyllm.engine.request import Request
 from tinyllm.kv_cache.manager import KVCacheManager
-from tinyllm.parts import part
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,6 @@ class ScheduledRequest:
         return self.num_known_tokens == self.request.num_uncomputed_tokens
 
 
-@part(day=2)
 class Scheduler:
     """Continuous batching without phases, in the manner of vLLM v1.
 

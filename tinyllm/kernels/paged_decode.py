@@ -7,7 +7,6 @@ from torch import Tensor
 from tinyllm.kernels.launch import Kernel, attention_arguments, row_tile
 from tinyllm.kernels.runtime import tl, triton
 from tinyllm.kernels.tiles import group_heads, load_tile, normalised, store_tile
-from tinyllm.parts import part
 
 #: Most query heads of a group that one program takes together.
 MAX_ROWS = 64
@@ -149,7 +148,6 @@ def paged_decode_kernel(
     store_tile(out_row, heads * HEAD_DIM, real, normalised(acc, total), HEAD_DIM, PADDED_DIM)
 
 
-@part(day=2)
 def paged_decode(
     q: Tensor,
     k_cache: Tensor,

@@ -14,7 +14,6 @@ from tinyllm.kernels.launch import Kernel, attention_arguments, check, row_tile
 from tinyllm.kernels.paged_decode import MAX_ROWS, attend_pages
 from tinyllm.kernels.runtime import tl, triton
 from tinyllm.kernels.tiles import group_heads, load_tile, normalised, store_tile
-from tinyllm.parts import part
 
 #: Fewer positions than this are not worth a program of their own.
 MIN_SPLIT = 256
@@ -194,7 +193,6 @@ def choose_split_size(num_programs: int, max_context: int, num_processors: int) 
     return -(-max_context // num_splits) if num_splits > 1 else None
 
 
-@part(day=2)
 def paged_decode_split(
     q: Tensor,
     k_cache: Tensor,

@@ -12,7 +12,6 @@ from tinyllm.kernels.paged_decode import page_slots, softmax_step
 from tinyllm.kernels.runtime import tl, triton
 from tinyllm.kernels.tiles import load_tile, normalised, store_tile
 from tinyllm.kernels.whole_tiles import attend_whole_tiles
-from tinyllm.parts import part
 
 #: Most query rows of one program, what its registers hold beside the accumulator and a tile of scores. Exact float32
 #: products go without tensor cores and take registers of their own.
@@ -171,7 +170,6 @@ def is_hopper(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) == (9, 0)
 
 
-@part(day=2)
 def paged_prefill(
     q: Tensor,
     k_cache: Tensor,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tinyllm.parts import part
-
 
 def store_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
     """Scatter the K and V of T tokens into the pool.
@@ -92,7 +90,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, scale: float | None
     return out.reshape(q.shape), lse.permute(2, 0, 1).reshape(tokens, num_heads)
 
 
-@part(day=2)
 def merge_attention_states(out_a: Tensor, lse_a: Tensor, out_b: Tensor, lse_b: Tensor) -> tuple[Tensor, Tensor]:
     """Attention over two sets of positions, from the attention over each: online softmax.
 

@@ -6,7 +6,6 @@ from torch import Tensor
 
 from tinyllm.kernels.launch import Kernel, check, check_pool, last_dim_contiguous
 from tinyllm.kernels.runtime import check_device, tl, triton
-from tinyllm.parts import part
 
 #: Most numbers of one token that a program copies.
 MAX_BLOCK = 1024
@@ -49,7 +48,6 @@ def store_kv_kernel(
     tl.store(v_cache_ptr + target, v, mask=mine)
 
 
-@part(day=2)
 def store_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
     """Scatter the K and V of T tokens into the pool; `reference.store_kv` says the same in torch.
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 
-from tinyllm.parts import part
-
 
 class OutOfBlocksError(MemoryError):
     """The pool has too few free blocks. Nothing has changed; free or evict some and try again."""
 
 
-@part(day=1)
 class BlockAllocator:
     """A pool of `num_blocks` KV blocks with reference counts (PagedAttention, arXiv 2309.06180, section 4.2).
 

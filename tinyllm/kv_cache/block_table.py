@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tinyllm.kv_cache.allocator import BlockAllocator
-from tinyllm.parts import part
 
 
-@part(day=1)
 class BlockTable:
     """The KV blocks of one sequence, in order (PagedAttention, arXiv 2309.06180, section 4.3).
 

@@ -6,10 +6,8 @@ from collections.abc import Callable
 
 from tinyllm.kv_cache.allocator import BlockAllocator
 from tinyllm.kv_cache.block_table import BlockTable
-from tinyllm.parts import part
 
 
-@part(day=1)
 class CopyOnWrite:
     """Forks block tables, and copies a shared block before the first write to it.
 

@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from tinyllm.kv_cache.allocator import BlockAllocator
-from tinyllm.parts import part
 
 ROOT_HASH = b""
 
@@ -21,7 +20,6 @@ def hash_block(parent_hash: bytes, token_ids: Sequence[int]) -> bytes:
     return hashlib.blake2b(parent_hash + array("q", token_ids).tobytes(), digest_size=16).digest()
 
 
-@part(day=1)
 class PrefixCache:
     """Full blocks by hash, least recently used first. The cache is one owner of each block that it holds.
 

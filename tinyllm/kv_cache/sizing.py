@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tinyllm.config import ModelConfig
-from tinyllm.parts import part
 
 
-@part(day=1)
 def kv_bytes_per_token(config: ModelConfig, bytes_per_element: int) -> int:
     """Bytes that one token's keys and values take over all layers.
 
@@ -52,7 +50,6 @@ class Waste(NamedTuple):
         return (total - self.used) / total if total else 0.0
 
 
-@part(day=1)
 def reservation_waste(requests: Sequence[Snapshot], num_slots: int, region: int, paged: bool) -> Waste:
     """Count used and wasted slots when `requests` are placed, in order, in a pool of `num_slots` tokens.
 

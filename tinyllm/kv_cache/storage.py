@@ -5,10 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tinyllm.parts import part
 
-
-@part(day=1)
 class PagedKVCache:
     """K and V in N blocks of P slots for each of L layers.
 

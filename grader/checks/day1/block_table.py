@@ -58,7 +58,7 @@ class SlotOfAPosition(Property):
     sentence = "a position's slot is found through its block, wherever in the pool that block is"
     weight = 1.0
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Block sizes 1, 3, 4 and 16; whole sequences, pieces that cross a border, and nothing at all."""
         yield {"block_size": 1, "block_ids": [2], "start": 0, "stop": 1}
         yield {"block_size": 3, "block_ids": [1], "start": 0, "stop": 2}
@@ -107,7 +107,7 @@ class TakesWhatIsMissing(OneTable):
     sentence = "append takes only the blocks that are missing, and counts the new tokens"
     weight = 1.0
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Tokens one by one and in chunks, up to a border and across; a start with blocks that are owned already."""
         yield table_case([1, 0], 2, [1])
         yield table_case([2, 0, 1], 2, [2])
@@ -155,7 +155,7 @@ class FailsWithoutATrace(OneTable):
     sentence = "when the pool has too few blocks, append raises OutOfBlocksError and the table stays as it was"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """No block left at all, and fewer than are needed; what does fit must still fit afterwards."""
         yield table_case([0], 2, [2, 1])
         yield table_case([2, 0, 1], 2, [2, 5, 4])
@@ -205,7 +205,7 @@ class TablesKeepApart(Property):
     weight = 0.5
     in_order = ("turns",)
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Each turn is [table, tokens to append], or [table, None] to release it."""
         yield {"block_size": 2, "num_tables": 1, "order": [1, 0], "turns": [[0, 1], [0, 1]]}
         yield {"block_size": 2, "num_tables": 2, "order": [2, 0, 1], "turns": [[0, 1], [1, 1], [0, None], [1, 2]]}
@@ -270,7 +270,6 @@ def start_table(parts: SimpleNamespace, case: Case) -> Any:
 
 EXERCISE = Exercise(
     name="BlockTable",
-    day=1,
     kind="class",
     properties=(SlotOfAPosition(), TakesWhatIsMissing(), FailsWithoutATrace(), TablesKeepApart()),
 )

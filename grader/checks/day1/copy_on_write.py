@@ -183,7 +183,7 @@ class ForkShares(StepsProperty):
     weight = 0.75
     watches = frozenset({"content", "copies", "owners"})
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """One token, full blocks, a fork of a fork; child and parent stay two tables."""
         yield case_of([1, 0], 2, new("a", 1), fork("a", "b"))
         yield case_of([2, 0, 1], 2, new("a", 3), fork("a", "b"), fork("b", "c"))
@@ -201,7 +201,7 @@ class FirstWriterCopies(StepsProperty):
     weight = 1.0
     watches = frozenset({"needs_copy", "content", "copies", "owners"})
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """The child writes, the parent writes, two of three write; full blocks stay shared."""
         yield case_of([1, 0, 2], 2, new("a", 1), fork("a", "b"), append("b", 1))
         yield case_of([3, 0, 2, 1], 2, new("a", 3), fork("a", "b"), append("a", 1))
@@ -220,7 +220,7 @@ class NoNeedlessCopy(StepsProperty):
     weight = 0.5
     watches = frozenset({"needless copies"})
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """A lone table, a fork at a block's end, a parent that has gone or has its copy, an append of nothing."""
         yield case_of([1, 0], 2, new("a", 1), append("a", 1))
         yield case_of([1, 0, 2], 2, new("a", 2), fork("a", "b"), append("b", 1), append("b", 1))
@@ -239,7 +239,7 @@ class FailsWithoutATrace(StepsProperty):
     sentence = "when the pool cannot hold the copy and the new blocks, nothing changes"
     weight = 0.25
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """No room for the copy; room for the copy but not for what follows; then an append that fits."""
         yield case_of([0], 2, new("a", 1), fork("a", "b"), append("b", 1))
         yield case_of([1, 0], 2, new("a", 1), fork("a", "b"), append("b", 2), append("b", 1))
@@ -259,7 +259,7 @@ class EachReadsItsOwn(StepsProperty):
     weight = 0.5
     watches = frozenset({"content", "no block lost"})
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Random steps; at the end every table is released."""
         for block_size, length in ((2, 8), (3, 24), (4, 48)):
             yield case_of(shuffled(rng, 24), block_size, *random_steps(rng, block_size, length))
@@ -286,7 +286,6 @@ def random_steps(rng: random.Random, block_size: int, length: int) -> list[Step]
 
 EXERCISE = Exercise(
     name="CopyOnWrite",
-    day=1,
     kind="class",
     properties=(ForkShares(), FirstWriterCopies(), NoNeedlessCopy(), FailsWithoutATrace(), EachReadsItsOwn()),
 )

@@ -82,7 +82,7 @@ class WriteToSlots(Property):
     sentence = "write puts each token's K and V into its slot of its layer, and touches nothing else"
     weight = 1.0
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """One token, two layers, slots in any order, no token at all; blocks of 1, 3 and 16 slots."""
         yield self.case(rng, sizes(1, 2, 1, 1, 1), 0, [1])
         yield self.case(rng, sizes(2, 2, 2, 1, 2), 1, [2])
@@ -127,7 +127,7 @@ class GatherInOrder(Property):
     sentence = "gather returns K and V in the order of the slots, whatever the shape of the slots"
     weight = 0.75
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """One slot, slots backwards, a slot twice, a padded batch [B, max_context_len]."""
         yield self.case(rng, sizes(1, 2, 1, 1, 1), 0, [1])
         yield self.case(rng, sizes(2, 2, 2, 2, 3), 1, [2, 3])
@@ -176,7 +176,7 @@ class AnyStrides(WriteToSlots):
     sentence = "K and V of any strides are written, such as slices of one fused projection"
     weight = 0.25
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Slices, then heads before tokens in memory. One layer and slots in a row: only the strides are odd."""
         yield self.fused(rng, sizes(1, 2, 2, 2, 2), [1, 2])
         yield self.transposed(rng, sizes(1, 2, 2, 2, 2), [1, 2])
@@ -204,7 +204,7 @@ class AttendsLikeDense(Property):
     sentence = "attention over what gather returns equals attention over a dense cache"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """One short sequence, then batches with GQA; lengths that are multiples of the block and that are not."""
         yield self.case(rng, sizes(1, 2, 2, 1, 2), 1, [3])
         yield self.case(rng, sizes(2, 4, 3, 2, 4), 2, [3, 5])
@@ -288,7 +288,7 @@ class CopyABlock(Property):
     sentence = "copy_block copies every slot of one block over another, K and V, in every layer"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Up and down the pool, and onto itself; blocks of 1, 3 and 16 slots."""
         yield self.case(rng, sizes(1, 2, 1, 1, 1), 0, 1)
         yield self.case(rng, sizes(1, 2, 2, 1, 1), 0, 1)
@@ -326,7 +326,6 @@ class CopyABlock(Property):
 
 EXERCISE = Exercise(
     name="PagedKVCache",
-    day=1,
     kind="class",
     properties=(WriteToSlots(), GatherInOrder(), AnyStrides(), AttendsLikeDense(), CopyABlock()),
 )

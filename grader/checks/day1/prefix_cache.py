@@ -174,7 +174,7 @@ class FindsTheBeginning(StepsProperty):
     sentence = "match finds the longest cached beginning of a prompt, and leaves at least one token to compute"
     weight = 1.0
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """An empty cache, the same prompt again, longer and shorter ones, one that goes another way."""
         yield case_of(2, 2, look_up("a", 1, 2, 3))
         yield case_of(4, 2, request("a", 1, 2), look_up("b", 1, 2, 3))
@@ -195,7 +195,7 @@ class KnowsWhatCameBefore(StepsProperty):
     sentence = "a block is found by its tokens and by every token before it, with no gap in between"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Equal blocks after different ones, tokens in another order, and a beginning that has been evicted."""
         yield case_of(8, 2, request("a", 1, 2, 3, 4), request("b", 5, 6, 7, 8), look_up("c", 5, 6, 3, 4, 9))
         yield case_of(4, 2, request("a", 1, 2), look_up("b", 2, 1, 3))
@@ -215,7 +215,7 @@ class EveryOwnerCounts(StepsProperty):
     weight = 1.0
     watches = frozenset({"owners"})
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """A partly filled last block, a hit, the same content computed twice, the same request inserted again."""
         yield case_of(2, 2, request("a", 1, 2))
         yield case_of(4, 2, request("a", 1, 2, 3), end("a"))
@@ -235,7 +235,7 @@ class EvictsTheUnused(StepsProperty):
     weight = 0.5
     watches = frozenset({"num_free"})
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Nothing to evict, everything in use, more wanted than there is, and a lookup afterwards."""
         yield case_of(2, 2, request("a", 1, 2), end("a"), evict(1))
         yield case_of(2, 2, request("a", 1, 2), evict(1))
@@ -254,7 +254,7 @@ class OldestFirst(StepsProperty):
     sentence = "the least recently used block goes first, and of one prompt the last block first"
     weight = 1.0
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Two prompts in order, one of them hit or inserted again, a prompt of two blocks; then requests at random."""
         both = [request("a", 1, 2), request("b", 3, 4), end("a"), end("b")]
         found = [look_up("c", 1, 2, 0), look_up("d", 3, 4, 0)]
@@ -295,7 +295,6 @@ def random_steps(rng: random.Random, block_size: int, length: int) -> list[Step]
 
 EXERCISE = Exercise(
     name="PrefixCache",
-    day=1,
     kind="class",
     properties=(FindsTheBeginning(), KnowsWhatCameBefore(), EveryOwnerCounts(), EvictsTheUnused(), OldestFirst()),
 )

@@ -90,7 +90,7 @@ class Contiguous(WasteProperty):
     sentence = "contiguous: slots for tokens still to come are reserved, those for no token ever are internal waste"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Requests that just began, are halfway, are done, and fill their region."""
         yield pool([[1, 1]], 4, 2, paged=False)
         yield pool([[1, 2]], 4, 2, paged=False)
@@ -106,7 +106,7 @@ class Paged(WasteProperty):
     sentence = "paged: nothing is reserved, and only the end of a request's last block is waste"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Lengths that are multiples of the block and lengths that are not; blocks of 1, 3, 4 and 16 slots."""
         yield pool([[1, 1]], 4, 2, paged=True)
         yield pool([[2, 2]], 8, 2, paged=True)
@@ -123,7 +123,7 @@ class FullPool(WasteProperty):
     sentence = "requests are placed in order until the first that does not fit"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """An exact fit, one too many, a small request behind one that is too large, and an end that is no region."""
         yield pool([[1, 2]], 2, 2, paged=False)
         yield pool([[1, 2], [2, 2]], 2, 2, paged=False)
@@ -144,7 +144,7 @@ class EndOfThePool(WasteProperty):
     weight = 0.5
     fields = FIELDS[3:]
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """An empty pool, a full one, one smaller than a region."""
         yield pool([], 4, 2, paged=False)
         yield pool([], 5, 2, paged=False)
@@ -158,7 +158,6 @@ class EndOfThePool(WasteProperty):
 
 EXERCISE = Exercise(
     name="reservation_waste",
-    day=1,
     kind="function",
     properties=(Contiguous(), Paged(), FullPool(), EndOfThePool()),
 )

@@ -1,21 +1,21 @@
-"""What the checks of the attention kernels share: cases by their sizes, guarded tensors, and an oracle in float64."""
+"""What the checks of the kernels share: cases by their sizes, guarded tensors, and attention in float64 to compare."""
 
 from __future__ import annotations
 
-import random
-from abc import abstractmethod
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from grader.checks.support import count_of
-from grader.framework import Case, Observations, Property, two_numbers
+from grader.framework import Case, Observations, Prop, Property, two_numbers
 from tinyllm.kernels import cases as kernel_cases
 from tinyllm.kernels.guards import CANARY, Inputs, changed, make_inputs, snapshot
 from tinyllm.kernels.selftest import TOLERANCES
 
+TIME_LIMIT = 60  # seconds: the first launch compiles, on a GPU
 SIZES = ("num_heads", "num_kv_heads", "head_dim", "block_size")
 
 
@@ -35,91 +35,91 @@ def synchronize(device: str) -> None:
 class KernelProperty(Property):
     """A property of an answer that launches Triton kernels, compiled on CUDA or in the interpreter."""
 
-    requires: ClassVar[str] = "triton"
-    time_limit: ClassVar[float] = 60  # the first launch compiles, on a GPU
+    requires = "triton"
+    time_limit = TIME_LIMIT
 
 
-class AttentionProperty(KernelProperty):
-    """Attention over pages: everything that a kernel must not read is NaN, and what it must not write is watched.
+def attention_case(kernel: str, context_lens: list[int], *sizes: int, seed: int = 1, **changes: Any) -> Case:
+    """A case with one new token a sequence, unless `query_lens` says otherwise.
 
-    Attributes:
+    The first block of the first sequence is never block 0, where a position would be its own slot.
+
+    Args:
         kernel: one of `tinyllm.kernels.cases.KERNELS`.
+        sizes: Hq, Hkv, D and P.
+        seed: what the tensors are drawn from.
+        changes: other fields of `tinyllm.kernels.cases.Case`; `opposed=True` makes all scores negative.
     """
+    named = dict(zip(SIZES, sizes, strict=True))
+    lens = {"query_lens": [1] * len(context_lens), "context_lens": context_lens}
+    case = {"kernel": kernel, **lens, **named, "opposed": False, "seed": seed, **changes}
+    while int(inputs_of(case, "cpu").block_tables[0, 0]) == 0:
+        case["seed"] += 1
+    return case
 
-    kernel: ClassVar[str]
 
-    def case(self, rng: random.Random, context_lens: list[int], *sizes: int, **changes: Any) -> Case:
-        """A case with one new token a sequence, unless `query_lens` says otherwise.
+def inputs_of(case: Case, device: str) -> Inputs:
+    """The tensors of a case, the same on both sides: what must not be read is NaN, all else is watched."""
+    fields = {key: value for key, value in case.items() if key not in ("seed", "opposed")}
+    lens = {key: tuple(case[key]) for key in ("query_lens", "context_lens")}
+    inputs = make_inputs(kernel_cases.Case(**{**fields, **lens}), device, case["seed"])
+    if case["opposed"]:
+        inputs.q.abs_()
+        inputs.k_cache.copy_(-inputs.k_cache.abs())
+    return inputs
 
-        The first block of the first sequence is never block 0, where a position would be its own slot.
 
-        Args:
-            sizes: Hq, Hkv, D and P.
-            changes: other fields of `tinyllm.kernels.cases.Case`; `opposed=True` makes all scores negative.
-        """
-        named = dict(zip(SIZES, sizes, strict=True))
-        lens = {"query_lens": [1] * len(context_lens), "context_lens": context_lens}
-        case = {**lens, **named, "opposed": False, "seed": rng.getrandbits(32), **changes}
-        while int(self.inputs(case, "cpu").block_tables[0, 0]) == 0:
-            case["seed"] = rng.getrandbits(32)
-        return case
+def drive_attention(case: Case, answer: Callable[..., Any], **options: Any) -> Observations:
+    """Call an answer; the output, and the names of the buffers that have changed beside it."""
+    device = kernel_device()
+    inputs = inputs_of(case, device)
+    before = snapshot(inputs)
+    where = (inputs.block_tables, inputs.context_lens, inputs.query_start_loc, case["block_size"])
+    options |= {"sliding_window": case.get("sliding_window"), "out": inputs.out}
+    answer(inputs.q, inputs.k_cache, inputs.v_cache, *where, **options)
+    synchronize(device)
+    out = inputs.out.clone()
+    inputs.out.fill_(CANARY)
+    return {"out": out, "changed": changed(inputs, before)}
 
-    @abstractmethod
-    def launch(self, parts: SimpleNamespace, inputs: Inputs, case: Case) -> None:
-        """Call the answer, which writes to `inputs.out`."""
 
-    def inputs(self, case: Case, device: str) -> Inputs:
-        """The tensors of a case, the same on both sides."""
-        skipped = ("seed", "opposed")
-        fields = {key: value for key, value in case.items() if key not in skipped}
-        lens = {key: tuple(case[key]) for key in ("query_lens", "context_lens")}
-        inputs = make_inputs(kernel_cases.Case(self.kernel, **{**fields, **lens}), device, case["seed"])
-        if case["opposed"]:
-            inputs.q.abs_()
-            inputs.k_cache.copy_(-inputs.k_cache.abs())
-        return inputs
+def judge_attention(case: Case, observations: Observations) -> str | None:
+    """Row by row of the output, then what nobody should have touched."""
+    out, inputs = observations["out"], inputs_of(case, "cpu")
+    if not isinstance(out, Tensor) or out.shape != inputs.out.shape:
+        return f"out must stay a tensor of shape {list(inputs.out.shape)}"
+    allowed = TOLERANCES[case.get("dtype", "float32")] * max(1.0, case.get("sharpness", 1.0))
+    starts = inputs.query_start_loc.tolist()
+    for sequence, query_len in enumerate(case["query_lens"]):
+        for number in range(query_len):
+            row = out[starts[sequence] + number].double()
+            where = row_name(case, sequence, number)
+            if case["kernel"] != "paged_prefill" and query_len != 1:
+                if not bool((row == CANARY).all()):
+                    return f"{where}: it is written, though its sequence has {query_len} new tokens"
+                continue
+            problem = row_problem(expected_row(inputs, case, sequence, number), row, allowed)
+            if problem:
+                return f"{where}, {problem}"
+    if observations["changed"]:
+        return f"it writes where nothing of its own is: {observations['changed'][0]}"
+    return None
 
-    def drive(self, parts: SimpleNamespace, case: Case) -> Observations:
-        """The output, and the names of the buffers that have changed beside it."""
-        device = kernel_device()
-        inputs = self.inputs(case, device)
-        before = snapshot(inputs)
-        self.launch(parts, inputs, case)
-        synchronize(device)
-        out = inputs.out.clone()
-        inputs.out.fill_(CANARY)
-        return {"out": out, "changed": changed(inputs, before)}
 
-    def judge(self, case: Case, observations: Observations) -> str | None:
-        """Row by row of the output, then what nobody should have touched."""
-        out, inputs = observations["out"], self.inputs(case, "cpu")
-        if not isinstance(out, Tensor) or out.shape != inputs.out.shape:
-            return f"out must stay a tensor of shape {list(inputs.out.shape)}"
-        allowed = TOLERANCES[case.get("dtype", "float32")] * max(1.0, case.get("sharpness", 1.0))
-        starts = inputs.query_start_loc.tolist()
-        for sequence, query_len in enumerate(case["query_lens"]):
-            for number in range(query_len):
-                row = out[starts[sequence] + number].double()
-                where = row_name(case, sequence, number)
-                if self.kernel != "paged_prefill" and query_len != 1:
-                    if not bool((row == CANARY).all()):
-                        return f"{where}: it is written, though its sequence has {query_len} new tokens"
-                    continue
-                problem = row_problem(expected_row(inputs, case, sequence, number), row, allowed)
-                if problem:
-                    return f"{where}, {problem}"
-        if observations["changed"]:
-            return f"it writes where nothing of its own is: {observations['changed'][0]}"
-        return None
+def describe_attention(case: Case) -> str:
+    """As a learner reads it."""
+    heads = f"{count_of(case['num_heads'], 'query head')} on {count_of(case['num_kv_heads'], 'K/V head')}"
+    new = "" if set(case["query_lens"]) == {1} else f", new tokens: {case['query_lens']}"
+    text = f"context_lens = {case['context_lens']}{new}, {heads} of {case['head_dim']} numbers"
+    more = [f"{name} = {case[name]}" for name in ("sliding_window", "split_size", "dtype") if case.get(name)]
+    blocks = f"blocks of {count_of(case['block_size'], 'slot')} in any order"
+    return ", ".join([text, blocks, *more, *scores_of(case)])
 
-    def describe(self, case: Case) -> str:
-        """As a learner reads it."""
-        heads = f"{count_of(case['num_heads'], 'query head')} on {count_of(case['num_kv_heads'], 'K/V head')}"
-        new = "" if set(case["query_lens"]) == {1} else f", new tokens: {case['query_lens']}"
-        text = f"context_lens = {case['context_lens']}{new}, {heads} of {case['head_dim']} numbers"
-        more = [f"{name} = {case[name]}" for name in ("sliding_window", "split_size", "dtype") if case.get(name)]
-        blocks = f"blocks of {count_of(case['block_size'], 'slot')} in any order"
-        return ", ".join([text, blocks, *more, *scores_of(case)])
+
+#: A row of a table of attention properties, but for `drive`.
+attention_prop = partial(
+    Prop, judge=judge_attention, describe=describe_attention, requires="triton", time_limit=TIME_LIMIT
+)
 
 
 def scores_of(case: Case) -> list[str]:

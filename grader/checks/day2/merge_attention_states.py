@@ -67,7 +67,7 @@ class AttentionOverAll(MergeProperty):
     sentence = "the states of two sets of positions merge to attention over all of them"
     weight = 1.0
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """One and one, then uneven sets, sharp and flat scores, and the shapes that heads and tokens make."""
         yield split_case(rng, [1], (1, 1), 2)
         yield split_case(rng, [1], (6, 4), 2)
@@ -97,7 +97,7 @@ class LargeScores(MergeProperty):
     sentence = "large scores, positive or negative, do not overflow"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Beyond the range of exp in float32 (about 88), in both directions, near each other and far apart."""
         yield state_case([[1.0, 2.0], [3.0, -2.0]], [100.0, 101.0])
         yield state_case([[1.0, 2.0], [3.0, -2.0]], [-200.0, -200.5])
@@ -120,7 +120,7 @@ class EmptySets(MergeProperty):
     sentence = "an empty set (log-sum-exp -inf) changes nothing, and two of them make one: output 0, log-sum-exp -inf"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Empty at either side, with a NaN for its output, which nobody may read; both; and row by row."""
         nan, empty = float("nan"), float("-inf")
         yield state_case([[1.0, 2.0], [0.0, 0.0]], [0.5, empty])
@@ -163,7 +163,6 @@ def rounded(values: Tensor) -> list[float] | float:
 
 EXERCISE = Exercise(
     name="merge_attention_states",
-    day=2,
     kind="function",
     properties=(AttentionOverAll(), LargeScores(), EmptySets()),
 )

@@ -113,7 +113,7 @@ class OneNewToken(AttentionProperty):
     sentence = "one new token looks at all tokens of its sequence, wherever their blocks lie"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """A token alone, full and partly filled last blocks, blocks of 1, 3, 4 and 16 slots."""
         yield batch(rng, [(1, 1)], 2)
         yield batch(rng, [(3, 1)], 2)
@@ -128,7 +128,7 @@ class CausalChunk(AttentionProperty):
     sentence = "a chunk of new tokens is causal, and stands at the end of the context"
     weight = 1.0
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """A whole prompt, then chunks after a context, whose first query sees that context and itself."""
         yield batch(rng, [(2, 2)], 2)
         yield batch(rng, [(3, 2)], 2)
@@ -145,7 +145,7 @@ class GroupedHeads(AttentionProperty):
     sentence = "query head h reads KV head h // (Hq / Hkv)"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """No sharing, all share one, and groups of two and three, in decode and prefill."""
         yield batch(rng, [(3, 1)], 2, heads=(2, 2))
         yield batch(rng, [(3, 1)], 2, heads=(2, 1))
@@ -160,7 +160,7 @@ class SideBySide(AttentionProperty):
     sentence = "sequences of any lengths go side by side in one batch"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Two and more sequences, tables padded with block 0, tensors that are not contiguous."""
         yield batch(rng, [(2, 1), (1, 1)], 2)
         yield batch(rng, [(5, 3), (2, 1), (4, 4)], 2)
@@ -175,7 +175,7 @@ class LargeScores(AttentionProperty):
     sentence = "large scores do not overflow"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Scores of some hundreds; exp in float32 ends at about 88."""
         yield batch(rng, [(3, 1)], 2, scale=400.0)
         yield batch(rng, [(10, 4)], 4, scale=400.0)
@@ -184,7 +184,6 @@ class LargeScores(AttentionProperty):
 
 EXERCISE = Exercise(
     name="paged_attention",
-    day=2,
     kind="function",
     properties=(OneNewToken(), CausalChunk(), GroupedHeads(), SideBySide(), LargeScores()),
     twins=(

@@ -267,7 +267,7 @@ class OneBudget(TrafficProperty):
     sentence = "decodes and chunks of prompt share a step, running requests first, within the token budget"
     weight = 1.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """A request alone, a prompt longer than the budget, a prompt that comes while others decode, a budget of 1."""
         yield traffic([(0, 2, 2)])
         yield traffic([(0, 10, 2)], budget=4)
@@ -285,7 +285,7 @@ class Admission(TrafficProperty):
     sentence = "requests start in order of arrival, while there are seats, and blocks for all their known tokens"
     weight = 1.0
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Seats, continuations that need several, blocks, and a short request behind a long one that must wait."""
         yield traffic([(0, 2, 2), (0, 2, 2)], max_num_seqs=1)
         yield traffic([(0, 6, 2), (0, 2, 2), (0, 1, 1)], max_num_seqs=2)
@@ -303,7 +303,7 @@ class Preemption(TrafficProperty):
     sentence = "in a full pool the latest arrival gives its blocks back, and waits at the head of the line"
     weight = 1.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Two that outgrow the pool, three, one that waits while they do, and more."""
         yield traffic([(0, 3, 4), (0, 3, 4)], num_blocks=3, block_size=2)
         yield traffic([(0, 4, 9), (0, 4, 9), (0, 4, 9)], num_blocks=5)
@@ -319,7 +319,7 @@ class Recompute(TrafficProperty):
     sentence = "a request that starts, or starts again, computes just what the prefix cache does not have of it"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """A second user of a prompt, then preemption with hits."""
         yield traffic([(0, 6, 2), (2, 6, 2)], shared_prefix=4)
         yield traffic([(0, 9, 14), (0, 9, 14)], num_blocks=7, shared_prefix=8)
@@ -344,7 +344,7 @@ class AnyTraffic(TrafficProperty):
     sentence = "whatever comes and goes, every request ends, in turn, and no block is lost"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """An abort of a running and of a preempted request, then everything at once."""
         yield traffic([(0, 3, 9), (1, 3, 9)], aborts=[(3, 0)])
         yield traffic([(0, 4, 9), (0, 4, 9), (0, 4, 9)], num_blocks=5, aborts=[(6, 2)])
@@ -363,7 +363,6 @@ class AnyTraffic(TrafficProperty):
 
 EXERCISE = Exercise(
     name="Scheduler",
-    day=2,
     kind="class",
     properties=(OneBudget(), Admission(), Preemption(), Recompute(), AnyTraffic()),
 )

@@ -131,7 +131,7 @@ class EachTokenInItsSlot(StoreProperty):
     sentence = "each token's K and V go into its slot, head by head, and nothing else changes"
     weight = 1.0
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """One token, slots in any order, several heads, sizes that are no power of two, float16."""
         yield self.case(rng, 4, [2], 1, 16)
         yield self.case(rng, 8, [5, 1, 6], 2, 16)
@@ -146,7 +146,7 @@ class SkipsPadding(StoreProperty):
     sentence = "a token whose slot is -1 is not stored"
     weight = 0.25
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Some of the tokens, then all of them."""
         yield self.case(rng, 5, [3, -1, 1], 1, 16)
         yield self.case(rng, 3, [-1], 2, 16)
@@ -158,7 +158,7 @@ class AnyStrides(StoreProperty):
     sentence = "k, v and the pool may have any strides, such as slices of one fused projection"
     weight = 0.5
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """One head, then several."""
         yield self.case(rng, 4, [1, 3], 1, 16, fused=True)
         yield self.case(rng, 6, rng.sample(range(6), 3), 2, 32, fused=True)
@@ -170,14 +170,13 @@ class ManyNumbers(StoreProperty):
     sentence = "a token with more numbers than one program takes is stored whole"
     weight = 0.25
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """1,280 numbers, more than BLOCK = 1,024."""
         yield self.case(rng, 3, [2, 0], 5, 256)
 
 
 EXERCISE = Exercise(
     name="store_kv",
-    day=2,
     kind="kernel",
     properties=(EachTokenInItsSlot(), SkipsPadding(), AnyStrides(), ManyNumbers()),
 )

@@ -17,7 +17,7 @@ from grader import check
 # <!-- head: keep_top_k -->
 
 
-# %% exercise="keep_top_k" inline=true minutes="5" difficulty="1" points="2"
+# %% exercise="keep_top_k" inline=true minutes="5" difficulty="1"
 def keep_top_k(logits: torch.Tensor, k: int) -> torch.Tensor:
     """The logits [V] with all but the k largest at minus infinity."""
     ### BEGIN SOLUTION
