@@ -70,7 +70,7 @@ def tried_by_workers(jobs: Sequence[Job], num_workers: int) -> Iterator[tuple[in
                 if trial is None:
                     worker.stop()
                     workers[index] = Worker()
-                yield number, trial or Trial(True, "it ends the process that runs it, or never stops")
+                yield number, trial or Trial((), "it ends the process that runs it, or never stops")
     finally:
         for worker in workers:
             worker.stop()

@@ -80,6 +80,12 @@ class Escape:
     mutation: Mutation
     trial: Trial
 
+    @property
+    def words(self) -> str:
+        """How it escaped."""
+        seeds = "seed " + ", ".join(map(str, self.trial.missed))
+        return f"nothing fails on {seeds}" + (f"; elsewhere: {self.trial.how}" if self.trial.how else "")
+
 
 @dataclass(slots=True)
 class Row:
@@ -123,7 +129,7 @@ class MutationReport:
         found = []
         for row in self.rows:
             found += [f"{row.exercise}: {problem}" for problem in row.problems]
-            found += [f"{row.exercise}: {words(item.mutation)}\n    ({item.trial.how})" for item in row.escapes]
+            found += [f"{row.exercise}: {words(item.mutation)}\n    {item.words}" for item in row.escapes]
             found += [f"{row.exercise}: not tried: {row.not_checked}"] if row.not_checked else []
         return found
 
@@ -139,8 +145,8 @@ class MutationReport:
                 "escapes": [
                     {
                         **{name: getattr(item.mutation, name) for name in names},
+                        "missed": list(item.trial.missed),
                         "how": item.trial.how,
-                        "caught_on": list(item.trial.caught_on),
                     }
                     for item in row.escapes
                 ],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import faulthandler
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from grader.diagnosis import MUTANT_TIME_SHARE
@@ -14,7 +15,7 @@ from grader.results import Outcome, PropertyResult
 from grader.running import LocalDriver, Report, run_property, same
 
 LABEL = "mutation"  # of the cell
-WAKE_SECONDS = 20.0  # after its time limit a case that no alarm has ended takes the process with it
+WAKE_SECONDS = 5.0  # after its time limit a case that no alarm has ended takes the process with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +39,17 @@ class Trial:
     """How that went.
 
     Attributes:
-        caught: on every seed.
-        how: the property that failed on the last seed tried and its message, or the seed on which none did.
-        timed_out: whether it was caught for taking too long.
-        caught_on: seeds tried before and on which it was caught.
+        missed: seeds on which nothing failed.
+        how: the property that failed on the last of the others, and its message; empty where none did.
     """
 
-    caught: bool
+    missed: tuple[int, ...]
     how: str
-    timed_out: bool = False
-    caught_on: tuple[int, ...] = ()
+
+    @property
+    def caught(self) -> bool:
+        """Whether it was caught on every seed."""
+        return not self.missed
 
 
 class Remembering:
@@ -67,14 +69,24 @@ class Remembering:
                 return report
         seconds = self.job.time_share * self.job.exercise.properties[index].time_limit
         self.driver.longest = seconds
-        with open(os.devnull, "w") as nowhere:
-            faulthandler.dump_traceback_later(seconds + WAKE_SECONDS, exit=True, file=nowhere)
-            try:
+        if self.job.exercise.kind == "kernel":  # what runs kernels is ended by its own side
+            report = self.driver(index, case)
+        else:
+            with no_longer_than(seconds + WAKE_SECONDS):
                 report = self.driver(index, case)
-            finally:
-                faulthandler.cancel_dump_traceback_later()
         seen.append((case, report))
         return report
+
+
+@contextmanager
+def no_longer_than(seconds: float) -> Iterator[None]:
+    """End the process when the block takes longer, whatever it is in: Python hears an alarm between two steps only."""
+    with open(os.devnull, "w") as nowhere:
+        faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 
 def tried(job: Job) -> Trial:
@@ -82,18 +94,18 @@ def tried(job: Job) -> Trial:
     try:
         driver = Remembering(job)
     except Exception as error:
-        return Trial(True, f"the cell does not run: {type(error).__name__}: {error}", caught_on=job.seeds)
+        return Trial((), f"the cell does not run: {type(error).__name__}: {error}")
     order = list(range(len(job.exercise.properties)))
-    how, timed_out = "no seed was tried", False
-    caught_on: list[int] = []
+    missed: list[int] = []
+    how = ""
     for seed in job.seeds:
         index, failed = first_failure(job.exercise, order, seed, driver)
         if failed is None:
-            return Trial(False, f"nothing fails with seed {seed}", caught_on=tuple(caught_on))
+            missed.append(seed)
+            continue
         order.sort(key=lambda item: item != index)  # what caught it once will again
-        caught_on.append(seed)
-        how, timed_out = f"{failed.sentence}: {failed.message}", timed_out or failed.outcome is Outcome.TIMED_OUT
-    return Trial(True, how, timed_out, tuple(caught_on))
+        how = f"{failed.sentence}: {failed.message}"
+    return Trial(tuple(missed), how)
 
 
 def first_failure(
