@@ -101,11 +101,6 @@ def _between(source: Source, left: ast.AST, right: ast.AST, symbol: str) -> tupl
     return start + found.start(), start + found.end()
 
 
-def _full(source: Source, start: int, stop: int) -> str:
-    """An operand with the parentheses that stand around it."""
-    return grouped(source.text[start:stop].strip())
-
-
 def comparisons(source: Source, node: ast.AST, names: set[str]) -> Iterator[Edit]:
     """`a < b` as every other comparison."""
     if not isinstance(node, ast.Compare):
@@ -125,8 +120,7 @@ def arithmetic(source: Source, node: ast.AST, names: set[str]) -> Iterator[Edit]
     if not isinstance(node, ast.BinOp):
         return
     symbol = SYMBOLS[type(node.op)]
-    start, stop = _between(source, node.left, node.right, symbol)
-    left, right = _full(source, source.start(node), start), _full(source, stop, source.stop(node))
+    left, right = grouped(source.of(node.left)), grouped(source.of(node.right))
     for other in ARITHMETIC.get(symbol, ()):
         yield source.replaced(node, f"{left} {other} {right}")
     if symbol not in UNORDERED:
@@ -138,16 +132,11 @@ def arithmetic(source: Source, node: ast.AST, names: set[str]) -> Iterator[Edit]
 def booleans(source: Source, node: ast.AST, names: set[str]) -> Iterator[Edit]:
     """`a and b` as `a or b`, `a` and `b`; `not a` and `-a` as `a`."""
     if isinstance(node, ast.UnaryOp) and not _is_negative(node):
-        yield source.replaced(
-            node, source.text[source.start(node) : source.stop(node)].lstrip("-~+").removeprefix("not ")
-        )
+        yield source.replaced(node, source.of(node.operand))
     if not isinstance(node, ast.BoolOp):
         return
     symbol = SYMBOLS[type(node.op)]
-    places = [_between(source, a, b, symbol) for a, b in pairwise(node.values)]
-    starts = [source.start(node), *(stop for _, stop in places)]
-    stops = [*(start for start, _ in places), source.stop(node)]
-    values = [_full(source, start, stop) for start, stop in zip(starts, stops, strict=True)]
+    values = [grouped(source.of(value)) for value in node.values]
     yield source.replaced(node, (" or " if symbol == "and" else " and ").join(values))
     for index in range(len(values)):
         yield source.replaced(node, f" {symbol} ".join(values[:index] + values[index + 1 :]))

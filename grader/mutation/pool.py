@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ class Worker:
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["grader.mutation.pool"])
+        context.set_forkserver_preload(["grader.mutation.warm"])
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=work, args=(theirs,), name="grader-mutation")
         self.process.start()
@@ -80,10 +81,8 @@ def work(connection: Connection[Any, Any]) -> None:
     """A worker's life: try answers until the other end goes."""
     import torch
 
-    from grader.running import reference_parts
-
     torch.set_num_threads(1)
-    reference_parts()  # imports what would else count against the first answer's memory and time
+    importlib.import_module("grader.mutation.warm")  # done already, unless this process was forked from another
     if sys.platform == "linux":
         from grader.sandbox import linux
 

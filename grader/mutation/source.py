@@ -59,8 +59,11 @@ class Source:
         return self._starts[line - 1]
 
     def replaced(self, node: ast.AST, text: str) -> Edit:
-        """The edit that puts `text` in the place of an expression."""
-        return Edit(self.start(node), self.stop(node), f"{OPEN}{text}{CLOSE}")
+        """The edit that puts `text` in the place of an expression, and of parentheses that are its own."""
+        start, stop = self.start(node), self.stop(node)
+        while re.search(r"(^|[^\w)\]])\($", self.text[max(0, start - 2) : start]) and self.text[stop : stop + 1] == ")":
+            start, stop = start - 1, stop + 1
+        return Edit(start, stop, grouped(text))
 
     def after(self, edit: Edit, function: Function) -> str:
         """A function's lines, from its `def` on, after an edit to it, with the parentheses that are needed only."""

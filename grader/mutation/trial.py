@@ -15,6 +15,7 @@ from grader.results import Outcome, PropertyResult
 from grader.running import LocalDriver, Report, run_property, same
 
 LABEL = "mutation"  # of the cell
+LEAST_SECONDS = 1.0  # that a case may take, on a busy machine too
 WAKE_SECONDS = 5.0  # after its time limit a case that no alarm has ended takes the process with it
 
 
@@ -67,7 +68,7 @@ class Remembering:
         for known, report in seen:
             if same(known, case):
                 return report
-        seconds = self.job.time_share * self.job.exercise.properties[index].time_limit
+        seconds = max(LEAST_SECONDS, self.job.time_share * self.job.exercise.properties[index].time_limit)
         self.driver.longest = seconds
         if self.job.exercise.kind == "kernel":  # what runs kernels is ended by its own side
             report = self.driver(index, case)
