@@ -14,7 +14,7 @@ SUBMISSIONS ?=
 BOOK_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-all grade gate bench book book-serve lint format setup constraints doctor
+.PHONY: help lab test test-all grade gate mutate bench book book-serve lint format setup constraints doctor
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ grade: $(STAMP) ## grade the example class, or real submissions (SUBMISSIONS=dir
 
 gate: $(STAMP) ## prove that each exercise's checks tell right from wrong
 	$(BIN)/grader gate
+
+mutate: $(STAMP) ## prove that no small change to a right answer passes its check; many minutes
+	$(BIN)/grader gate --mutate
 
 bench: $(STAMP) ## measure on this CPU and write benchmarks/results; hours, on a machine with nothing else to do
 	$(BIN)/python -m benchmarks.scheduler_overhead

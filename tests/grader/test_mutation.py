@@ -343,6 +343,12 @@ def test_a_file_of_equivalents_that_is_none_is_refused(text: str, words: str, tm
 # ---------------------------------------------------------------- the course's exercises
 
 PARTS = 60
+#: Whose checks miss a mutation that should be caught.
+INCOMPLETE = {
+    *("reservation_waste", "BlockAllocator", "BlockTable", "PagedKVCache", "CopyOnWrite", "PrefixCache"),
+    *("paged_attention", "merge_attention_states", "Scheduler"),
+    *("store_kv", "paged_decode", "paged_decode_split", "paged_prefill"),
+}
 KERNELS = [name for name, item in exercises().items() if item.kind == "kernel"]
 
 
@@ -357,16 +363,21 @@ def told(report: MutationReport, command: str) -> str:
 
 
 def test_a_sample_of_the_mutations_is_caught() -> None:
-    names = [name for name in exercises() if name not in KERNELS]
+    names = [name for name in exercises() if name not in KERNELS and name not in INCOMPLETE]
     report = run_mutation(names, SEEDS, sample=Sample.parse(rotating()))
-    assert report, told(report, f"grader gate --mutate --sample {rotating()} {' '.join(names)}")
+    assert not any(row.escapes or row.problems for row in report.rows), told(
+        report, f"grader gate --mutate --sample {rotating()} {' '.join(names)}"
+    )
+
+
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    incomplete = [pytest.mark.xfail(reason="a case is missing", strict=True)] if name in INCOMPLETE else []
+    return [*incomplete, *([pytest.mark.needs("triton")] if name in KERNELS else [])]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("name", exercises())
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in exercises()])
 def test_every_mutation_is_caught(name: str) -> None:
     report = run_mutation([name], SEEDS)
-    if report.rows[0].not_checked:
-        pytest.skip(f"NOT_PERMITTED {report.rows[0].not_checked}")
     assert report, told(report, f"grader gate --mutate {name}")
