@@ -186,8 +186,9 @@ def report_on(
     for subject in subjects:
         if cannot_be_checked(subject.exercise):
             continue
-        if subject.mutations:
-            todo += [(subject, target, first_seed_only(subject, target)) for target in subject.targets]
+        mutated = {item.target for item in subject.mutations}
+        unchanged = [item for item in subject.targets if item.name in mutated]  # they must be right themselves
+        todo += [(subject, item, first_seed_only(subject, item)) for item in unchanged]
         todo += [(subject, item, job_of(subject, item, tuple(seeds))) for item in subject.mutations]
     trials: dict[int, Trial] = {}
     work = [job for _, _, job in todo]
