@@ -21,7 +21,7 @@ ROUNDING := tests/model/test_moe.py tests/model/test_layers.py tests/model/test_
 	tests/engine/test_parity.py::test_greedy_tokens_equal_those_of_transformers_but_for_near_ties
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test rounding test-all grade gate bench book book-serve lint format setup constraints doctor
+.PHONY: help lab test rounding test-all grade gate mutate bench book book-serve lint format setup constraints doctor
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ grade: $(STAMP) ## grade the example class, or real submissions (SUBMISSIONS=dir
 
 gate: $(STAMP) ## prove that each exercise's checks tell right from wrong
 	$(BIN)/grader gate
+
+mutate: $(STAMP) ## prove that no small change to a right answer passes its check; many minutes
+	$(BIN)/grader gate --mutate
 
 bench: $(STAMP) ## measure on this CPU and write benchmarks/results; hours, on a machine with nothing else to do
 	$(BIN)/python -m benchmarks.scheduler_overhead

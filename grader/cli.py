@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -69,16 +70,35 @@ def build(
 @app.command()
 def gate(
     names: Annotated[list[str] | None, typer.Argument(help="Exercises; all of them by default.")] = None,
+    mutate: Annotated[
+        bool, typer.Option("--mutate", help="Try every small change to a right answer instead: none may pass.")
+    ] = False,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; by default one for each core.")] = None,
+    sample: Annotated[str, typer.Option(help="With --mutate: 3/40 tries the third of 40 parts.")] = "1/1",
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="With --mutate: write the counts and what escaped to this file.")
+    ] = None,
 ) -> None:
     """Prove each exercise's check: right answers pass, and every known mistake fails and is named.
+
+    With `--mutate` every small change to a right answer (a bound off by one, a line left out, a condition negated)
+    must fail on each of the gate's seeds, or stand in `solutions/<day>/equivalents/` with a reason.
 
     Examples:
 
         grader gate
 
         grader gate BlockAllocator PrefixCache
+
+        grader gate --mutate BlockAllocator
+
+        grader gate --mutate --sample 3/40 --jobs 8
+
+        grader gate --mutate --json build/mutation.json
     """
+    if mutate:
+        gate_by_mutation(names or None, jobs, sample, json_path)
+        return
     from grader.checks import exercises
     from grader.gate import run_gate
     from tinyllm.doctor import usable_cores
@@ -94,6 +114,28 @@ def gate(
     for problem in report.problems:
         console.print(f"[red]{escape(problem)}[/]")
     console.print(f"{report.num_checked} proofs, {len(report.problems)} failed.")
+    if not report:
+        raise typer.Exit(1)
+
+
+def gate_by_mutation(names: list[str] | None, jobs: int | None, sample: str, json_path: Path | None) -> None:
+    """`grader gate --mutate`."""
+    from grader.gate import MUTATION_SEEDS
+    from grader.mutation.run import Sample, run_mutation
+
+    with progress_bar() as bar:
+        task = bar.add_task("", total=None)
+
+        def progress(done: int, total: int, name: str) -> None:
+            bar.update(task, completed=done, total=total, description=name)
+
+        report = run_mutation(names, MUTATION_SEEDS, jobs, Sample.parse(sample), progress)
+    console.print(report.table())
+    for line in report.lines():
+        console.print(escape(line), soft_wrap=True, highlight=False)
+    if json_path:
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+        json_path.write_text(json.dumps(report.as_json(), indent=1) + "\n", encoding="utf-8")
     if not report:
         raise typer.Exit(1)
 
