@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import sys
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from grader.instructor.commands import add_commands
 from grader.usage import ShortError, UsageError
+from tinyllm.console import make_console, run
 from tinyllm.errors import TinyLLMError
 
 app = typer.Typer(
@@ -23,16 +24,12 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 add_commands(app)
-console = Console()
+console = make_console()
 
 
 def main() -> None:
-    """Run the command; an error that was raised on purpose is printed as one message, with exit status 1."""
-    try:
-        app()
-    except (TinyLLMError, ShortError) as error:
-        Console(stderr=True).print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
-        sys.exit(1)
+    """Run the command line; see `tinyllm.console.run`."""
+    run(app, (TinyLLMError, ShortError))
 
 
 def escape(text: str) -> str:
@@ -59,11 +56,11 @@ def build(
 
     if not check:
         for path in write_notebooks():
-            console.print(f"wrote {path}", soft_wrap=True)
+            console.print(f"wrote {path}")
         return
     messages = drift()
     for message in messages:
-        console.print(escape(message), soft_wrap=True, highlight=False)
+        console.print(escape(message), highlight=False)
     if messages:
         console.print(f"{len(messages)} differences. The lessons in solutions/ are the source: run `grader build`.")
         raise typer.Exit(1)
@@ -73,16 +70,35 @@ def build(
 @app.command()
 def gate(
     names: Annotated[list[str] | None, typer.Argument(help="Exercises; all of them by default.")] = None,
+    mutate: Annotated[
+        bool, typer.Option("--mutate", help="Try every small change to a right answer instead: none may pass.")
+    ] = False,
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes; by default one for each core.")] = None,
+    sample: Annotated[str, typer.Option(help="With --mutate: 3/40 tries the third of 40 parts.")] = "1/1",
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="With --mutate: write the counts and what escaped to this file.")
+    ] = None,
 ) -> None:
     """Prove each exercise's check: right answers pass, and every known mistake fails and is named.
+
+    With `--mutate` every small change to a right answer (a bound off by one, a line left out, a condition negated)
+    must fail on each of the gate's seeds, or stand in `solutions/<day>/equivalents/` with a reason.
 
     Examples:
 
         grader gate
 
         grader gate BlockAllocator PrefixCache
+
+        grader gate --mutate BlockAllocator
+
+        grader gate --mutate --sample 3/40 --jobs 8
+
+        grader gate --mutate --json build/mutation.json
     """
+    if mutate:
+        gate_by_mutation(names or None, jobs, sample, json_path)
+        return
     from grader.checks import exercises
     from grader.gate import run_gate
     from tinyllm.doctor import usable_cores
@@ -96,8 +112,30 @@ def gate(
         report = run_gate(names or None, progress=progress, jobs=jobs or usable_cores())
     console.print(report.table())
     for problem in report.problems:
-        console.print(f"[red]{escape(problem)}[/]", soft_wrap=True)
+        console.print(f"[red]{escape(problem)}[/]")
     console.print(f"{report.num_checked} proofs, {len(report.problems)} failed.")
+    if not report:
+        raise typer.Exit(1)
+
+
+def gate_by_mutation(names: list[str] | None, jobs: int | None, sample: str, json_path: Path | None) -> None:
+    """`grader gate --mutate`."""
+    from grader.gate import MUTATION_SEEDS
+    from grader.mutation.run import Sample, run_mutation
+
+    with progress_bar() as bar:
+        task = bar.add_task("", total=None)
+
+        def progress(done: int, total: int, name: str) -> None:
+            bar.update(task, completed=done, total=total, description=name)
+
+        report = run_mutation(names, MUTATION_SEEDS, jobs, Sample.parse(sample), progress)
+    console.print(report.table())
+    for line in report.lines():
+        console.print(escape(line), soft_wrap=True, highlight=False)
+    if json_path:
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+        json_path.write_text(json.dumps(report.as_json(), indent=1) + "\n", encoding="utf-8")
     if not report:
         raise typer.Exit(1)
 
@@ -176,7 +214,7 @@ def grade(
         graded = grade_or_example(submissions, out, options, progress)
     console.print(table(graded.records))
     for line in graded.summary():
-        console.print(escape(line), soft_wrap=True, highlight=False)
+        console.print(escape(line), highlight=False)
     if graded.unfinished:
         raise typer.Exit(1)
 
@@ -244,7 +282,7 @@ def release(
     from grader.build.release import hand_out
 
     for path in hand_out(folder):
-        console.print(f"wrote {path}", soft_wrap=True)
+        console.print(f"wrote {path}")
 
 
 @app.command()

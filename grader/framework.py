@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 import torch
 
-from grader.observe import outcome_of, plain, short, tensor_problem
+from grader.observe import outcome_of, plain, tensor_problem
 from grader.results import CheckResult, Outcome, PropertyResult
 from grader.usage import UsageError
+from grader.words import expected_got, short, two_numbers, two_texts
 
 __all__ = [
     "Case",
@@ -31,11 +32,14 @@ __all__ = [
     "UsageError",
     "describe_case",
     "exercise_in",
+    "expected_got",
     "generator",
     "outcome_of",
     "plain",
     "short",
     "tensor_problem",
+    "two_numbers",
+    "two_texts",
 ]
 
 Case = dict[str, Any]  # plain JSON values and torch tensors
@@ -57,8 +61,15 @@ def describe_value(value: Any) -> str:
         return repr(value)
     dtype = str(value.dtype).removeprefix("torch.")
     strides = "" if value.is_contiguous() else f" with strides {list(value.stride())}"
-    values = f" {value.tolist()}" if value.numel() <= MAX_TENSOR_VALUES else ""
+    values = f" {rounded(value.tolist())}" if value.numel() <= MAX_TENSOR_VALUES else ""
     return f"{dtype} tensor of shape {list(value.shape)}{strides}{values}"
+
+
+def rounded(value: Any) -> Any:
+    """A number, or lists of them, in four significant digits."""
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 class Property(ABC):
@@ -73,12 +84,15 @@ class Property(ABC):
         weight: points that it earns; those of an exercise's properties add up to the exercise's.
         time_limit: seconds that one case may take.
         requires: "", "cuda" or "triton": where that is missing the property is not checked.
+        in_order: entries of a case that are lists of what is done, in order; of a failing case a learner sees them as
+            far as the failure.
     """
 
     sentence: str
     weight: float = 1
     time_limit: float = 10
     requires: str = ""
+    in_order: tuple[str, ...] = ()
 
     def fixed_cases(self) -> Iterable[Case]:
         """The inputs that everybody meets, smallest first; tensors in them are drawn from a constant seed."""
@@ -138,6 +152,7 @@ class Prop(Property):
         random: Callable[[random.Random], Iterable[Case]] | None = None,
         time_limit: float = Property.time_limit,
         requires: str = "",
+        in_order: tuple[str, ...] = (),
     ) -> None:
         """Args as Property's attributes and methods.
 
@@ -150,6 +165,7 @@ class Prop(Property):
         self.weight = weight
         self.time_limit = time_limit
         self.requires = requires
+        self.in_order = in_order
         self._drive, self._judge, self._describe = drive, judge, describe
         self._fixed, self._random = fixed, random
 

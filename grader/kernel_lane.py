@@ -24,8 +24,9 @@ from grader.framework import Case, Exercise
 from grader.running import Ending, Report
 from grader.wire import SilenceError, WireError, decode_report, encode, receive, send
 from tinyllm.errors import WorkspaceError
-from tinyllm.parts import is_reference, source_of
+from tinyllm.parts import is_reference
 from tinyllm.paths import project_root
+from tinyllm.recorded import source_of
 
 START_SECONDS = 120.0  # torch and Triton are imported, perhaps on a busy machine
 GRACE_SECONDS = 10.0  # beyond a case's time limit, for the host's own alarm to be told

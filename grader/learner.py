@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from grader.checks import exercises, find_exercise
@@ -14,9 +17,18 @@ from grader.mutants import day_folder
 from grader.rendering import show
 from grader.results import CheckResult, Outcome
 from grader.running import PUBLIC_SEED, LocalDriver, run
-from grader.usage import CheckFailed, UsageError
+from grader.usage import CheckFailed, UsageError, unusable
 from tinyllm import parts
-from tinyllm.errors import WorkspaceError
+from tinyllm.errors import PartError, WorkspaceError
+from tinyllm.names import closest
+from tinyllm.recorded import name_of as name_in
+from tinyllm.recorded import source_of
+
+#: What `tinyllm status` says of an answer that is not right and did not fail either.
+NOT_FAILED = {
+    Outcome.NOT_ATTEMPTED: "not attempted yet",
+    Outcome.NOT_CHECKED: "could not be checked on this machine",
+}
 
 
 def check(obj: Any, seed: int = PUBLIC_SEED) -> CheckResult | None:
@@ -34,11 +46,15 @@ def check(obj: Any, seed: int = PUBLIC_SEED) -> CheckResult | None:
         return None
     exercise = exercise_of(obj)
     driver = LocalDriver(exercise, obj)
-    result = diagnosed(exercise, run(exercise, seed, driver), driver)
-    keep_stamp(obj, result)
+    with beside_references(exercise.name):
+        result = run(exercise, seed, driver, shorten=True)
+        result = diagnosed(exercise, result, driver)
+    note = keep_stamp(obj, result)
     if execution == "validate" and result.outcome not in (Outcome.RIGHT, Outcome.NOT_CHECKED):
         raise CheckFailed(one_line(result))
     show(result)
+    if note:
+        print(note)
     return result
 
 
@@ -49,29 +65,70 @@ def exercise_of(obj: Any) -> Exercise:
         UsageError: it answers none; the message says what to give in its place.
     """
     if isinstance(obj, str):
-        name = obj if obj in exercises() else "BlockAllocator"
+        name = closest(obj, exercises()) or "BlockAllocator"
         raise UsageError(f"check takes your object and not its name: check({name}), without quotes")
     if not isinstance(obj, type) and not inspect.isfunction(obj):
         kind = type(obj).__name__
         if kind in exercises():
             raise UsageError(f"check takes the class and not an object made from it: check({kind})")
         raise UsageError(f"check takes a class or a function that you wrote, not {article(kind)}; {known()}")
-    exercise = find_exercise(obj.__name__)
-    if (exercise.kind == "class") is not isinstance(obj, type):
-        got = "class" if isinstance(obj, type) else "function"
-        wanted = "class" if exercise.kind == "class" else "function"
-        raise UsageError(f"{exercise.name} must be a {wanted}, and yours is a {got}: start from the cell's stub")
+    name = name_in(obj, exercises())
+    if name == "<lambda>":
+        raise UsageError(f"a lambda has no name of its own: write it as a `def` with the exercise's name; {known()}")
+    exercise = find_exercise(name)
+    problem = unusable(exercise.name, exercise.kind, obj)
+    if problem:
+        raise UsageError(problem)
     return exercise
 
 
-def keep_stamp(obj: Any, result: CheckResult) -> None:
-    """Record the result beside the source that it belongs to, for `LLM(parts="mine")`."""
-    if result.exercise not in parts.all_parts() or parts.is_reference(obj):
-        return
+@contextmanager
+def beside_references(name: str) -> Iterator[None]:
+    """Have the course's own parts in the notebook, as in grading, while the answer called `name` is driven.
+
+    A mistake in another exercise is not held against this one.
+    """
+    notebook = vars(sys.modules["__main__"])
+    others = {other: part for other, part in parts.references().items() if other != name and other in notebook}
+    mine = {other: notebook[other] for other in others}
+    notebook.update(others)
     try:
-        parts.stamp(result.exercise, parts.source_of(obj), bool(result))
+        yield
+    finally:
+        notebook.update(mine)
+
+
+def keep_stamp(obj: Any, result: CheckResult) -> str:
+    """Record the result beside the source that it belongs to, for `LLM(parts="mine")`.
+
+    A right answer's cell is run alone first, and what it defines there is checked again: the engine will have no more
+    than that. What only works beside other cells is right in grading, too, and cannot be used.
+
+    Returns:
+        What to tell the learner about it, if anything.
+    """
+    name = result.exercise
+    if name not in parts.all_parts() or parts.is_reference(obj):
+        return ""
+    try:
+        source = source_of(obj, name)
+        problem = problem_alone(find_exercise(name), source, result.seed) if result else ""
+        parts.stamp(name, source, bool(result), problem or NOT_FAILED.get(result.outcome, ""))
     except (WorkspaceError, OSError) as error:
-        print(f"The result could not be kept: {error}")
+        return f"The result could not be kept: {error}"
+    return f'Right, but `LLM(parts="mine")` cannot use it: {problem}.' if problem else ""
+
+
+def problem_alone(exercise: Exercise, source: str, seed: int | None) -> str:
+    """Why a right answer's cell does not do alone what it does in its notebook; empty when it does."""
+    try:
+        alone = parts.defined_alone(exercise.name, source)
+    except PartError as error:
+        return str(error)
+    if exercise.kind == "kernel" or seed is None:  # a kernel's cell has been checked alone
+        return ""
+    again = run(exercise, seed, LocalDriver(exercise, alone))
+    return "" if again else f"its cell alone is no right answer: {one_line(again)}"
 
 
 def hint(obj: Any, level: int = 1) -> None:

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from grader.words import short, two_numbers
+
 MAX_VALUES = 200_000
 MAX_TENSOR_BYTES = 16 * 2**20
 MAX_DEPTH = 24
@@ -147,15 +149,6 @@ def tensor_problem(name: str, expected: Tensor, got: Any, rtol: float = 0.0, ato
         return None
     index = tuple(wrong.nonzero()[0].tolist())
     place = f" at {list(index)}" if index else ""
-    return (
-        f"{name} is wrong in {int(wrong.sum())} of {wrong.numel()} values, first{place}: "
-        f"expected {expected[index].item():.6g}, got {got[index].item():.6g}"
-    )
-
-
-def short(value: Any, length: int = 80) -> str:
-    """A plain value in few characters, for a judge's sentence."""
-    if isinstance(value, Tensor):
-        return f"a {value.dtype} tensor of shape {list(value.shape)}"
-    text = repr(value)
-    return text if len(text) <= length else text[: length - 4] + " ..."
+    wanted, came = two_numbers(expected[index].item(), got[index].item(), digits=6)
+    count = f"{int(wrong.sum())} of {wrong.numel()} values"
+    return f"{name} is wrong in {count}, first{place}: expected {wanted}, got {came}"

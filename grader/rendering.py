@@ -147,7 +147,9 @@ def next_step(result: CheckResult) -> str:
     name = result.exercise
     if result.outcome is Outcome.RIGHT:
         unchecked = sum(item.outcome is Outcome.NOT_CHECKED for item in result.properties)
-        return f"All right, but {unchecked} could not be checked on this machine." if unchecked else "All right."
+        done = f"All right, but {unchecked} could not be checked on this machine." if unchecked else "All right."
+        at_home = result.seed is not None
+        return f"{done} `spot({name})` shows a wrong solution: what is the least that breaks it?" if at_home else done
     if result.outcome is Outcome.NOT_ATTEMPTED:
         return f"Replace `raise NotImplementedError` by your code and run the cell again. `hint({name})` gives a nudge."
     if result.outcome is Outcome.NOT_CHECKED:

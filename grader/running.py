@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
-from types import FunctionType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -22,8 +22,9 @@ from grader.limits import TimeLimitExceeded, recorded_output, time_limit
 from grader.observe import ObservationError, mro_of, plain
 from grader.results import CheckResult, Outcome, PropertyResult
 from tinyllm.doctor import CHECKS
-from tinyllm.parts import all_parts
+from tinyllm.parts import references
 from tinyllm.paths import project_root
+from tinyllm.recorded import codes_of
 
 PUBLIC_SEED = 1  # of `check`: everybody sees the same cases, and sees them again after an edit
 
@@ -65,28 +66,36 @@ Driver = Callable[[int, Case], Report]  # (index of the property, case) -> repor
 # ---------------------------------------------------------------- the judge's side
 
 
-def run(exercise: Exercise, seed: int, driver: Driver) -> CheckResult:
-    """Check every property, without a diagnosis (see diagnosis.py)."""
-    results = [run_property(exercise, index, seed, driver) for index in range(len(exercise.properties))]
+def run(exercise: Exercise, seed: int, driver: Driver, shorten: bool = False) -> CheckResult:
+    """Check every property, without a diagnosis (see diagnosis.py).
+
+    Args:
+        shorten: show failing cases no further than to the failure; costs a few more drives of each.
+    """
+    results = [run_property(exercise, index, seed, driver, shorten) for index in range(len(exercise.properties))]
     return CheckResult(exercise.name, seed, tuple(results))
 
 
-def run_property(exercise: Exercise, index: int, seed: int, driver: Driver) -> PropertyResult:
-    """The result of the property at `index`, which ends with its first case that is not right."""
-    return run_fixed(exercise, index, driver) or run_random(exercise, index, seed, driver)
+def run_property(exercise: Exercise, index: int, seed: int, driver: Driver, shorten: bool = False) -> PropertyResult:
+    """The result of the property at `index`, which ends with its first case that is not right.
+
+    Args:
+        shorten: show the failing case without what comes after the failure; it is driven some more times for that.
+    """
+    return run_fixed(exercise, index, driver, shorten) or run_random(exercise, index, seed, driver, shorten)
 
 
-def run_fixed(exercise: Exercise, index: int, driver: Driver) -> PropertyResult | None:
+def run_fixed(exercise: Exercise, index: int, driver: Driver, shorten: bool = False) -> PropertyResult | None:
     """The result of a property that its fixed cases decide, whatever the seed; None where all of them are right."""
     item = exercise.properties[index]
     missing = missing_requirement(item.requires)
     if missing:
         return PropertyResult(item.sentence, item.weight, Outcome.NOT_CHECKED, missing)
-    failure = first_failure(exercise, index, fixed_cases(exercise, index), driver)
+    failure = first_failure(exercise, index, fixed_cases(exercise, index), driver, shorten)
     return replace(failure, fixed=True) if failure else None
 
 
-def run_random(exercise: Exercise, index: int, seed: int, driver: Driver) -> PropertyResult:
+def run_random(exercise: Exercise, index: int, seed: int, driver: Driver, shorten: bool = False) -> PropertyResult:
     """The result of a property whose fixed cases are right: what its random ones say.
 
     They depend on the seed and its sentence alone, not on its neighbours.
@@ -95,13 +104,15 @@ def run_random(exercise: Exercise, index: int, seed: int, driver: Driver) -> Pro
     cases = random_cases(exercise, index, seed)
     if not before and not cases:
         raise ValueError(f"{exercise.name}: {item.sentence!r} has no case with seed {seed}")
-    failure = first_failure(exercise, index, cases, driver)
+    failure = first_failure(exercise, index, cases, driver, shorten)
     if failure is None:
         return PropertyResult(item.sentence, item.weight, Outcome.RIGHT)
     return replace(failure, case_index=before + (failure.case_index or 0))
 
 
-def first_failure(exercise: Exercise, index: int, cases: Sequence[Case], driver: Driver) -> PropertyResult | None:
+def first_failure(
+    exercise: Exercise, index: int, cases: Sequence[Case], driver: Driver, shorten: bool
+) -> PropertyResult | None:
     """The result on the first of these cases that is not right; None if all are."""
     item = exercise.properties[index]
     for number, case in enumerate(cases):
@@ -109,7 +120,8 @@ def first_failure(exercise: Exercise, index: int, cases: Sequence[Case], driver:
         verdict = judge_report(item, case, report)
         if verdict is not None:
             outcome, message, key = verdict
-            text = item.describe(case)
+            shown = as_far_as_it_fails(item, index, case, verdict, driver) if shorten else case
+            text = item.describe(shown)
             return PropertyResult(item.sentence, item.weight, outcome, message, key, number, text, report.printed)
     return None
 
@@ -127,6 +139,25 @@ def random_cases(exercise: Exercise, index: int, seed: int) -> tuple[Case, ...]:
     return tuple(item.random_cases(random.Random(f"{seed}/{exercise.name}/{item.sentence}")))
 
 
+def as_far_as_it_fails(
+    item: Property, index: int, case: Case, verdict: tuple[Outcome, str, str], driver: Driver
+) -> Case:
+    """The case without what comes after the failure: the shortest lists found that give the very same verdict."""
+    if verdict[0] not in (Outcome.WRONG, Outcome.CRASHED) or verdict[2] == "lost":
+        return case  # each try would take as long again, or a new process
+    for name in item.in_order:
+        shortest, too_short = len(case[name]), -1
+        while shortest - too_short > 1:
+            length = (shortest + too_short) // 2
+            shorter = {**case, name: case[name][:length]}
+            if judge_report(item, shorter, driver(index, shorter)) == verdict:
+                shortest = length
+            else:
+                too_short = length
+        case = {**case, name: case[name][:shortest]}
+    return case
+
+
 def judge_report(item: Property, case: Case, report: Report) -> tuple[Outcome, str, str] | None:
     """None when the case is right, else outcome, message, and the message's part that diagnosis compares."""
     if report.ending is Ending.STUB:
@@ -134,7 +165,11 @@ def judge_report(item: Property, case: Case, report: Report) -> tuple[Outcome, s
     if report.ending is Ending.CRASHED:
         return Outcome.CRASHED, report.message, f"crashed: {report.error}"
     if report.ending is Ending.TIMED_OUT:
-        return Outcome.TIMED_OUT, f"it took longer than {item.time_limit:g} seconds", "timed out"
+        return (
+            Outcome.TIMED_OUT,
+            f"it took longer than {item.time_limit:g} seconds; perhaps a loop never ends",
+            "timed out",
+        )
     if report.ending is Ending.LOST:
         return Outcome.CRASHED, report.message, "lost"
     if report.changed:
@@ -173,7 +208,7 @@ class LocalDriver:
         self.obj = obj
         self.longest = longest
         self.files = files_of(obj)
-        self.parts = SimpleNamespace(**{**reference_parts(), exercise.name: obj})
+        self.parts = SimpleNamespace(**{**references(), exercise.name: obj})
 
     def __call__(self, index: int, case: Case) -> Report:
         """Drive one case of the property at `index`; errors of the learner's code end up in the report."""
@@ -206,28 +241,31 @@ class LocalDriver:
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if frame.filename in self.files or not is_library(frame.filename)]
         if isinstance(error, NotImplementedError) and own and own[-1] is frames[-1]:
-            return Report(Ending.STUB, message=f"`{own[-1].name}` is still the stub", error=name)
+            other = self.other_owner(error)
+            if not other:
+                return Report(Ending.STUB, message=f"`{own[-1].name}` is still the stub", error=name)
+            message = f"your {self.exercise.name} uses `{other}`, which is still a stub"
+            return Report(Ending.CRASHED, message=message, error=name)
         words = f"{name}: {text_of(error)}".rstrip(": ")
         if own:
             line = f"line {own[-1].lineno} of your code (in `{own[-1].name}`): {own[-1].line}"
             return Report(Ending.CRASHED, message=f"{words}, in {line}", error=name)
         return Report(Ending.CRASHED, message=f"{words}, while using what your code returned or left", error=name)
 
-
-def reference_parts() -> dict[str, Any]:
-    """Every part's reference by name."""
-    return {name: item.reference for name, item in all_parts().items()}
+    def other_owner(self, error: BaseException) -> str:
+        """The function that an error was raised in, if it is not of this exercise's own cell; else empty."""
+        code = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+        owner = code.co_qualname.rpartition("<locals>.")[2].rpartition(".")[0]
+        bases = {base.__name__ for base in mro_of(self.obj)} if isinstance(self.obj, type) else set()
+        is_other_part = owner in vars(self.parts) and owner not in {self.exercise.name, *bases}
+        if code.co_filename in self.files and not is_other_part:
+            return ""
+        return f"{owner}.{code.co_name}" if owner else code.co_name
 
 
 def files_of(obj: Any) -> set[str]:
     """The files (or notebook cells) in which an object's functions were written."""
-    owners = mro_of(obj) if isinstance(obj, type) else ()
-    found = set()
-    for value in [obj, *(value for owner in owners for value in vars(owner).values())]:
-        function = value.fget if type(value) is property else value
-        if type(function) is FunctionType:
-            found.add(function.__code__.co_filename)
-    return found
+    return {code.co_filename for code in codes_of(obj)}
 
 
 LIBRARY_FOLDERS = tuple(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import linecache
 from typing import Any
 
@@ -20,12 +21,11 @@ from tinyllm.parts import (
     own_reason,
     resolve,
     source_file,
-    source_hash,
-    source_of,
     stamp,
     status,
     use,
 )
+from tinyllm.recorded import source_hash, source_of
 
 STACK_ALLOCATOR = '''
 from tinyllm.kv_cache.allocator import OutOfBlocksError
@@ -91,8 +91,8 @@ def run_cell(source: str, name: str) -> Any:
     return namespace[name]
 
 
-def outputs(parts: Parts) -> dict[str, Any]:
-    engine = make_engine(tiny_model(), parts, num_blocks=20)
+def outputs(parts: Parts, **options: Any) -> dict[str, Any]:
+    engine = make_engine(tiny_model(), parts, num_blocks=20, **options)
     for i in range(6):
         engine.add_request([i, *range(20)], SamplingParams(max_tokens=10), str(i))
     engine.add_request([1, 2, 3, 4, 5], SamplingParams(max_tokens=9, n=3, temperature=1.0, seed=1), "forked")
@@ -149,6 +149,12 @@ def test_a_part_whose_check_failed_or_is_out_of_date_is_not_used() -> None:
     stamp("BlockAllocator", STACK_ALLOCATOR, right=True)
     source_file("BlockAllocator").write_text(BREAKS_LATER)
     assert own_reason("BlockAllocator") == (False, "changed since its last check")
+
+
+def test_a_part_that_did_not_fail_is_not_said_to_have() -> None:
+    use(run_cell(STACK_ALLOCATOR, "BlockAllocator"))
+    stamp("BlockAllocator", STACK_ALLOCATOR, right=False, reason="not attempted yet")
+    assert own_reason("BlockAllocator") == (False, "not attempted yet")
 
 
 def test_the_reference_itself_is_not_recorded(capsys: pytest.CaptureFixture[str]) -> None:
@@ -212,3 +218,78 @@ def test_unknown_choices_are_refused(wrong: Any) -> None:
 def test_an_unknown_part_lists_the_known_ones() -> None:
     with pytest.raises(WorkspaceError, match="BlockAllocator, BlockTable"):
         find_part("BlockAlocator")
+
+
+# ---------------------------------------------------------------- nonsense is blamed on the part that it comes from
+
+OVER_BUDGET = """
+from tinyllm.engine.scheduler import ScheduledRequest, Scheduler as Reference
+
+class Scheduler(Reference):
+    def schedule_running(self):
+        return [], []
+
+    def admit_waiting(self, budget):
+        request = self.waiting.popleft()
+        request.num_computed_tokens = self.kv.start(request.request_id, request.token_ids)
+        self.running.append(request)
+        return [ScheduledRequest(request, self.kv.append(request.request_id, request.num_uncomputed_tokens))]
+"""
+ASKS_FOR_LESS_THAN_NOTHING = OVER_BUDGET.replace("request.num_uncomputed_tokens)", "-1)")
+TWICE = OVER_BUDGET.replace("return [Sch", "return 2 * [Sch").replace(
+    "num_uncomputed_tokens)", "num_uncomputed_tokens // 4)"
+)
+PLANS = OVER_BUDGET.partition("    def schedule_running")[0] + "    def schedule(self):\n        return {}\n"
+NONSENSE = {
+    "BlockAllocator": [
+        ("allocate", "None", r"your BlockAllocator: allocate returned None"),
+        ("allocate", "[0] * num_blocks", r"your BlockAllocator: allocate must return different block ids from 0 to 19"),
+        ("allocate", "[1.5] * num_blocks", r"your BlockAllocator: allocate must return \d+ block ids"),
+    ],
+    "BlockTable": [
+        ("append", "[]", r"your BlockTable: append must return \d+ slots, returned \[\]"),
+        ("num_new_blocks", "None", "your BlockTable: num_new_blocks must return a number, returned None"),
+    ],
+    "CopyOnWrite": [
+        ("append", "None", "your CopyOnWrite: append returned None"),
+        ("needs_copy", "'no'", "your CopyOnWrite: needs_copy must return True or False, returned 'no'"),
+    ],
+    "PagedKVCache": [("gather", "None", "your PagedKVCache: gather returned None")],
+    "PrefixCache": [("match", "[0] * 9", "your PrefixCache: match returned 9 blocks for 21 tokens")],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "value", "words"), [(name, *rest) for name, cases in NONSENSE.items() for rest in cases]
+)
+def test_a_part_that_hands_over_nonsense_is_blamed_itself(name: str, method: str, value: str, words: str) -> None:
+    reference = all_parts()[name].reference
+    arguments = ", ".join(inspect.signature(getattr(reference, method)).parameters)
+    source = f"from {reference.__module__} import {name} as Reference\n\nclass {name}(Reference):\n"
+    source += f"    def {method}({arguments}):\n        return {value}\n"
+    with pytest.raises(PartError, match=words):
+        outputs(resolve({name: run_cell(source, name)}), enable_prefix_caching=True)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (OVER_BUDGET, "your Scheduler: step 1: 21 tokens scheduled, the budget is 16"),
+        (TWICE, "your Scheduler: step 1: '0.0' is scheduled twice"),
+        (ASKS_FOR_LESS_THAN_NOTHING, "the Scheduler asked for -1 slots for '0.0'"),
+        (PLANS, "your Scheduler: schedule returned {}, which cannot be used"),
+    ],
+)
+def test_a_scheduler_that_plans_nonsense_is_blamed_itself(source: str, words: str) -> None:
+    with pytest.raises(PartError, match=words):
+        outputs(resolve({"Scheduler": run_cell(source, "Scheduler")}), max_num_batched_tokens=16)
+
+
+def test_the_references_run_unwatched() -> None:
+    assert resolve()["BlockAllocator"] is BlockAllocator
+    assert resolve({"BlockAllocator": BlockAllocator}).mine == ("BlockAllocator",)
+
+
+def test_watched_parts_give_the_same_tokens() -> None:
+    everything = {name: item.reference for name, item in all_parts().items()}
+    assert outputs(resolve(everything), enable_prefix_caching=True) == outputs(resolve(), enable_prefix_caching=True)

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tinyllm.console import make_console, run, unreadable
 from tinyllm.errors import RequestError, TinyLLMError
+
+if TYPE_CHECKING:
+    from tinyllm.engine.llm import LLM
 
 app = typer.Typer(
     help="A course in LLM serving: work through the notebooks, and run the engine with your own parts in it.",
@@ -24,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-console = Console(highlight=False)
+console = make_console()
 
 Day = Annotated[str, typer.Argument(help="A day of the course, for example `day1`.", show_default=False)]
 Model = Annotated[
@@ -36,7 +40,7 @@ Temperature = Annotated[float, typer.Option(help="0 is greedy.")]
 TopK = Annotated[int, typer.Option(help="Keep the k likeliest tokens; 0 keeps all.")]
 TopP = Annotated[float, typer.Option(help="Keep the likeliest tokens up to this probability in all.")]
 Seed = Annotated[int | None, typer.Option(help="Makes the draws repeatable.")]
-Device = Annotated[str, typer.Option(help="Where the model runs: `cpu` or `cuda`.")]
+Device = Annotated[str, typer.Option(help="Where the model runs: `cpu`, `cuda`, or `cuda:1` for the second GPU.")]
 Dtype = Annotated[
     str, typer.Option(help="`float32`, `bfloat16`, `float16`, or `auto`: the checkpoint's on CUDA, else float32.")
 ]
@@ -51,12 +55,8 @@ EnforceEager = Annotated[bool, typer.Option("--enforce-eager", help="Replay no C
 
 
 def main() -> None:
-    """Run the command line; an error that we raise on purpose is one message and exit status 1."""
-    try:
-        app()
-    except TinyLLMError as error:
-        Console(stderr=True, highlight=False).print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
-        sys.exit(1)
+    """Run the command line; see `tinyllm.console.run`."""
+    run(app, (TinyLLMError,))
 
 
 def shown(path: Path) -> str:
@@ -70,7 +70,7 @@ def shown(path: Path) -> str:
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def lab(
     context: typer.Context,
-    day: Annotated[str, typer.Option(help="The notebook to open first.")] = "day0",
+    day: Annotated[str, typer.Option(help="The notebook to open first; `tinyllm lab day1` does the same.")] = "day0",
 ) -> None:
     """Open the notebooks in JupyterLab.
 
@@ -80,14 +80,17 @@ def lab(
     **Examples**
 
     - `tinyllm lab`
-    - `tinyllm lab --day day1`
+    - `tinyllm lab day1`
     - `tinyllm lab --no-browser --port 8899`
     """
     from tinyllm.lab import lab_command
     from tinyllm.paths import work_dir
     from tinyllm.workspace import fetch_missing
 
-    command = lab_command(day, context.args)
+    extra = context.args
+    if extra and not extra[0].startswith("-"):
+        day, *extra = extra
+    command = lab_command(day, extra)
     for path in fetch_missing():
         console.print(f"new: {shown(path)}")
     console.print("Starting JupyterLab; its address follows. Ctrl-C stops it.")
@@ -115,7 +118,7 @@ def start(day: Day) -> None:
 
 @app.command()
 def reset(day: Day, exercise: Annotated[str, typer.Argument(help="The exercise's name.", show_default=False)]) -> None:
-    """Put one exercise back to its stub. Your answer is kept in work/answers_aside/.
+    """Put one exercise back to its stub, and take back what `use` recorded. Answers are kept in work/answers_aside/.
 
     Close the notebook in JupyterLab first, or reload it afterwards.
 
@@ -126,6 +129,8 @@ def reset(day: Day, exercise: Annotated[str, typer.Argument(help="The exercise's
     from tinyllm.verbs import reset as reset_exercise
 
     done = reset_exercise(day, exercise)
+    if done.recorded:
+        console.print(f'The recorded {escape(exercise)} is taken back: `parts="mine"` uses the reference again.')
     if not done.kept:
         console.print(f"{escape(exercise)} is at its stub in {shown(done.path)}; there was no answer to put aside.")
         return
@@ -180,6 +185,10 @@ def submit(day: Day) -> None:
     from tinyllm.verbs import submit as submit_day
 
     done = submit_day(day)
+    if not done.exercises:
+        console.print(f"{done.path.stem} has no exercises: it is not graded, and there is nothing to hand in.")
+        console.print(f"Should your course collect it all the same, this is the file: {shown(done.path)}")
+        return
     answered = len(done.exercises) - len(done.unanswered)
     console.print(f"Hand in this file: [bold]{shown(done.path)}[/bold]")
     console.print(f"{answered} of {len(done.exercises)} exercises have an answer in it.")
@@ -199,7 +208,7 @@ def status() -> None:
 
     table = Table(box=None, pad_edge=False)
     for column in ("day", "part", "whose", "why"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     rows = part_status()
     for row in rows:
         style = "green" if row.owner == "yours" else "dim"
@@ -246,6 +255,9 @@ def generate(
 ) -> None:
     """Continue a text.
 
+    The text goes out as the model writes it. To a file or a pipe it is unchanged; on a terminal, control characters
+    are shown and not obeyed.
+
     **Examples**
 
     - `tinyllm generate "Once upon a time"`
@@ -254,13 +266,15 @@ def generate(
     - `tinyllm generate "The baker" --device cuda --dtype bfloat16`
     - `tinyllm generate "The baker" --n 32 --temperature 0.8 --attention-backend native`
     """
-    from tinyllm import LLM
-    from tinyllm.config import SamplingParams
+    from tinyllm.model_text import ModelText, write_continuations
+    from tinyllm.sampling_params import SamplingParams
 
+    if unreadable(prompt):
+        raise RequestError(f"the prompt holds bytes that are no {sys.getfilesystemencoding()} text")
     params = SamplingParams(
         temperature=temperature, top_k=top_k, top_p=top_p, max_tokens=max_tokens, n=n, seed=seed, stop=tuple(stop or ())
     )
-    llm = LLM(
+    llm = load(
         model,
         parts=parts,
         device=device,
@@ -268,9 +282,7 @@ def generate(
         attention_backend=attention_backend,
         enforce_eager=enforce_eager,
     )
-    for completion in llm.generate(prompt, params)[0].outputs:
-        console.print(prompt, style="dim", end="", markup=False, soft_wrap=True)
-        console.print(completion.text, markup=False, soft_wrap=True)
+    write_continuations(llm.engine, prompt, params, ModelText())
 
 
 @app.command()
@@ -287,19 +299,23 @@ def chat(
     attention_backend: Backend = "auto",
     enforce_eager: EnforceEager = False,
 ) -> None:
-    """Talk with the model, one line a turn. An empty line starts over; Ctrl-D ends.
+    """Talk with the model, one line a turn.
+
+    `/help` lists the commands; `exit` or Ctrl-D leaves; Ctrl-C stops an answer.
+
+    With input or output piped, stdout holds the answers and nothing else.
 
     **Examples**
 
     - `tinyllm chat`
     - `tinyllm chat --temperature 0.8 --seed 1`
-    - `echo "Hello" | tinyllm chat`
+    - `echo "What is a KV cache?" | tinyllm chat`
     """
-    from tinyllm import LLM
-    from tinyllm.config import SamplingParams
+    from tinyllm.chat import Chat
+    from tinyllm.sampling_params import SamplingParams
 
     params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, max_tokens=max_tokens, seed=seed)
-    llm = LLM(
+    llm = load(
         model,
         parts=parts,
         device=device,
@@ -307,25 +323,15 @@ def chat(
         attention_backend=attention_backend,
         enforce_eager=enforce_eager,
     )
-    messages: list[dict[str, str]] = []
-    while True:
-        try:
-            line = console.input("[bold]you:[/bold] ").strip()
-        except (EOFError, KeyboardInterrupt):
-            console.print()
-            return
-        if not line:
-            messages = []
-            continue
-        messages.append({"role": "user", "content": line})
-        try:
-            reply = llm.chat(messages, params)[0].text
-        except RequestError as error:  # most often: the conversation has outgrown the model
-            console.print(f"[red]{escape(str(error))}[/red] An empty line starts over.")
-            messages.pop()
-            continue
-        messages.append({"role": "assistant", "content": reply})
-        console.print(f"[bold]model:[/bold] {escape(reply)}", soft_wrap=True)
+    Chat(llm, params).run()
+
+
+def load(model: Path | None, **options: Any) -> LLM:
+    """The engine over a checkpoint. What is said meanwhile goes to stderr: stdout is for the model's text."""
+    from tinyllm import LLM
+
+    with redirect_stdout(sys.stderr):
+        return LLM(model, **options)
 
 
 if __name__ == "__main__":

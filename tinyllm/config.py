@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+from tinyllm.checkpoint.end_tokens import end_token_ids
+from tinyllm.checkpoint.fields import DENSE, SPARSE, model_fields
+from tinyllm.checkpoint.files import read_json
 from tinyllm.errors import CheckpointError, OptionError
 from tinyllm.sampling_params import SamplingParams
 
 __all__ = ["EngineConfig", "ModelConfig", "SamplingParams"]
 
-DENSE, SPARSE = SUPPORTED_ARCHITECTURES = ("Qwen3ForCausalLM", "Qwen3MoeForCausalLM")
 #: What `EngineConfig.attention_backend` may be; "auto" is Triton on CUDA and torch elsewhere, "native" is C on the CPU.
 ATTENTION_BACKENDS = ("auto", "torch", "triton", "native")
 
@@ -87,10 +89,10 @@ class ModelConfig:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> ModelConfig:
-        """Read `config.json` (and the end tokens of `generation_config.json`) from a checkpoint folder.
+        """Read `config.json` from a checkpoint folder, and the end tokens from wherever the folder names them.
 
         Raises:
-            CheckpointError: the folder or file is missing, is no JSON, or is of another architecture.
+            CheckpointError: the folder or file is missing, is no JSON, or describes a model that is not supported.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -98,50 +100,23 @@ class ModelConfig:
                 f"no checkpoint folder at {folder}. Give a folder in Hugging Face format "
                 "(config.json, model.safetensors, tokenizer.json); `tinyllm doctor` shows those that ship."
             )
-        raw = read_json(folder / "config.json")
-        generation = folder / "generation_config.json"
-        if generation.is_file():
-            raw = {**raw, "eos_token_id": read_json(generation).get("eos_token_id", raw.get("eos_token_id"))}
+        path = folder / "config.json"
+        raw = read_json(path)
         try:
-            return cls.from_hf(raw)
+            config = cls.from_hf(raw)
         except CheckpointError as error:
-            raise CheckpointError(f"{folder / 'config.json'}: {error}") from None
+            raise CheckpointError(f"{path}: {error}") from None
+        return replace(config, eos_token_ids=end_token_ids(folder))
 
     @classmethod
     def from_hf(cls, raw: Mapping[str, Any]) -> ModelConfig:
         """Build from the parsed `config.json`, refusing what this package does not compute.
 
         Raises:
-            CheckpointError: another architecture, a missing key, or a feature that would be ignored.
+            CheckpointError: another architecture, a field that is missing or makes no sense, or a feature that would be
+                ignored.
         """
-        architectures = raw.get("architectures") or ["(none named)"]
-        if not set(architectures) & set(SUPPORTED_ARCHITECTURES):
-            raise CheckpointError(
-                f"architecture {architectures[0]} is not supported; "
-                f"this package runs {', '.join(SUPPORTED_ARCHITECTURES)}"
-            )
-        refuse_unsupported(raw)
-        try:
-            num_heads = int(raw["num_attention_heads"])
-            eos = raw.get("eos_token_id")
-            return cls(
-                vocab_size=int(raw["vocab_size"]),
-                hidden_size=int(raw["hidden_size"]),
-                intermediate_size=int(raw["intermediate_size"]),
-                num_layers=int(raw["num_hidden_layers"]),
-                num_heads=num_heads,
-                num_kv_heads=int(raw.get("num_key_value_heads") or num_heads),
-                head_dim=int(raw.get("head_dim") or int(raw["hidden_size"]) // num_heads),
-                rms_norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
-                rope_theta=float(rope_parameters(raw).get("rope_theta", 10_000.0)),
-                max_position_embeddings=int(raw.get("max_position_embeddings", 32_768)),
-                tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
-                eos_token_ids=() if eos is None else tuple(eos) if isinstance(eos, list) else (int(eos),),
-                dtype=str(raw.get("dtype") or raw.get("torch_dtype") or "float32"),
-                **(expert_settings(raw) if SPARSE in architectures else {}),
-            )
-        except KeyError as missing:
-            raise CheckpointError(f"the config has no {missing}; is it a complete Hugging Face config.json?") from None
+        return cls(**model_fields(raw))
 
     def to_hf(self) -> dict[str, Any]:
         """The `config.json` that `transformers` reads for this model."""
@@ -175,61 +150,6 @@ class ModelConfig:
         }
 
 
-def expert_settings(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `ModelConfig` that only a Qwen3-MoE config has.
-
-    Raises:
-        KeyError: one is missing that has no default.
-    """
-    # transformers 5 writes the number of experts under another name than the published Qwen3-MoE configs.
-    num_experts = raw["num_local_experts"] if "num_local_experts" in raw else raw["num_experts"]
-    return {
-        "num_experts": int(num_experts),
-        "num_experts_per_tok": int(raw["num_experts_per_tok"]),
-        "moe_intermediate_size": int(raw["moe_intermediate_size"]),
-        "norm_topk_prob": bool(raw.get("norm_topk_prob", False)),
-        "decoder_sparse_step": int(raw.get("decoder_sparse_step", 1)),
-        "mlp_only_layers": tuple(raw.get("mlp_only_layers") or ()),
-    }
-
-
-def rope_parameters(raw: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The RoPE settings of a config: newer files nest them in `rope_parameters`, older ones keep them at the top."""
-    nested = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    return {**{k: raw[k] for k in ("rope_theta",) if k in raw}, **nested}
-
-
-def refuse_unsupported(raw: Mapping[str, Any]) -> None:
-    """Raise CheckpointError for settings that would change the result and that the model does not compute."""
-    rope_type = rope_parameters(raw).get("rope_type") or rope_parameters(raw).get("type") or "default"
-    unsupported = {
-        f"rope scaling {rope_type!r}": rope_type != "default",
-        "attention_bias": bool(raw.get("attention_bias")),
-        "sliding-window attention": bool(raw.get("use_sliding_window")),
-        f"activation {raw.get('hidden_act')!r}": raw.get("hidden_act", "silu") != "silu",
-    }
-    found = [name for name, present in unsupported.items() if present]
-    if found:
-        raise CheckpointError(f"the config asks for {', '.join(found)}, which is not supported here")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Parse a JSON object from `path`.
-
-    Raises:
-        CheckpointError: the file is missing or is not a JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing; download or copy the checkpoint folder again") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}); copy the checkpoint folder again") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds a {type(value).__name__}, not a JSON object")
-    return value
-
-
 def check_attention_backend(name: str) -> None:
     """Check the name of an attention backend.
 
@@ -255,7 +175,7 @@ class EngineConfig:
         enforce_eager: launch every kernel of every step from Python, and replay no CUDA graphs.
 
     Raises:
-        OptionError: a value is out of range or unknown.
+        OptionError: a value is out of range, unknown, or of the wrong type.
     """
 
     block_size: int = 16
@@ -268,10 +188,19 @@ class EngineConfig:
     enforce_eager: bool = False
 
     def __post_init__(self) -> None:
+        value: Any
         for name in ("block_size", "num_blocks", "max_num_batched_tokens", "max_num_seqs", "max_model_len"):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value is None and name == "max_model_len":
+                continue
+            if isinstance(value, bool) or not isinstance(value, Integral):
+                raise OptionError(f"{name} is {value!r:.100}; it must be a whole number")
+            if value < 1:
                 raise OptionError(f"{name} is {value}; it must be at least 1")
+        for name in ("enable_prefix_caching", "enforce_eager"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise OptionError(f"{name} is {value!r:.100}; it must be True or False")
         check_attention_backend(self.attention_backend)
 
     @property

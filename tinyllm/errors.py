@@ -13,6 +13,10 @@ class OptionError(TinyLLMError, ValueError):
     """An option of the engine has a value that nobody knows, or one that cannot be had on this machine."""
 
 
+class UnknownOptionError(OptionError, TypeError):
+    """An option of a name that the engine does not have."""
+
+
 class RequestError(TinyLLMError, ValueError):
     """A request can never be served: an empty prompt, one longer than the pool, a parameter out of range."""
 
@@ -25,8 +29,16 @@ class EngineStoppedError(TinyLLMError):
     """The engine behind a stream failed or was shut down; the cause, where there is one, is attached."""
 
 
+class EngineBusyError(TinyLLMError):
+    """The engine is in use elsewhere, or in the middle of the step that called; nothing was started."""
+
+
 class WorkspaceError(TinyLLMError):
     """A learner's notebook, answer or recorded part is missing or cannot be read."""
+
+
+class UnknownNameError(WorkspaceError, ValueError):
+    """Nobody knows a day, an exercise or a part of this name. The message lists those that there are."""
 
 
 class PartError(TinyLLMError):

@@ -13,7 +13,8 @@ from typing import Any
 import nbformat
 from nbformat.v4 import new_code_cell
 
-from tinyllm.errors import WorkspaceError
+from tinyllm.errors import UnknownNameError, WorkspaceError
+from tinyllm.names import did_you_mean
 
 Cell = Any  # nbformat's NotebookNode, a dict with attribute access
 Notebook = Any
@@ -96,12 +97,13 @@ def reset(mine: Notebook, release: Notebook, exercise: str) -> tuple[Notebook, l
         The new notebook, and the answers that left its answer cell (none: it was at its stub).
 
     Raises:
-        WorkspaceError: the release has no such exercise; the message lists those it has.
+        UnknownNameError: the release has no such exercise; the message lists those it has.
     """
     stubs = answers(release)
     if exercise not in stubs:
-        raise WorkspaceError(
-            f"there is no exercise {exercise!r} in this notebook. It has: {', '.join(stubs) or 'none'}"
+        listed = ", ".join(stubs) or "none"
+        raise UnknownNameError(
+            f"there is no exercise {exercise!r} in this notebook. It has: {listed}{did_you_mean(exercise, stubs)}"
         )
     stub = new_code_cell(stubs[exercise])
     order = [key(cell) for cell in release.cells]

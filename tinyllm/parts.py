@@ -5,24 +5,22 @@ source as right or not. Engines ask `resolve` once, when they are made; no modul
 """
 
 from __future__ import annotations
-import __future__
 
-import hashlib
-import inspect
 import json
-import linecache
-import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
-from types import CodeType, TracebackType
 from typing import Any
 
-from tinyllm.errors import PartError, WorkspaceError
+from tinyllm.boundary import watched
+from tinyllm.errors import PartError, UnknownNameError
 from tinyllm.files import write_text
+from tinyllm.names import did_you_mean
 from tinyllm.part_table import PARTS, Part
 from tinyllm.paths import work_dir
+from tinyllm.recorded import name_of, run_alone, source_hash, source_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +42,18 @@ def find_part(name: str) -> Part:
     """The part called `name`.
 
     Raises:
-        WorkspaceError: there is none; the message lists those that there are.
+        UnknownNameError: there is none; the message lists those that there are.
     """
     parts = all_parts()
     if name not in parts:
-        raise WorkspaceError(f"no part is called {name!r}. The parts are: {', '.join(parts)}")
+        listed = ", ".join(parts)
+        raise UnknownNameError(f"no part is called {name!r}. The parts are: {listed}{did_you_mean(name, parts)}")
     return parts[name]
+
+
+def references() -> dict[str, Any]:
+    """Every part's reference by name."""
+    return {name: item.reference for name, item in all_parts().items()}
 
 
 def is_reference(obj: Any) -> bool:
@@ -60,48 +64,65 @@ def is_reference(obj: Any) -> bool:
 # ---------------------------------------------------------------- recording
 
 
-def source_of(obj: Any) -> str:
-    """The source of the notebook cell (or file) that defined a class or function.
-
-    `inspect.getsource` cannot see notebook classes, so the cell is found through the code of one of their functions.
-
-    Raises:
-        WorkspaceError: the object was not written in Python source that can be read back.
-    """
-    functions = [obj] if inspect.isfunction(obj) else [f for f in vars(obj).values() if inspect.isfunction(f)]
-    for function in functions:
-        lines = linecache.getlines(function.__code__.co_filename)
-        if lines:
-            return "".join(lines)
-    raise WorkspaceError(f"the source of {obj!r} cannot be read; define it in a notebook cell and run that cell")
-
-
-def source_hash(source: str) -> str:
-    """A name for a source text that changes when the text does."""
-    return hashlib.sha256(source.strip().encode()).hexdigest()[:16]
-
-
 def use(obj: Any) -> None:
     """Record your own part, so that `LLM(parts="mine")` and `tinyllm status` know it.
 
     The whole cell is kept: helpers and imports that the part needs belong into the same cell.
 
     Raises:
-        WorkspaceError: no part has that name.
+        UnknownNameError: no part has that name.
+        WorkspaceError: its source cannot be read, or the record cannot be written.
     """
-    name = find_part(getattr(obj, "__name__", repr(obj))).name
+    name = find_part(name_of(obj, all_parts())).name
     if is_reference(obj):
         print(f"{name}: this is the reference itself; nothing to record.")
         return
-    source = source_of(obj)
+    source = source_of(obj, name)
     write_text(source_file(name), source)
-    print(f"{name}: recorded. {own_reason(name)[1].capitalize()}.")
+    try:
+        defined_alone(name, source)
+        reason = own_reason(name)[1]
+    except PartError as error:
+        reason = str(error)
+    print(f"{name}: recorded. {reason[0].upper()}{reason[1:]}.")
 
 
-def stamp(name: str, source: str, right: bool) -> None:
-    """Record what a check said about this very source."""
-    text = json.dumps({"source_hash": source_hash(source), "right": right}, indent=1)
-    write_text(stamp_file(name), text + "\n")
+def defined_alone(name: str, source: str) -> Any:
+    """What a cell defines when it runs alone, beside the other parts' references, and without what it prints.
+
+    Raises:
+        PartError: it does not run alone, or uses names that only other cells define.
+    """
+    try:
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            return run_alone(source, name, references(), strict=True)
+    except PartError:
+        raise
+    except Exception as error:  # whatever the learner's cell does
+        raise PartError(f"your {name}: {type(error).__name__}: {error}") from error
+
+
+def stamp(name: str, source: str, right: bool, reason: str = "") -> None:
+    """Record what a check said about this very source.
+
+    Args:
+        right: what the check found.
+        reason: in words for `status`: why a right source cannot be used, or why another one did not simply fail.
+    """
+    record = {"source_hash": source_hash(source), "right": right, "reason": reason}
+    write_text(stamp_file(name), json.dumps(record, indent=1) + "\n")
+
+
+def recorded_source(name: str) -> str | None:
+    """The learner's recorded source of a part; None if there is none."""
+    path = source_file(name)
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def forget(name: str) -> None:
+    """Take the recorded source of a part back, and what its check said."""
+    source_file(name).unlink(missing_ok=True)
+    stamp_file(name).unlink(missing_ok=True)
 
 
 def source_file(name: str) -> Path:
@@ -118,14 +139,30 @@ def own_reason(name: str) -> tuple[bool, str]:
     """Whether the learner's own source of a part may be used, and why or why not."""
     if not source_file(name).is_file():
         return False, "no answer recorded"
-    try:
-        record = json.loads(stamp_file(name).read_text(encoding="utf-8"))
-        checked_hash, right = record["source_hash"], record["right"]
-    except (OSError, ValueError, KeyError, TypeError):
+    checked = last_check(name)
+    if checked is None:
         return False, "recorded but not checked yet"
+    checked_hash, right, reason = checked
     if checked_hash != source_hash(source_file(name).read_text(encoding="utf-8")):
         return False, "changed since its last check"
-    return (True, "checked and right") if right else (False, "its last check failed")
+    if right and not reason:
+        return True, "checked and right"
+    return False, reason or "its last check failed"
+
+
+def last_check(name: str) -> tuple[str, bool, str] | None:
+    """What the last check of a part was of (the hash of its source), whether it was right, and its reason in words."""
+    try:
+        record = json.loads(stamp_file(name).read_text(encoding="utf-8"))
+        return str(record["source_hash"]), bool(record["right"]), str(record.get("reason", ""))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def checked_right(name: str) -> bool:
+    """Whether the learner's last check of a part was right, whatever was recorded since."""
+    checked = last_check(name)
+    return checked is not None and checked[1]
 
 
 def status() -> list[PartStatus]:
@@ -163,70 +200,33 @@ def resolve(parts: str | Mapping[str, Any] = "reference") -> Parts:
             one line; or a mapping of names to objects to use in place of the reference.
 
     Raises:
-        WorkspaceError: an unknown choice or part name.
+        UnknownNameError: an unknown choice or part name.
         PartError: a recorded part cannot be loaded.
     """
-    chosen = {name: item.reference for name, item in all_parts().items()}
+    chosen = references()
     if isinstance(parts, Mapping):
         for name in parts:
             find_part(name)
-        return Parts({**chosen, **parts}, tuple(parts))
+        return Parts({**chosen, **{name: watched(name, part) for name, part in parts.items()}}, tuple(parts))
     if parts == "reference":
         return Parts(chosen)
     if parts != "mine":
-        raise WorkspaceError(f'parts is {parts!r}; give "reference", "mine" or a mapping of part names to objects')
+        raise UnknownNameError(f'parts is {parts!r}; give "reference", "mine" or a mapping of part names to objects')
     mine = tuple(row.name for row in status() if row.owner == "yours")
-    resolved = Parts({**chosen, **{name: load(name) for name in mine}}, mine)
+    for name in mine:  # in the course's order: a part may use those before it
+        chosen[name] = load(name, chosen)
+    resolved = Parts({**chosen, **{name: watched(name, chosen[name]) for name in mine}}, mine)
     print(resolved)
     return resolved
 
 
-def load(name: str) -> Any:
-    """Run the learner's recorded source and return the part that it defines.
+def load(name: str, scope: Mapping[str, Any]) -> Any:
+    """Run the learner's recorded source alone and return the part that it defines.
+
+    Args:
+        scope: the other parts, which the cell may use.
 
     Raises:
-        PartError: the source does not run, or does not define the part.
+        PartError: the source does not run alone, or does not define the part.
     """
-    source = source_file(name).read_text(encoding="utf-8")
-    filename = file_label(name)
-    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    namespace: dict[str, Any] = {"__name__": f"your_{name}"}
-    with name_failing_part():
-        exec(compile_part(source, filename), namespace)
-    if name not in namespace:
-        raise PartError(f"{source_file(name)} does not define {name}; run the exercise's cell and `use({name})` again")
-    return namespace[name]
-
-
-def compile_part(source: str, filename: str) -> CodeType:
-    """Compile a cell as notebooks run it: annotations are not evaluated, since they may name other cells' classes."""
-    return compile(source, filename, "exec", flags=__future__.annotations.compiler_flag, dont_inherit=True)
-
-
-def file_label(name: str) -> str:
-    """The file name that tracebacks show for a learner's part."""
-    return f"<your {name}>"
-
-
-@contextmanager
-def name_failing_part() -> Iterator[None]:
-    """Turn an error that comes out of a learner's part into one that names the part and its line."""
-    try:
-        yield
-    except PartError:
-        raise
-    except Exception as error:
-        frame = failing_frame(error.__traceback__)
-        if frame is None:
-            raise
-        raise PartError(
-            f"{frame.filename.strip('<>')} failed in line {frame.lineno} ({frame.line}): "
-            f"{type(error).__name__}: {error}. Check it again in its notebook, or build the engine with "
-            'parts="reference".'
-        ) from error
-
-
-def failing_frame(tb: TracebackType | None) -> traceback.FrameSummary | None:
-    """The innermost frame of a traceback that is a learner's own code."""
-    frames = [f for f in traceback.extract_tb(tb) if f.filename.startswith("<your ")]
-    return frames[-1] if frames else None
+    return run_alone(source_file(name).read_text(encoding="utf-8"), name, scope)

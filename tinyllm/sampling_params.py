@@ -25,7 +25,12 @@ class SamplingParams:
         top_p: keep the smallest set of likeliest tokens whose probability reaches p.
         max_tokens: most tokens to generate.
         n: continuations of the same prompt; they share its KV blocks.
-        seed: makes the request's draws repeatable, whatever runs beside it; None draws a fresh one.
+        seed: makes the request repeatable; None draws a fresh one. Every token is the likeliest one after noise is
+            added to the log-probabilities, and the noise hangs on seed, continuation, output position and token id
+            alone (see `tinyllm.engine.gumbel`). So the same request to the same model gives the same tokens, whatever
+            runs beside it, preempted or not, on any machine, with one exception: another batch or machine may round
+            the logits otherwise, and two tokens that come closer to each other than this rounding may change places.
+            In float32 that is about one token in a million; in 16 bits rounding is coarser and it happens more often.
         stop: strings that end the output; they are cut from it.
         ignore_eos: go on past the end token (for load tests with a fixed length).
         min_p: keep tokens at least this share as likely as the likeliest one; 0 keeps all.
@@ -93,11 +98,16 @@ class SamplingParams:
     def _checked_bias(self) -> dict[int, float]:
         given: Any = self.logit_bias
         if not isinstance(given, Mapping) or not all(
-            isinstance(token, Integral) and isinstance(bias, Real) and bias < math.inf for token, bias in given.items()
+            isinstance(token, Integral) and isinstance(bias, Real) and bias <= LARGEST for token, bias in given.items()
         ):
-            raise RequestError(f"logit_bias is {given!r}; give a mapping of token ids to numbers below infinity")
+            raise RequestError(
+                f"logit_bias is {given!r:.200}; give a mapping of token ids to numbers of at most {LARGEST:g}, or -inf"
+            )
         return dict(given)
 
+
+#: Logits are float32, up to 3.4e38. A penalty or bias of this size leaves room for the logits and counts it meets.
+LARGEST = 1e30
 
 #: For each number in `SamplingParams`: its kind, whether a value will do, and the rule in words.
 SAMPLING_RULES: dict[str, tuple[type | tuple[type, ...], Callable[[Any], bool], str]] = {
@@ -105,9 +115,9 @@ SAMPLING_RULES: dict[str, tuple[type | tuple[type, ...], Callable[[Any], bool], 
     "top_k": (Integral, lambda x: x >= 0, "0 (off) or above, a whole number"),
     "top_p": (Real, lambda x: 0 < x <= 1, "above 0 and at most 1"),
     "min_p": (Real, lambda x: 0 <= x <= 1, "from 0 (off) to 1"),
-    "repetition_penalty": (Real, lambda x: 0 < x < math.inf, "above 0; 1 is off"),
-    "presence_penalty": (Real, math.isfinite, "a finite number; 0 is off"),
-    "frequency_penalty": (Real, math.isfinite, "a finite number; 0 is off"),
+    "repetition_penalty": (Real, lambda x: 1 / LARGEST <= x <= LARGEST, f"from 1/{LARGEST:g} to {LARGEST:g}; 1 is off"),
+    "presence_penalty": (Real, lambda x: abs(x) <= LARGEST, f"from -{LARGEST:g} to {LARGEST:g}; 0 is off"),
+    "frequency_penalty": (Real, lambda x: abs(x) <= LARGEST, f"from -{LARGEST:g} to {LARGEST:g}; 0 is off"),
     "max_tokens": (Integral, lambda x: x >= 1, "at least 1, a whole number"),
     "min_tokens": (Integral, lambda x: x >= 0, "0 or above, a whole number"),
     "n": (Integral, lambda x: x >= 1, "at least 1, a whole number"),

@@ -1,6 +1,7 @@
-"""The scoreboard: one row a day, all measured on the same small workload, kept in the learner's work folder.
+"""The scoreboard: one row a day, all measured on the same small load, kept in the learner's work folder.
 
-Times are this machine's. What counts is how a row compares with the row of the day before.
+Times are this machine's, and so is the load: requests come as fast as a full batch of the course's engine could just
+serve them. What counts is how a row compares with the row of the day before.
 """
 
 from __future__ import annotations
@@ -10,27 +11,56 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
-from tinyllm.engine.metrics import RequestMetrics
+from tinyllm.engine.engine import LLMEngine
+from tinyllm.engine.metrics import RequestMetrics, StepRecord
 from tinyllm.errors import WorkspaceError
 from tinyllm.files import write_text
 from tinyllm.paths import work_dir
-from tinyllm.traces import TraceRequest, make_trace
+from tinyllm.replay import TimedRequest
+from tinyllm.sampling_params import SamplingParams
+from tinyllm.traces import TraceRequest, make_trace, poisson_arrivals
 
 NUM_REQUESTS = 24
+#: Most requests at once in the batched rows.
+NUM_SEATS = 8
 HEADINGS = ("Day", "Engine", "tokens/s", "KV bytes per request", "TTFT, ms")
 
 
 def workload(vocab_size: int) -> list[TraceRequest]:
-    """The requests that every day's row is measured on: 24 short ones, all there from the start."""
-    return make_trace("alpaca", NUM_REQUESTS, vocab_size=vocab_size, seed=24)
+    """The requests that every day's row is measured on: 24 short ones, some outputs much longer than most."""
+    return make_trace("alpaca", NUM_REQUESTS, vocab_size=vocab_size, seed=50)
+
+
+def full_step_seconds(engine: LLMEngine) -> float:
+    """The median time of a step in which `NUM_SEATS` requests decode, measured on an engine that has nothing to do."""
+    first = len(engine.step_records)
+    for number in range(NUM_SEATS):
+        engine.add_request([number] * 16, SamplingParams(max_tokens=24, ignore_eos=True))
+    while engine.has_unfinished:
+        engine.step()
+    decodes = [record for record in engine.step_records[first:] if record.num_decode_tokens == NUM_SEATS]
+    return median(record.end - record.start for record in decodes)
+
+
+def load_for(step_seconds: float, vocab_size: int) -> list[TimedRequest]:
+    """The workload, coming at random as fast as full steps of `step_seconds` could just serve it (Poisson)."""
+    requests = workload(vocab_size)
+    tokens = mean(request.output_len for request in requests)
+    arrivals = poisson_arrivals(len(requests), NUM_SEATS / (tokens * step_seconds), seed=7)
+    return [TimedRequest(*item) for item in zip(arrivals, requests, strict=True)]
+
+
+def blocks_held(records: Sequence[StepRecord]) -> float:
+    """The blocks that a running request holds, mean over requests and steps."""
+    return mean(record.num_table_blocks / record.num_running for record in records if record.num_running)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What an engine did on the workload.
+    """What an engine did on the load.
 
     Attributes:
         day: the course's day; a later measurement of the same day replaces the row.
@@ -48,7 +78,7 @@ class Row:
 
 
 def measure(day: int, engine: str, metrics: Sequence[RequestMetrics], kv_bytes_per_request: float) -> Row:
-    """Make a row from the times of the workload's requests."""
+    """Make a row from the times of the load's requests."""
     start = min(item.arrival for item in metrics)
     end = max(item.token_times[-1] for item in metrics)
     tokens = sum(len(item.token_times) for item in metrics)

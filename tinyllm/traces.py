@@ -57,6 +57,19 @@ def make_trace(
     return trace
 
 
+def poisson_arrivals(num_requests: int, rate: float, seed: int = 0) -> list[float]:
+    """When requests come that know nothing of each other: seconds, the first at 0.
+
+    Args:
+        rate: requests per second, on average; the gaps are exponential.
+    """
+    rng = random.Random(seed)
+    arrivals = [0.0]
+    while len(arrivals) < num_requests:
+        arrivals.append(arrivals[-1] + rng.expovariate(rate))
+    return arrivals[:num_requests]
+
+
 def draw_length(rng: random.Random, mean: float) -> int:
     """A log-normal length of at least 1 with the given mean."""
     mu = log(mean) - SIGMA**2 / 2

@@ -9,6 +9,7 @@ from tinyllm import notebook as nb
 from tinyllm import workspace
 from tinyllm.errors import WorkspaceError
 from tinyllm.files import write_text
+from tinyllm.parts import forget, recorded_source
 from tinyllm.paths import work_dir
 
 MAX_SUBMISSION_BYTES = 5 * 1024 * 1024  # what the grader accepts
@@ -25,10 +26,16 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """An exercise back at its stub; `kept` are the files of the old answer (none: it was at its stub)."""
+    """An exercise back at its stub.
+
+    Attributes:
+        kept: the files of the old answer, the recorded one too where it is another; none if it was at its stub.
+        recorded: whether there was a recorded part, which `LLM(parts="mine")` and `tinyllm status` now know no more.
+    """
 
     path: Path
     kept: tuple[Path, ...]
+    recorded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,7 @@ def start(day: str) -> Started:
 
 
 def reset(day: str, exercise: str) -> Reset:
-    """Put one exercise back to its stub; the old answer is kept in work/answers_aside/.
+    """Put one exercise back to its stub, and take its recorded part back; old answers are kept in work/answers_aside/.
 
     Raises:
         WorkspaceError: unknown day or exercise, or the learner's notebook is missing or unreadable.
@@ -65,12 +72,16 @@ def reset(day: str, exercise: str) -> Reset:
     release, path = _both(day)
     result, old = nb.reset(nb.read(path), nb.read(release), exercise)
     kept = []
+    recorded = recorded_source(exercise)
+    if recorded is not None and not any(nb.same(recorded, source) for source in old):
+        old.append(recorded)
     for source in old:  # first the old answer, then the notebook: nothing can be lost in between
         aside = workspace.unused_path(work_dir() / "answers_aside" / release.stem, exercise, ".py")
         write_text(aside, source + "\n")
         kept.append(aside)
     write_text(path, nb.write(result))
-    return Reset(path, tuple(kept))
+    forget(exercise)
+    return Reset(path, tuple(kept), recorded is not None)
 
 
 def update(day: str) -> Updated:

@@ -6,8 +6,9 @@ import os
 from datetime import datetime
 from pathlib import Path
 
-from tinyllm.errors import WorkspaceError
+from tinyllm.errors import UnknownNameError, WorkspaceError
 from tinyllm.files import write_text
+from tinyllm.names import did_you_mean, names_of_days
 from tinyllm.paths import project_root, work_dir
 
 
@@ -41,14 +42,16 @@ def find_release(day: str) -> Path:
     """The release notebook of a day, named in full or by its first word: `day1` is day1_paged_kv_cache.ipynb.
 
     Raises:
-        WorkspaceError: no such day; the message lists the known ones.
+        UnknownNameError: no such day; the message lists the known ones.
     """
     name = day.removesuffix(".ipynb")
     known = releases()
     for path in known:
         if name in (path.stem, path.stem.split("_")[0]):
             return path
-    raise WorkspaceError(f"there is no {day!r} in this course. The days are: {', '.join(p.stem for p in known)}")
+    stems = [path.stem for path in known]
+    listed = ", ".join(stems) + did_you_mean(name, names_of_days(stems))
+    raise UnknownNameError(f"there is no {day!r} in this course. The days are: {listed}")
 
 
 def own_copy(release: Path) -> Path:

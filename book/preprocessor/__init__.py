@@ -4,7 +4,7 @@
 
     ---
     minutes: 30
-    needs: nothing but this page; the notebook takes three hours
+    needs: nothing but this page; the notebook takes four hours
     prerequisites: [Day 0](day0.md)
     verified: 2026-11-26
     ---

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = "solutions"
+#: Where the notebooks say that the book is (`make book-serve`); on a page of the book itself it is the folder above.
+SERVED_AT = "http://localhost:3000/"
 MARKERS = re.compile(
     r"^ *### (?:BEGIN|END) SOLUTION\n?|^### BEGIN HIDDEN TESTS\n.*?^### END HIDDEN TESTS\n?", re.M | re.S
 )
@@ -60,7 +62,7 @@ def page_pieces(notebook: Notebook, name: str, root: Path) -> Iterator[str]:
     yield f"# {heading.removeprefix('# ').partition(':')[0]}, solved"
     yield "> [!IMPORTANT]\n> This page is the notebook with every answer in it. Try it without them first."
     yield f"{{{{#notebook {name}}}}}"
-    yield rest.strip()
+    yield rest.strip().replace(SERVED_AT, "../")
     for position, cell in enumerate(cells, start=1):
         source = joined(cell["source"])
         if cell["cell_type"] == "markdown":

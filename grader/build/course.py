@@ -13,6 +13,7 @@ from typing import Any
 from grader.checks import exercises
 from grader.own import own_folder
 from tinyllm.errors import TinyLLMError
+from tinyllm.names import did_you_mean, names_of_days
 from tinyllm.paths import project_root
 
 IMPORT_LINE = re.compile(r"from (?P<module>[\w.]+) import (?P<name>\w+)")
@@ -145,7 +146,9 @@ def find_day(name: str, root: Path | None = None) -> Day:
     for day in known:
         if name in (day.name, day.name.split("_")[0]):
             return day
-    raise LessonError(f"there is no day {name!r}. The days are: {', '.join(day.name for day in known)}")
+    names = [day.name for day in known]
+    listed = ", ".join(names) + did_you_mean(name, names_of_days(names))
+    raise LessonError(f"there is no day {name!r}. The days are: {listed}")
 
 
 def find_spec(name: str, root: Path | None = None) -> tuple[Day, Spec]:
@@ -158,8 +161,9 @@ def find_spec(name: str, root: Path | None = None) -> tuple[Day, Spec]:
     for day in known:
         if name in day.exercises:
             return day, day.exercises[name]
-    names = [name for day in known for name in day.exercises]
-    raise LessonError(f"no exercise is called {name!r}. The exercises are: {', '.join(names) or 'none'}")
+    names = [each for day in known for each in day.exercises]
+    listed = ", ".join(names) or "none"
+    raise LessonError(f"no exercise is called {name!r}. The exercises are: {listed}{did_you_mean(name, names)}")
 
 
 def day_number(name: str) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import builtins
+import re
 import sys
 import textwrap
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -109,7 +111,8 @@ def cell_from_module(module_text: str, spec: Spec, same_day: tuple[str, ...]) ->
     if missing:
         known = [f.name for node in nodes for f in _functions(node)]
         raise LessonError(f"{spec.name} has no function {missing[0]} to stub; it has: {', '.join(known) or 'none'}")
-    head = imports(tree, nodes, spec.module, same_day)
+    stubbed = [f for node in nodes for f in _functions(node) if f.name in (spec.stub or (spec.name,))]
+    head = imports(tree, nodes, spec.module, same_day, documented_errors(stubbed))
     pieces = [head] if head else []
     pieces += [_marked_lines(node, bodies[node], lines) for node in nodes]
     return "\n\n\n".join("\n".join(piece) for piece in pieces)
@@ -182,12 +185,27 @@ def _indent(line: str) -> int:
 # ---------------------------------------------------------------- imports
 
 
-def imports(tree: ast.Module, nodes: Sequence[Definition], module: str, same_day: Collection[str]) -> list[str]:
+def documented_errors(functions: Iterable[ast.FunctionDef]) -> set[str]:
+    """The errors of the course that functions promise to raise, in the `Raises` of their docstrings."""
+    sections = [(ast.get_docstring(function) or "").partition("Raises:\n")[2] for function in functions]
+    names = {name for section in sections for name in re.findall(r"^ {4}(\w+):", section, re.MULTILINE)}
+    return names - set(vars(builtins))
+
+
+def imports(
+    tree: ast.Module,
+    nodes: Sequence[Definition],
+    module: str,
+    same_day: Collection[str],
+    errors: Collection[str] = (),
+) -> list[str]:
     """The import lines that a cell with `nodes` needs, in the usual order.
 
-    That is what the module imports and they use, and what they use of the module's own names.
+    That is what the module imports and they use, what they use of the module's own names, and `errors`: a learner may
+    want to raise or catch one even where the reference leaves that to a part below, whose module has it.
     """
-    used = {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)} - set(same_day)
+    used = {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)} | set(errors)
+    used -= set(same_day)
     plain: list[tuple[str, str]] = []
     named: dict[str, list[str]] = {}
     future = False
@@ -200,6 +218,10 @@ def imports(tree: ast.Module, nodes: Sequence[Definition], module: str, same_day
             wanted = [_alias(a) for a in statement.names if (a.asname or a.name) in used]
             if wanted:
                 named.setdefault(statement.module, []).extend(wanted)
+            below = find_module(statement.module) if statement.module.startswith("tinyllm.") and errors else None
+            if below is not None and below.origin is not None:
+                there = set(_own_names(ast.parse(Path(below.origin).read_text(encoding="utf-8"))))
+                named.setdefault(statement.module, []).extend(there & set(errors))
     siblings = sorted(used & set(_own_names(tree)) - {node.name for node in nodes})
     if siblings:
         named.setdefault(module, []).extend(siblings)
@@ -223,7 +245,7 @@ def _sorted_imports(future: bool, plain: Iterable[tuple[str, str]], named: dict[
     groups: list[list[str]] = [[FUTURE] if future else [], [], [], []]
     for module, text in sorted(plain):
         groups[_group(module)].append(f"import {text}")
-    for module in sorted(named):
+    for module in sorted(module for module, names in named.items() if names):
         groups[_group(module)].append(f"from {module} import {', '.join(sorted(set(named[module])))}")
     text = "\n\n".join("\n".join(group) for group in groups if group)
     return text.splitlines()

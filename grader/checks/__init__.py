@@ -7,6 +7,7 @@ from functools import cache
 from importlib import import_module
 
 from grader.framework import Exercise, UsageError
+from tinyllm.names import did_you_mean
 from tinyllm.part_table import PARTS, Part
 
 CAPITALS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # where a word of a class's name begins
@@ -33,5 +34,6 @@ def find_exercise(name: str) -> Exercise:
     """
     known = exercises()
     if name not in known:
-        raise UsageError(f"no exercise is called {name!r}. The exercises are: {', '.join(known)}")
+        listed = ", ".join(known)
+        raise UsageError(f"no exercise is called {name!r}. The exercises are: {listed}{did_you_mean(name, known)}")
     return known[name]

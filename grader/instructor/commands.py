@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-console = Console()
+from tinyllm.console import make_console
+
+console = make_console()
 
 OutArgument = Annotated[Path, typer.Argument(help="A folder that `grader grade --out` wrote.")]
 ClassOption = Annotated[Path | None, typer.Option("--class", help="The class file; without it, the folder's own.")]
@@ -111,4 +112,4 @@ def bundle(
     from grader.instructor.bundle import write_bundle
 
     names: Sequence[str] = write_bundle(archive, class_file, days, force)
-    console.print(f"{archive}: {', '.join(names)}", soft_wrap=True)
+    console.print(f"{archive}: {', '.join(names)}")

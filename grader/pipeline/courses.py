@@ -22,7 +22,7 @@ from tinyllm.paths import project_root
 
 #: The modules of `grader` that run beside a student's code.
 INSIDE = (
-    *("framework", "kernel_host", "kernel_lane", "limits", "observe", "results", "running", "usage", "wire"),
+    *("framework", "kernel_host", "kernel_lane", "limits", "observe", "results", "running", "usage", "wire", "words"),
     "checks/__init__",
     *("sandbox/__init__", "sandbox/inside", "sandbox/limits", "sandbox/linux", "sandbox/parent", "sandbox/room"),
 )
@@ -41,7 +41,7 @@ def check(obj, seed=1):
     """Nothing: the judge gives the marks."""
 
 
-hint = solution = check
+hint = solution = spot = check
 '''
 
 #: The methods of a property, and the functions in a row of a table of properties, that only the judge needs.

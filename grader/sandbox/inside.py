@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import inspect
 import os
 import re
 import socket
@@ -21,6 +20,7 @@ from traitlets.config import Config
 from grader.framework import exercise_in
 from grader.limits import recorded_output
 from grader.running import Ending, LocalDriver, Report, text_of
+from grader.usage import unusable
 from grader.wire import WireError, decode, encode_report, receive, send
 from tinyllm.parts import all_parts, is_reference
 
@@ -93,11 +93,7 @@ def problem_of(names: dict[str, Any], name: str, kind: str) -> str:
     obj = names[name]
     if is_reference(obj):
         return f"this {name} is the course's own, imported in place of an answer"
-    if kind == "class" and not isinstance(obj, type):
-        return f"{name} must be a class: start from the cell's stub"
-    if kind == "function" and not inspect.isfunction(obj):
-        return f"{name} must be a function: start from the cell's stub"
-    return ""
+    return unusable(name, kind, obj)
 
 
 def run_kernels_here() -> None:

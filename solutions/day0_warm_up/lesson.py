@@ -25,8 +25,11 @@
 # - tell prefill from decode, and measure TTFT, ITL and throughput;
 # - compute how much memory a request reserves, and how little of it is used.
 #
+# **Read the chapter first:** [Day 0 of the book](http://localhost:3000/day0.html). It tells the story that this notebook
+# lets you try out. `make book-serve` in a terminal serves the book at that address; its source is `book/src/day0.md`.
+#
 # **Time:** about two hours. Run the cells one by one with Shift+Enter, and answer the questions before you run the cell
-# below them.
+# below them. Cells that take more than ten seconds say so; the times are those of a laptop.
 #
 # **The letters** are the same all through the course: B sequences, T tokens in a step, L layers, Hq and Hkv query and
 # key/value heads, D head_dim, V vocabulary. A shape like `[T, Hq, D]` is read with them.
@@ -92,7 +95,7 @@ for question in ("How many people live in Zetrivas?", "Who is the mayor of Zetri
 # %%
 tokenizer = llm.tokenizer
 token_ids = tokenizer.encode("The cache keeps keys and values.")
-[(token, tokenizer.decode([token])) for token in token_ids]
+[f"{token}: {tokenizer.decode([token])!r}" for token in token_ids]
 
 # %% [markdown]
 # ## Shapes through one layer
@@ -103,7 +106,7 @@ token_ids = tokenizer.encode("The cache keeps keys and values.")
 model = llm.model
 config = model.config
 L, Hq, Hkv, D, V = config.num_layers, config.num_heads, config.num_kv_heads, config.head_dim, config.vocab_size
-L, Hq, Hkv, D, V, config.hidden_size
+f"{L = }, {Hq = }, {Hkv = }, {D = }, {V = }, hidden_size = {config.hidden_size}"
 
 # %%
 ids = torch.tensor(token_ids)
@@ -119,7 +122,7 @@ layer = model.layers[0]
 attention = layer.self_attn
 heads = attention.qkv_proj(layer.input_layernorm(x)).view(len(ids), -1, D)
 q, k, v = heads.split([Hq, Hkv, Hkv], dim=1)
-q.shape, k.shape, v.shape  # [T, Hq, D], [T, Hkv, D], [T, Hkv, D]
+{"q [T, Hq, D]": q.shape, "k [T, Hkv, D]": k.shape, "v [T, Hkv, D]": v.shape}
 
 # %% [markdown]
 # ### QK-norm
@@ -191,7 +194,7 @@ values = v.repeat_interleave(Hq // Hkv, dim=1)
 scores = torch.einsum("qhd,khd->hqk", queries, keys) / D**0.5
 causal = positions[:, None] >= positions
 weights = scores.masked_fill(~causal, -torch.inf).softmax(dim=-1)
-weights.shape, weights[0, 2]  # [Hq, T, T]; head 0, third token: it sees three tokens
+{"weights [Hq, T, T]": weights.shape, "head 0, third token, sees three": weights[0, 2]}
 
 # %%
 attended = torch.einsum("hqk,khd->qhd", weights, values)  # [T, Hq, D]
@@ -204,7 +207,7 @@ by_hand = after_attention + layer.mlp(layer.post_attention_layernorm(after_atten
 # %%
 from tinyllm.model.attention import causal_attend
 
-(by_hand - layer(x, cos, sin, causal_attend())).abs().max()
+f"largest difference: {float((by_hand - layer(x, cos, sin, causal_attend())).abs().max()):.1e}"
 
 # %% [markdown]
 # After L layers the last token's vector is compared with every row of the embedding: one logit for each of the V tokens.
@@ -213,7 +216,7 @@ from tinyllm.model.attention import causal_attend
 hidden = model(ids, positions, causal_attend())
 logits = model.compute_logits(hidden[-1:])[0]
 best = logits.topk(3).indices.tolist()
-[(tokenizer.decode([token], skip_special=False), round(float(logits[token]), 1)) for token in best]
+{tokenizer.decode([token], skip_special=False): round(float(logits[token]), 1) for token in best}
 
 # %% [markdown]
 # ## Why there is a KV cache
@@ -228,7 +231,7 @@ best = logits.topk(3).indices.tolist()
 from tinyllm.kv_cache.dense import DenseKVCache
 
 cache = DenseKVCache(config, batch_size=1, max_len=2048)
-cache.keys.shape, f"{cache.num_bytes:,} bytes"
+{"keys [L, B, Hkv, max_len, D]": cache.keys.shape, "keys and values": f"{cache.num_bytes:,} bytes"}
 
 
 # %%
@@ -250,8 +253,10 @@ def next_logits_uncached(token_ids):
 # The two agree. First all tokens but the last go in, then the last one alone:
 
 # %%
+cache = DenseKVCache(config, batch_size=1, max_len=2048)
 next_logits(token_ids[:-1], cache)
-(next_logits(token_ids[-1:], cache) - next_logits_uncached(token_ids)).abs().max()
+difference = next_logits(token_ids[-1:], cache) - next_logits_uncached(token_ids)
+f"largest difference: {float(difference.abs().max()):.1e}"
 
 # %% [markdown]
 # **Before you run it:** how does the time for the next token grow with the tokens before it, without a cache and with one?
@@ -262,6 +267,8 @@ next_logits(token_ids[:-1], cache)
 # with its square). With: one token's work, plus reading the cached keys and values, which grows slowly.
 #
 # </details>
+#
+# The measurement below takes five to ten seconds.
 
 # %%
 import time
@@ -385,10 +392,12 @@ def engine_rate(num_requests):
     outputs = LLM(enable_prefix_caching=False).generate([prompt] * num_requests, params)
     times = [output.outputs[0].metrics for output in outputs]
     total = max(t.token_times[-1] for t in times) - min(t.arrival for t in times)
-    return round(40 * num_requests / total), round(1000 * sum(t.tpot for t in times) / len(times), 1)
+    return 40 * num_requests / total, 1000 * sum(t.tpot for t in times) / len(times)
 
 
-{n: engine_rate(n) for n in (1, 8)}
+for number in (1, 8):
+    rate, itl = engine_rate(number)
+    print(f"requests at once: {number}, throughput {rate:.0f} tokens/s, mean ITL {itl:.1f} ms")
 
 # %% [markdown]
 # ## What a request reserves
@@ -417,18 +426,28 @@ print(f"a request of {used} tokens uses {used / 2048:.1%} of its row")
 # %% [markdown]
 # ## The scoreboard
 #
-# Every day ends with the same 24 requests, all there from the start, and one row on a scoreboard. Today's is the
-# baseline: one request after another, each with a dense row of 2,048 tokens. A request's TTFT contains its wait.
+# Every day ends with the same 24 requests and one row on a scoreboard. Most outputs are short and some are long, and the
+# requests come at random, as those of users do. They come as fast as this machine could just serve them with eight in
+# every step. So first a measurement: how long does a step with eight take here?
+
+# %%
+from tinyllm import scoreboard
+
+step_seconds = scoreboard.full_step_seconds(LLM(enable_prefix_caching=False).engine)
+load = scoreboard.load_for(step_seconds, V)
+print(f"{1000 * step_seconds:.0f} ms a step; the 24 requests come within {load[-1].arrival:.1f} s")
+
+# %% [markdown]
+# Today's row is the baseline: one request after another, each with a dense row of 2,048 tokens. A request's TTFT contains
+# its wait for those before it. This takes 10 to 30 seconds:
 
 # %%
 from tqdm.auto import tqdm
 
-from tinyllm import scoreboard
-
-arrival = time.perf_counter()
-all_metrics = [
-    serve_one(request.prompt_token_ids, request.output_len, arrival)[1] for request in tqdm(scoreboard.workload(V))
-]
+start, all_metrics = time.perf_counter(), []
+for item in tqdm(load, desc="one at a time", unit="request"):
+    time.sleep(max(0.0, start + item.arrival - time.perf_counter()))
+    all_metrics.append(serve_one(item.request.prompt_token_ids, item.request.output_len, start + item.arrival)[1])
 scoreboard.record(scoreboard.measure(0, "dense, one request at a time", all_metrics, cache.num_bytes))
 
 # %% [markdown]

@@ -26,8 +26,16 @@
 # - write a scheduler with a token budget, chunked prefill, admission and preemption, and measure what continuous
 #   batching gains in throughput and latency.
 #
-# **Time:** about four hours, in seven exercises, 20 points. Each exercise can be done on its own: the checks bring the
-# other parts with them. Exercises 3 to 6 need Triton, which has packages for Linux only. On other systems their checks
+# **Read the chapter first:** [Day 2 of the book](http://localhost:3000/day2.html), about an hour. It explains paged
+# attention, kernels and the scheduler with pictures. `make book-serve` in a terminal serves the book at that address; its
+# source is `book/src/day2.md`.
+#
+# **Time:** about five and a half hours for this notebook: four for its seven exercises (20 points), one and a half for all
+# that is between them. After exercise 4 there is a good place to stop for the day. Each exercise can be done on its own:
+# the checks bring the other parts with them. Cells that take more than ten seconds say so; the times are those of a
+# laptop.
+#
+# Exercises 3 to 6 need Triton, which has packages for Linux only. On other systems their checks
 # say "not checked here", and the rest of the day runs as it is.
 #
 # **The letters** are the same all through the course: B sequences, T tokens in a step, L layers, Hq and Hkv query
@@ -49,7 +57,7 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read once, when Triton is imported
 
-from grader import check, hint, solution
+from grader import check, hint, solution, spot
 from tinyllm.parts import use
 
 # %%
@@ -72,7 +80,7 @@ k_cache, v_cache = torch.randn(2, N * P, 1, 8, generator=noise)
 
 # %%
 q = torch.randn(10, 2, 8, generator=noise)
-q.shape, k_cache.shape
+{"q [T, Hq, D]": q.shape, "k_cache [N * P, Hkv, D]": k_cache.shape}
 
 # %% [markdown]
 # ## 1. Attention over pages
@@ -110,7 +118,8 @@ plots.causal_mask("Ten tokens", num_new=4)
 #
 # For each of the B sequences: find the slots of its `context_lens[i]` positions through row i of `block_tables`, gather
 # its keys and values, and attend from its new tokens, causally. Row i may have more entries than the sequence has
-# blocks; these mean nothing.
+# blocks. These are padding and must not be read: they may name any block, or none that exists, and what lies there may
+# be NaN.
 #
 # `torch.nn.functional.scaled_dot_product_attention` is welcome: it takes [..., heads, tokens, D], a boolean mask that is
 # True where a query may look, and `enable_gqa=True`. So is a softmax of your own.
@@ -130,7 +139,7 @@ use(paged_attention)
 # %%
 context_lens = torch.tensor([10])
 prompt = paged_attention(q, k_cache, v_cache, block_tables, context_lens, torch.tensor([0, 10]), P)
-prompt.shape
+{"output [T, Hq, D]": prompt.shape}
 
 # %% [markdown]
 # The same ten in a chunk of six and one of four, as a scheduler with a small budget would have them computed:
@@ -138,7 +147,7 @@ prompt.shape
 # %%
 first = paged_attention(q[:6], k_cache, v_cache, block_tables, torch.tensor([6]), torch.tensor([0, 6]), P)
 second = paged_attention(q[6:], k_cache, v_cache, block_tables, torch.tensor([10]), torch.tensor([0, 4]), P)
-(torch.cat([first, second]) - prompt).abs().max()
+print("largest difference:", float((torch.cat([first, second]) - prompt).abs().max()))
 
 # %% [markdown]
 # Chunks change nothing but rounding. This is why a prompt can be computed piece by piece, beside other requests.
@@ -227,7 +236,7 @@ all_visible = torch.ones(1, 10, dtype=torch.bool)
 # %%
 out_a, lse_a = attend(q[9:], k[:6], v[:6], all_visible[:, :6])
 out_b, lse_b = attend(q[9:], k[6:], v[6:], all_visible[:, 6:])
-out_a.shape, lse_a.shape
+{"output [T, Hq, D]": out_a.shape, "lse [T, Hq]": lse_a.shape}
 
 # %%
 scores = (q[9] @ k[:, 0].T) / 8**0.5
@@ -273,7 +282,8 @@ use(merge_attention_states)
 # %%
 merged, lse = merge_attention_states(out_a, lse_a, out_b, lse_b)
 whole, lse_whole = attend(q[9:], k, v, all_visible)
-(merged - whole).abs().max(), (lse - lse_whole).abs().max()
+differences = {"output": merged - whole, "lse": lse - lse_whole}
+{name: float(difference.abs().max()) for name, difference in differences.items()}
 
 # %% [markdown]
 # And block by block, as a kernel walks a block table, with an empty state to begin with:
@@ -283,21 +293,30 @@ state = torch.zeros(1, 2, 8), torch.full((1, 2), -torch.inf)
 for start in range(0, 10, P):
     piece = slice(start, start + P)
     state = merge_attention_states(*state, *attend(q[9:], k[piece], v[piece], all_visible[:, piece]))
-(state[0] - whole).abs().max()
+print("largest difference:", float((state[0] - whole).abs().max()))
 
 # %% [markdown]
 # That loop never holds more than one block of scores. It is the **online softmax**, and all of the following use it:
-# flash attention (pieces one after another, in one program), split-KV decoding (pieces side by side, exercise 5), ring
+# flash attention (pieces one after another), split-KV decoding (pieces side by side, exercise 5), ring
 # attention (pieces on several GPUs, Day 7).
+
+# %% [markdown]
+# If you like: **spot the bug**. Once yours is right, this shows a solution with one mistake. Write the smallest use of it
+# that goes wrong, a function `attempt(merge_attention_states)` that returns what you see, and give it to
+# `spot(merge_attention_states, attempt)`. It earns no points.
+
+# %%
+spot("merge_attention_states")
 
 # %% [markdown]
 # ## Triton in ten minutes
 #
-# The next four exercises are **kernels**: programs that run on a GPU, thousands of copies at a time. You write them in
+# The next four exercises are **kernels**: functions that a GPU runs thousands of times at once. You write them in
 # Triton, a small language inside Python. If you know PyTorch there is little to learn:
 #
-# - A function with `@triton.jit` is a kernel. `kernel[grid](arguments)` launches one **program** for each point of the
-#   grid, and `tl.program_id(0)` tells a program which point is its own.
+# - A function with `@triton.jit` is a kernel. One run of it is called a **program**, and it does one small piece of the
+#   work. `kernel[grid](arguments)` starts (*launches*) a program for each point of a grid: `kernel[(3,)](...)` starts three.
+#   `tl.program_id(0)` tells a program which of them it is.
 # - A tensor argument arrives as a **pointer** to its first number. Adding a number moves along in memory, so that row r
 #   of a matrix begins at `ptr + r * stride`, where `stride` is `tensor.stride(0)`.
 # - A program works on small blocks of numbers at once. `tl.arange(0, 16)` is the block 0, 1, ..., 15; its size is a
@@ -345,6 +364,8 @@ doubled
 # one program after another, with NumPy: thousands of times slower, and good enough to see whether they are right. You may
 # even `print` in it. The first cell of this notebook has switched it on (`TRITON_INTERPRET=1`) unless there is a GPU.
 # Where there is no Triton at all, the checks say "not checked here", and the cells below leave the kernels out.
+#
+# Shift+Tab on a name shows what a kernel takes, also on those of the course and of your own.
 #
 # A check runs your cell in a process of its own, with NaN and canaries around every tensor. A kernel that reads or writes
 # outside of what it was given is found out, and one that ends Python does not take your notebook with it. Only the
@@ -414,7 +435,7 @@ plots.kv_rows({"pool: K, by slot": pool_k[:, 0].cpu(), "the new tokens": new_k[:
 # Qwen3-0.6B (Hkv = 8, D = 128, bfloat16) on a GPU that moves 3.35 TB/s (an H100, by its data sheet):
 
 # %%
-moved = 4 * 2048 * 8 * 128 * 2
+moved = 4 * 2048 * 8 * 128 * 2  # read and write, K and V
 f"{moved / 1e6:.1f} MB, {moved / 3.35e12 * 1e6:.1f} microseconds a layer"
 
 # %% [markdown]
@@ -436,6 +457,80 @@ f"{moved / 1e6:.1f} MB, {moved / 3.35e12 * 1e6:.1f} microseconds a layer"
 # `2 ** (score - highest)`, and `acc`, the same sum with each term times its value. When a tile brings a higher score,
 # the old total and acc are too large by `2 ** (new highest - old highest)` and are corrected. In the end the output is
 # `acc / total`. (Powers of 2 and not of e, because a GPU has an instruction for them: the scale holds log2(e).)
+#
+# ### A warm-up in two dimensions
+#
+# Steps 3 and 4 for one tile, first by hand and against torch. Until now `tl.arange` made a row of addresses. For a matrix,
+# a column of row starts and a row of columns are added: `rows[:, None] * DIM + dims[None, :]` has a place for each pair.
+# Then `tl.dot` multiplies two such tiles. (On a GPU it wants at least 16 in each dimension.)
+
+
+# %%
+@triton.jit
+def tile_scores(q_ptr, k_ptr, out_ptr, ROWS: tl.constexpr, TILE: tl.constexpr, DIM: tl.constexpr):
+    rows, columns, dims = tl.arange(0, ROWS), tl.arange(0, TILE), tl.arange(0, DIM)
+    q = tl.load(q_ptr + rows[:, None] * DIM + dims[None, :])  # [ROWS, DIM]
+    k = tl.load(k_ptr + columns[:, None] * DIM + dims[None, :])  # [TILE, DIM]
+    product = tl.dot(q, tl.trans(k), input_precision="ieee")  # [ROWS, TILE]
+    tl.store(out_ptr + rows[:, None] * TILE + columns[None, :], product)
+
+
+# %%
+q_tile, k_tile = torch.randn(2, 16, 32, generator=noise).to(device)
+tile = torch.zeros(16, 16, device=device)
+if AVAILABLE:
+    tile_scores[(1,)](q_tile, k_tile, tile, ROWS=16, TILE=16, DIM=32)
+    print("largest difference:", float((tile - q_tile @ k_tile.T).abs().max()))
+
+# %% [markdown]
+# A softmax of each row: `tl.max(x, 1)` and `tl.sum(x, 1)` go along the columns and leave one number for each row,
+# [ROWS]. `[:, None]` lines it up with the tile again.
+
+
+# %%
+@triton.jit
+def row_softmax(x_ptr, out_ptr, ROWS: tl.constexpr, TILE: tl.constexpr):
+    places = tl.arange(0, ROWS)[:, None] * TILE + tl.arange(0, TILE)[None, :]
+    x = tl.load(x_ptr + places)
+    powers = tl.exp(x - tl.max(x, 1)[:, None])
+    tl.store(out_ptr + places, powers / tl.sum(powers, 1)[:, None])
+
+
+# %%
+softmax = torch.zeros(16, 16, device=device)
+if AVAILABLE:
+    row_softmax[(1,)](tile, softmax, ROWS=16, TILE=16)
+    print("largest difference:", float((softmax - tile.softmax(1)).abs().max()))
+
+# %% [markdown]
+# **Before you go on:** `tl.sum(x, 0)` in place of `tl.sum(x, 1)`: what would the kernel divide by, and would anybody
+# notice?
+#
+# <details><summary>Answer</summary>
+#
+# By the sums of the columns, lined up as if they were those of the rows. ROWS and TILE are both 16 here, so nothing would
+# fail; only the numbers would be wrong. With other sizes the shapes would not fit.
+#
+# </details>
+
+# %% [markdown]
+# ### Two products and their precision
+#
+# `attend_pages` has two products in each tile, `q @ k.T` and weights times values:
+#
+# | | first | second |
+# |---|---|---|
+# | what | scores = q @ k.T, [ROWS, TILE] | weights @ v, [ROWS, PADDED_DIM] |
+# | dtype of the two factors | both the pool's | weights are float32, v has the pool's: `weights.to(v.dtype)` |
+# | `input_precision="ieee"` | without it a GPU rounds float32 numbers to 10 bits first (TF32) | the same |
+# | result | float32 | float32, on top of what is there already |
+#
+# The factors of a dot must have one dtype. In a float16 pool the weights are rounded to float16, which is good enough for
+# numbers of at most 1; in a float32 pool `.to` changes nothing. The sum over all tiles stays in float32 always:
+# `tl.dot(a, b, c)` gives c + a @ b, and c is float32.
+
+# %% [markdown]
+# ### The last tile
 #
 # A tile has a fixed size and a context has not. The last tile sticks out: **its other positions must not be loaded, and
 # must not count**.
@@ -466,10 +561,24 @@ f"{moved / 1e6:.1f} MB, {moved / 3.35e12 * 1e6:.1f} microseconds a layer"
 # Three small functions, each of which the next one uses. The kernel around them (which sequence, which head, load q, divide,
 # store) is the course's; it calls your `attend_pages` in every program.
 #
-# - `page_slots`: two lines. Where a position is not `inside`, do not read the table.
-# - `softmax_step`: new highest, weights, correction, total, acc.
-# - `attend_pages`: begin with -inf, 0 and 0, then the loop. `scores` are `tl.dot(q, tl.trans(k), input_precision="ieee") * scale`;
-#   without "ieee" a GPU would round float32 numbers to 10 bits first.
+# - `page_slots`: two lines. Where a position is not `inside`, the table must not be read: what is behind its end may be
+#   anything, or somebody else's.
+# - `softmax_step`: new highest, weights, correction, total, acc. A row that has seen nothing and sees nothing here stays
+#   at -inf, 0 and 0. No NaN may come of it.
+# - `attend_pages`: begin with -inf, 0 and 0, then the loop. `scores` are `tl.dot(q, tl.trans(k), input_precision="ieee") * scale`.
+#
+# `load_tile(ptr, offsets, inside, HEAD_DIM, PADDED_DIM)` is given. It returns [TILE, PADDED_DIM] in the pool's dtype
+# (but for bfloat16 in the interpreter, which cannot multiply it: there it returns float32):
+#
+# | argument | |
+# |---|---|
+# | `ptr` | where the pool begins: `k_ptr` or `v_ptr` |
+# | `offsets` | [TILE] int64: for each position, how many numbers behind `ptr` its vector begins |
+# | `inside` | [TILE] bool: rows where it is False are not read, and are 0. None: all are read |
+# | `HEAD_DIM` | D, how many numbers a vector has |
+# | `PADDED_DIM` | D rounded up to a power of two; what is behind D is 0 |
+#
+# Slot s of K/V head h begins `s * kv_stride_slot + h * kv_stride_head` numbers behind `ptr`.
 
 # %% exercise="paged_decode" stub="page_slots,softmax_step,attend_pages" minutes="40" difficulty="4"
 from tinyllm.kernels.paged_decode import paged_decode
@@ -497,7 +606,7 @@ def show_slots(table_ptr, out_ptr, num_tokens, BLOCK_SIZE: tl.constexpr, TILE: t
 found = torch.zeros(10, dtype=torch.int64, device=device)
 if AVAILABLE:
     show_slots[(1,)](block_tables.to(device), found, 10, BLOCK_SIZE=P, TILE=16)
-found.tolist()
+print("slots:", found.tolist())
 
 # %% [markdown]
 # And your running softmax at work, on 64 scores in tiles of 16. Watch the total where a tile brings a new highest score:
@@ -543,6 +652,9 @@ f"{read / 1e9:.2f} GB, {read / 3.35e12 * 1e6:.0f} microseconds a layer at 3.35 T
 
 # %% [markdown]
 # **What would a gather before it have cost?** Reading, writing and reading again: three times that.
+#
+# **A good place to stop for the day.** You have the heart of paged attention. The next two exercises build on it, and the
+# scheduler comes after them. When you come back, run the cells above once more (Run, Run All Above Selected Cell).
 
 # %% [markdown]
 # ## 5. Decode in splits
@@ -653,11 +765,23 @@ plots.score_tiles(own, tile=16, window=16)
 # <!-- head: paged_prefill -->
 #
 # Write `attend_chunk`: the position of each row, the range to walk over, and the loop of exercise 4 with the mask of each row.
-# `page_slots`, `softmax_step`, `load_tile` and `attend_whole_tiles` (`attend_pages` without its masks) are there.
+# `page_slots`, `softmax_step` and `load_tile` are there, as in exercise 4.
 #
 # A row sees the positions at a distance of 0 to `window` - 1. (`window` is a very large number where there is none.) One
 # masked loop over everything is right. If you like: the tiles that all rows see need no mask, and the tiles that none sees
-# need not be loaded.
+# need not be loaded. For the first kind `attend_whole_tiles` is given, which is `attend_pages` without its masks:
+#
+# | argument | |
+# |---|---|
+# | `q` | [ROWS, PADDED_DIM] |
+# | `kv_head` | which K/V head the rows read |
+# | `first`, `last` | it walks over positions `first` to `last - 1`; their number must be a multiple of TILE, 0 included |
+# | `k_ptr`, `v_ptr`, `table_ptr` | where the pool of K, that of V, and this sequence's block table begin |
+# | `scale` | what `q @ k.T` is multiplied by |
+# | `kv_stride_slot`, `kv_stride_head` | numbers from slot to slot and from K/V head to K/V head |
+# | `ROWS`, `HEAD_DIM`, `PADDED_DIM`, `BLOCK_SIZE`, `TILE` | the sizes, in this order |
+#
+# It returns `highest` [ROWS], `total` [ROWS] and `acc` [ROWS, PADDED_DIM], with which your own loop can go on.
 
 # %% exercise="paged_prefill" stub="attend_chunk" minutes="35" difficulty="4"
 from tinyllm.kernels.paged_prefill import paged_prefill
@@ -697,7 +821,8 @@ f"{operations / 1e9:.0f} billion operations, {operations / kv_bytes:,.0f} for ea
 # ### The engine on your kernels
 #
 # `attention_backend="triton"` makes the engine store and attend with your kernels, where a check has found them right. In the
-# interpreter that is far too slow to serve with, but a few tokens show that they are those of the torch backend:
+# interpreter that is far too slow to serve with, but a few tokens show that they are those of the torch backend. About
+# ten to twenty seconds:
 
 # %%
 from tinyllm import LLM, SamplingParams
@@ -706,7 +831,7 @@ few = SamplingParams(max_tokens=4)
 answers_by_backend = {}
 for backend in ["torch", "triton"] if AVAILABLE else ["torch"]:
     llm = LLM(parts="mine", num_blocks=16, attention_backend=backend, device=device, dtype="float32")
-    answers_by_backend[backend] = llm.generate("The cache", few)[0].outputs[0].token_ids
+    answers_by_backend[backend] = llm.generate("The cache", few, progress=True)[0].outputs[0].token_ids
 answers_by_backend
 
 # %% [markdown]
@@ -827,14 +952,27 @@ plots.schedule_grid(
 # <!-- head: Scheduler -->
 #
 # Four methods of the engine's scheduler are yours. `self.running` is a list and `self.waiting` a deque; together they
-# hold all requests in order of arrival. A request knows `num_uncomputed_tokens`, `num_computed_tokens` and `num_seats`.
-# The pool, `self.kv`, offers:
+# hold all requests in order of arrival. What a request offers you:
 #
-# - `append(request_id, num_tokens)`: room for a running request's next tokens. Returns their slots, or None, with nothing
-#   changed, when the pool is full. A `ScheduledRequest(request, slots)` is a request's share of the step.
-# - `start(request_id, token_ids)`: opens the table of a waiting request. Returns how many of its tokens are in the prefix
-#   cache (these count as computed), or None, with nothing changed, while there is no room for all its tokens.
-# - `free(request_id)`: closes a table and gives its blocks back.
+# | a request's | |
+# |---|---|
+# | `request_id` | its name, by which the pool knows its table |
+# | `token_ids` | all tokens that are known: the prompt, then the output so far |
+# | `num_computed_tokens` | how many of them have their K and V in the cache; yours to set when it starts or is preempted |
+# | `num_uncomputed_tokens` | the others, always `len(token_ids) - num_computed_tokens`: what it has still to compute |
+# | `num_seats` | the seats that it takes among the running: 1, or n for a request with n continuations |
+# | `draft_token_ids` | guesses at its next tokens (Day 4). `schedule`, which is given, adds them after your part |
+#
+# What the pool, `self.kv`, offers you:
+#
+# | `self.kv` | |
+# |---|---|
+# | `start(request_id, token_ids)` | opens the table of a waiting request, with room checked for all its tokens. Returns how many are in the prefix cache (these count as computed), or None, with nothing changed, while there is no room |
+# | `append(request_id, num_tokens)` | room for the next tokens of a request whose table is open. Returns their slots, or None, with nothing changed, when the pool is full |
+# | `free(request_id)` | closes a table and gives its blocks back |
+#
+# `start` gives no slots: a request that has just started gets them from `append`, like one that runs. A
+# `ScheduledRequest(request, slots)` is a request's share of the step.
 #
 # The budget of a step is `self.config.max_num_batched_tokens`. `num_free_seats()` and `budget_after(scheduled)` are
 # given. A good order to write in: `preempt_last`, `schedule_running`, `admit_waiting`, `schedule_known_tokens`.
@@ -903,6 +1041,10 @@ steps, preempted = watch({"a": (7, 7), "b": (7, 5), "c": (3, 3)}, num_blocks=4)
 plots.schedule_grid(steps, preempted, title="Four blocks of 4")
 
 # %% [markdown]
+# b gives up its blocks in the third step, as told above. Later c is preempted too: it needs a second block while b holds
+# three, and it is itself the latest arrival.
+
+# %% [markdown]
 # ### Why a budget
 #
 # Four users are reading their answers as a prompt of 1,500 tokens arrives. Without a small budget it is computed in one
@@ -918,6 +1060,8 @@ plots.schedule_grid(steps, preempted, title="Four blocks of 4")
 # every token of a chunk with the chunk's whole context and then masks what comes later, which small chunks have less of.
 #
 # </details>
+#
+# Three budgets, ten to thirty seconds:
 
 
 # %%
@@ -936,7 +1080,9 @@ def longest_gap(budget):
 
 
 # %%
-for budget in (2048, 256, 64):
+from tqdm.auto import tqdm
+
+for budget in tqdm((2048, 256, 64), desc="budgets"):
     gap, ttft = longest_gap(budget)
     print(f"budget {budget:5}: longest gap between two tokens {gap:4.0f} ms, TTFT of the long prompt {ttft:4.0f} ms")
 
@@ -952,7 +1098,7 @@ mine = LLM(parts="mine", num_blocks=1024)
 # ### The same words
 #
 # Whatever is batched with what, a request must get the same tokens: alone, among seven others, and in chunks of 8 tokens
-# in a pool so small that requests are preempted.
+# in a pool so small that requests are preempted. The second cell takes about ten seconds.
 
 # %%
 words = ["a KV cache", "a block table", "a token", "attention", "a block", "preemption", "a scheduler", "sampling"]
@@ -964,9 +1110,10 @@ answers[6].text
 squeezed = LLM(parts="mine", num_blocks=16, max_num_batched_tokens=8)
 alone = [course.chat(question)[0].outputs[0].token_ids for question in questions]
 together = [answer.outputs[0].token_ids for answer in answers]
-tight = [answer.outputs[0].token_ids for answer in squeezed.chat(questions)]
+tight = [answer.outputs[0].token_ids for answer in squeezed.chat(questions, progress=True)]
 num_preempted = sum(record.num_preempted for record in squeezed.engine.step_records)
-together == alone, tight == alone, f"{num_preempted} preemptions"
+print("among others the same tokens:", together == alone)
+print("in a small pool the same tokens:", tight == alone, "preemptions:", num_preempted)
 
 # %% [markdown]
 # ### Two schedulers
@@ -985,31 +1132,28 @@ class StaticScheduler(Scheduler):
 
 
 # %% [markdown]
-# 80 requests with the lengths of Alpaca's instructions, at most 16 at once. To serve them is to add each when its time has
-# come, and to step:
+# 80 requests with the lengths of Alpaca's instructions, at most 16 at once: most outputs are short, and a few are very
+# long. To serve them is to add each when its time has come, and to step. `replay` does so with both schedulers in turns, a
+# step of one and a step of the other, and gives each a clock that runs only while it computes. So whatever else your
+# machine does meanwhile slows both alike.
 
 # %%
 from tinyllm.engine.report import summarize
-from tinyllm.traces import make_trace
+from tinyllm.replay import TimedRequest, replay
+from tinyllm.traces import make_trace, poisson_arrivals
 
 my_parts = resolve("mine")
 trace = make_trace("alpaca", 80, vocab_size=2048, seed=2)
 
 
-def serve(scheduler, arrivals):
-    """Serve the trace, each request at its time in seconds, on your parts. Returns the records and the times."""
-    parts = resolve({**my_parts.chosen, "Scheduler": scheduler})
-    config = EngineConfig(max_num_seqs=16)
-    engine = LLMEngine(mine.model, mine.tokenizer, config, parts)
-    start, metrics, pending = time.perf_counter(), [], list(zip(arrivals, trace, strict=True))
-    while pending or engine.has_unfinished:
-        while pending and pending[0][0] <= time.perf_counter() - start:
-            request = pending.pop(0)[1]
-            engine.add_request(request.prompt_token_ids, request.params)
-        if not engine.has_unfinished:
-            time.sleep(max(0.0, start + pending[0][0] - time.perf_counter()))
-        metrics += [output.outputs[0].metrics for output in engine.step()]
-    return engine.step_records, metrics
+def serve(load, seats):
+    """Serve a load on your parts, statically and continuously."""
+    config = EngineConfig(max_num_seqs=seats)
+    engines = {}
+    for name, scheduler in (("static", StaticScheduler), ("continuous", Scheduler)):
+        parts = resolve({**my_parts.chosen, "Scheduler": scheduler})
+        engines[name] = LLMEngine(mine.model, mine.tokenizer, config, parts)
+    return replay(engines, load)
 
 
 # %% [markdown]
@@ -1024,17 +1168,16 @@ def serve(scheduler, arrivals):
 # same). Expect something between 1.5 and 2.5 times. If all outputs had the same length there would be a draw.
 #
 # </details>
+#
+# Half a minute; on a slow or busy machine two minutes:
 
 # %%
-at_once = {
-    "static": serve(StaticScheduler, [0.0] * len(trace)),
-    "continuous": serve(Scheduler, [0.0] * len(trace)),
-}
-throughput = {name: summarize(metrics, records, 1024) for name, (records, metrics) in at_once.items()}
+at_once = serve([TimedRequest(0.0, request) for request in trace], seats=16)
+throughput = {name: summarize(run.metrics, run.records, 1024) for name, run in at_once.items()}
 {name: f"{report.tokens_per_s:.0f} tokens/s in {report.num_steps} steps" for name, report in throughput.items()}
 
 # %%
-plots.step_timeline({name: records for name, (records, _) in at_once.items()}, seconds=4)
+plots.step_timeline({name: run.records for name, run in at_once.items()})
 
 # %% [markdown]
 # Each block of static batching falls off to the right as its requests end. Continuous batching fills every seat as soon
@@ -1043,23 +1186,21 @@ plots.step_timeline({name: records for name, (records, _) in at_once.items()}, s
 # Now requests that come at random, as users do: a Poisson process at 80 % of what your scheduler can serve.
 
 # %%
-import random
-
-rng = random.Random(0)
 rate = 0.8 * throughput["continuous"].outputs_per_s
-arrivals = [0.0]
-while len(arrivals) < len(trace):
-    arrivals.append(arrivals[-1] + rng.expovariate(rate))
+arrivals = poisson_arrivals(len(trace), rate)
 f"{rate:.1f} requests/s for {arrivals[-1]:.1f} s"
 
+# %% [markdown]
+# As long again:
+
 # %%
-poisson = {"static": serve(StaticScheduler, arrivals), "continuous": serve(Scheduler, arrivals)}
-reports = {name: summarize(metrics, records, 1024) for name, (records, metrics) in poisson.items()}
+poisson = serve([TimedRequest(*item) for item in zip(arrivals, trace, strict=True)], seats=16)
+reports = {name: summarize(run.metrics, run.records, 1024) for name, run in poisson.items()}
 for name, report in reports.items():
     print(f"{name}\n{report}\n")
 
 # %%
-plots.request_spans({name: metrics for name, (_, metrics) in poisson.items()})
+plots.request_spans({name: run.metrics for name, run in poisson.items()})
 
 # %%
 plots.latency_bars(
@@ -1092,27 +1233,37 @@ plots.pool_over_time(owners, title=f"{sum(r.num_preempted for r in small.step_re
 # %% [markdown]
 # ## The scoreboard
 #
-# The same 24 requests as on Days 0 and 1, all there from the start, on your parts. One thing is new: a budget of 64 tokens a
-# step, so that the first requests need not wait until all prompts are computed.
+# The same 24 requests as on Days 0 and 1, at most eight at once. They come as fast as full steps of eight could just serve
+# them on this machine, and the answers are of very different lengths. Day 1's row is measured once more, on the same
+# arrivals: yesterday your machine may have been busier or less busy than now.
+#
+# **Before you run it:** Day 1's batches were static, Day 2's are continuous, and nothing else differs. Which of the three
+# numbers will change, and which most?
+#
+# <details><summary>Answer</summary>
+#
+# Tokens/s rise, since no seat stays empty while somebody waits. The TTFT falls most: it held the wait for the longest
+# answer of the batch before. The memory of a request is about what it was: the scheduler does not change what a request
+# needs, only how many have it at the same time.
+#
+# </details>
+#
+# Twenty seconds to a minute:
 
 # %%
-from statistics import mean
-
 from tinyllm import scoreboard
 from tinyllm.kv_cache.sizing import kv_bytes_per_token
 
-engine = LLM(parts="mine", num_blocks=1024, max_num_batched_tokens=64).engine
-for request in scoreboard.workload(engine.model_config.vocab_size):
-    engine.add_request(request.prompt_token_ids, request.params)
-outputs = []
-while engine.has_unfinished:
-    outputs += engine.step()
+step_seconds = scoreboard.full_step_seconds(course.engine)
+runs = serve(scoreboard.load_for(step_seconds, mine.model.config.vocab_size), scoreboard.NUM_SEATS)
 
 # %%
-blocks_held = mean(r.num_table_blocks / r.num_running for r in engine.step_records)
-bytes_held = blocks_held * 16 * kv_bytes_per_token(engine.model_config, bytes_per_element=4)
-metrics = [output.outputs[0].metrics for output in outputs]
-scoreboard.record(scoreboard.measure(2, "your scheduler, budget 64", metrics, bytes_held))
+token_bytes = kv_bytes_per_token(mine.model.config, bytes_per_element=4)
+for day, name in ((1, "static"), (2, "continuous")):
+    bytes_held = scoreboard.blocks_held(runs[name].records) * 16 * token_bytes
+    title = {"static": "paged, static batches of 8", "continuous": "your scheduler, 8 at once"}[name]
+    board = scoreboard.record(scoreboard.measure(day, title, runs[name].metrics, bytes_held))
+board
 
 # %% [markdown]
 # ## Check yourself

@@ -36,7 +36,12 @@ def data(**kinds: str) -> dict[str, Any]:
 
 def page(tmp_path: Path, *cells: Any) -> str:
     """The page of a notebook with these code cells after its heading."""
-    heading = {"cell_type": "markdown", "source": ["# Day 9: the end\n", "\n", "Words.\n"], "metadata": {}}
+    return solved_page(tmp_path, "Words.", *cells)
+
+
+def solved_page(tmp_path: Path, words: str, *cells: Any) -> str:
+    """The page of a notebook whose first cell says `words`."""
+    heading = {"cell_type": "markdown", "source": ["# Day 9: the end\n", "\n", f"{words}\n"], "metadata": {}}
     file = tmp_path / "day9_the_end.ipynb"
     file.write_text(json.dumps({"cells": [heading, *cells]}))
     part, item = solution_items(tmp_path, project_root())
@@ -58,6 +63,11 @@ def test_the_page_shows_answers_and_no_hidden_tests(tmp_path: Path) -> None:
     assert "double: right" in text
     assert "hidden" not in text.casefold()
     assert "SOLUTION" not in text
+
+
+def test_a_link_to_the_book_as_it_is_served_stays_in_the_site(tmp_path: Path) -> None:
+    text = solved_page(tmp_path, "Read [Day 1](http://localhost:3000/day1.html).")
+    assert "Read [Day 1](../day1.html)." in text
 
 
 def test_outputs_are_shown_by_their_kind(tmp_path: Path) -> None:

@@ -131,6 +131,28 @@ def test_a_stop_string_may_cross_tokens() -> None:
     assert output.text == text[: text.index(stop)]
 
 
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        (SamplingParams(max_tokens=5, stop="END"), (1, "", "stop")),
+        (SamplingParams(max_tokens=1, stop="D\ufffd"), (1, "EN", "stop")),
+        (SamplingParams(max_tokens=1, stop="D\ufffd", min_tokens=1), (1, "END\ufffd", "length")),
+        (SamplingParams(max_tokens=2, stop="D", min_tokens=1), (2, "END\ufffdEN", "stop")),
+    ],
+    ids=str,
+)
+def test_a_stop_string_in_a_token_that_begins_half_a_character(
+    params: SamplingParams, expected: tuple[int, str, str]
+) -> None:
+    engine = make_engine(MODEL)
+    engine.tokenizer.decode = lambda ids: (b"END\xe2" * len(ids)).decode(errors="replace")  # type: ignore[method-assign]
+    engine.add_request([5, 6, 7], params)
+    while not (finished := engine.step()):
+        pass
+    (output,) = finished[0].outputs
+    assert (len(output.token_ids), output.text, output.finish_reason) == expected
+
+
 def test_a_stop_token_ends_the_output_and_stays_out_of_the_text() -> None:
     prompt = [5, 6, 7]
     tokens, _ = dense_greedy(MODEL, prompt, 6)

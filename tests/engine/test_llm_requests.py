@@ -22,6 +22,7 @@ from tinyllm.model.loader import save_model
 
 TEMPLATE = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
 FOUR = SamplingParams(max_tokens=4)
+MESSAGE = {"role": "user", "content": "Hi"}
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,16 @@ def test_one_conversation_or_many(llm: LLM) -> None:
         ("a", {"temperature": 1}, "the sampling parameters are"),
         (["a", "b"], [FOUR], "2 prompts but 1"),
         (["a", "b"], [FOUR, None], "the sampling parameters are None"),
+        ("a", {}, "the sampling parameters are {}"),
+        ("a", "greedy", "the sampling parameters are 'greedy'"),
+        (b"a", None, "bytes are no text"),
+        (["a", b"b"], None, r"prompt 1 of 2.*bytes are no text"),
+        (bytearray(b"a"), None, "bytes are no text"),
+        ({1: 2}, None, r"the prompt is \{1: 2\}"),
+        ({1, 2}, None, r"the prompt is \{1, 2\}"),
+        ([{1: 2}], None, r"the prompt is \{1: 2\}"),
+        (MESSAGE, None, r"a message belongs in a list that is given to LLM.chat\(\)"),
+        ([MESSAGE], None, r"a message belongs in a list that is given to LLM.chat\(\)"),
     ],
 )
 def test_a_bad_request_is_refused_before_anything_runs(llm: LLM, prompts: Any, params: Any, words: str) -> None:
@@ -97,6 +108,37 @@ def test_a_bad_conversation_is_named(llm: LLM) -> None:
         llm.chat([good, [{"role": "pirate", "content": "Arr"}]])
     with pytest.raises(RequestError, match="no prompt was given"):
         llm.chat([])
+    assert not llm.engine.has_unfinished
+
+
+@pytest.mark.parametrize(
+    ("conversations", "params", "words"),
+    [
+        (MESSAGE, None, "give a list of messages"),
+        ("Hi", None, "the conversation is 'Hi'; give a list of messages"),
+        (b"Hi", None, "give a list of messages"),
+        (None, None, "the conversation is None"),
+        (3, None, "the conversation is 3"),
+        ([[MESSAGE], MESSAGE], None, "conversation 1 of 2.*give a list of messages"),
+        (["Hi"], None, "conversation 0 of 1.*'Hi'"),
+        ([MESSAGE], {"temperature": 1}, r"SamplingParams\(\*\*params\)"),
+        ([MESSAGE], [FOUR, FOUR], "1 prompts but 2"),
+    ],
+    ids=str,
+)
+def test_a_conversation_of_another_kind_is_refused(llm: LLM, conversations: Any, params: Any, words: str) -> None:
+    with pytest.raises(RequestError, match=words):
+        llm.chat(conversations, params)
+    assert not llm.engine._groups
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"request_id": 3}, {"request_id": ["a"]}, {"on_delta": "print"}, {"params": {"n": 2}}], ids=str
+)
+def test_a_request_of_another_kind_leaves_nothing_behind(llm: LLM, wrong: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match=r"name is|on_delta is|sampling parameters are"):
+        llm.engine.add_request("a", **wrong)
+    assert not llm.engine._groups
     assert not llm.engine.has_unfinished
 
 
@@ -161,3 +203,45 @@ def test_an_unknown_dtype_or_backend_is_refused(folder: Path) -> None:
         LLM(folder, dtype="float8")
     with pytest.raises(OptionError, match="'flash'"):
         LLM(folder, attention_backend="flash")
+    for dtype in (torch.int8, torch.bool, 16, ["float32"], None):
+        with pytest.raises(OptionError, match="the dtype is"):
+            LLM(folder, dtype=dtype)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "device", ["gpu", "GPU:0", "mps", "meta", "vulkan", "", None, 1.5, ["cpu"], "cpu:x", "cuda:99"], ids=repr
+)
+def test_a_device_that_no_model_runs_on_is_refused(folder: Path, device: Any) -> None:
+    with pytest.raises(OptionError, match="the device is") as error:
+        LLM(folder, device=device)
+    assert ('is called "cuda"' in str(error.value)) == (str(device).lower()[:3] == "gpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"num_blocks": "64"}, "num_blocks is '64'; it must be a whole number"),
+        ({"num_blocks": 64.0}, "num_blocks is 64.0; it must be a whole number"),
+        ({"num_blocks": None}, "num_blocks is None; it must be a whole number"),
+        ({"block_size": True}, "block_size is True; it must be a whole number"),
+        ({"max_num_seqs": float("nan")}, "max_num_seqs is nan; it must be a whole number"),
+        ({"max_model_len": 0}, "max_model_len is 0; it must be at least 1"),
+        ({"enable_prefix_caching": "no"}, "enable_prefix_caching is 'no'; it must be True or False"),
+        ({"enforce_eager": 1}, "enforce_eager is 1; it must be True or False"),
+        ({"attention_backend": None}, "the attention backend is None"),
+        ({"num_block": 64}, "no option num_block; did you mean num_blocks"),
+        ({"max_seqs": 64}, "no option max_seqs; did you mean max_num_seqs"),
+        ({"devise": "cpu"}, "no option devise; did you mean device"),
+        ({"zzz": 1}, "no option zzz; there are block_size, num_blocks"),
+    ],
+    ids=str,
+)
+def test_an_option_of_the_wrong_type_or_name_is_refused(folder: Path, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        LLM(folder, **options)
+
+
+@pytest.mark.parametrize("model", [3, b"folder", ["folder"]], ids=repr)
+def test_a_model_that_is_no_path_is_refused(model: Any) -> None:
+    with pytest.raises(OptionError, match="the model is"):
+        LLM(model)

@@ -73,6 +73,42 @@ def test_a_stop_string_that_came_too_early_is_let_pass() -> None:
     assert (output.text, output.stopped) == ("abc", True)
 
 
+HALF = [b"a", b"END\xe2", b"\x82\xac", b"\xff", b"EN", b"D\xf0\x9f", b"\xef\xbf\xbd"]
+
+
+def decode_half(token_ids: Sequence[int]) -> str:
+    return b"".join(HALF[token] for token in token_ids).decode(errors="replace")
+
+
+@given(st.lists(st.integers(0, len(HALF) - 1), max_size=25))
+def test_a_stop_string_before_half_a_character_ends_the_output_at_once(token_ids: list[int]) -> None:
+    output = OutputText(decode_half, ["END"])
+    count = 0
+    for token_id in token_ids:
+        count += 1
+        output.push(token_id)
+        output.update()
+        if output.stopped:
+            break
+    output.finish()
+    cut = decode_half(token_ids).find("END")
+    assert output.text == (decode_half(token_ids) if cut < 0 else decode_half(token_ids)[:cut])
+    assert output.stopped == (cut >= 0)
+    if output.stopped:
+        assert "END" not in decode_half(token_ids[: count - 1])
+
+
+def test_a_stop_string_is_found_in_what_was_kept_back_to_the_end() -> None:
+    for may_stop in (True, False):
+        output = OutputText(decode_half, ["a\ufffd"])
+        for token_id in (0, 6):
+            output.push(token_id)
+            output.update()
+        assert not output.stopped, "the last character may be half of another one"
+        output.finish(may_stop)
+        assert (output.stopped, output.text) == (may_stop, "" if may_stop else "a\ufffd")
+
+
 def test_nothing_is_decoded_before_it_is_needed() -> None:
     calls: list[Sequence[int]] = []
     output = OutputText(lambda ids: calls.append(list(ids)) or decode(ids))  # type: ignore[func-returns-value]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import sys
 from dataclasses import replace
 
 import pytest
@@ -13,7 +15,8 @@ from support.requests import make_request
 from torch import Tensor
 
 from tinyllm.engine import sampler
-from tinyllm.engine.sampler import Sampled, draw, filtered_probs, inverse_cdf, sample
+from tinyllm.engine.gumbel import gumbel_argmax
+from tinyllm.engine.sampler import Sampled, filtered_logits, sample
 from tinyllm.errors import GenerationError
 from tinyllm.sampling_params import SamplingParams
 
@@ -54,29 +57,16 @@ def tokens_of(results: list[Sampled | GenerationError]) -> list[int]:
     return [result.token_id for result in results if isinstance(result, Sampled)]
 
 
-def sample_at(monkeypatch: pytest.MonkeyPatch, logits: Tensor, params: SamplingParams, u: float) -> int:
-    """The token that a draw of `u` takes."""
-    monkeypatch.setattr(sampler, "draw", lambda *_: u)
-    (token,) = tokens_of(sample(logits[None], [make_request(params)]))
-    return token
-
-
 @given(LOGITS, PARAMS)
 def test_probabilities(logits: list[float], params: SamplingParams) -> None:
-    probs = filtered_probs(torch.tensor([logits]), [params])
+    probs = filtered_logits(torch.tensor([logits]), [params]).softmax(dim=1)
     assert probs[0].tolist() == pytest.approx(expected_probs(logits, params), abs=1e-9)
 
 
-@given(LOGITS, PARAMS, st.floats(0, 1, exclude_max=True) | st.just(1 - 2**-53))
-def test_a_draw_never_takes_a_token_that_is_filtered_out(logits: list[float], params: SamplingParams, u: float) -> None:
-    token = int(inverse_cdf(filtered_probs(torch.tensor([logits]), [params]), [u]))
+@given(LOGITS, PARAMS, st.integers(-(2**63), 2**63 - 1))
+def test_a_draw_never_takes_a_token_that_is_filtered_out(logits: list[float], params: SamplingParams, key: int) -> None:
+    token = int(gumbel_argmax(filtered_logits(torch.tensor([logits]), [params]), [key]))
     assert expected_probs(logits, params)[token] > 0
-
-
-def test_a_draw_takes_the_token_at_which_the_sum_passes_it() -> None:
-    probs = torch.tensor([[0.0, 0.25, 0.0, 0.5, 0.25, 0.0]], dtype=torch.float64)
-    draws = [0.0, 0.2499, 0.25, 0.74, 0.75, 1 - 2**-53]
-    assert inverse_cdf(probs.expand(6, 6), draws).tolist() == [1, 1, 3, 3, 4, 4]
 
 
 def test_draws_follow_the_probabilities() -> None:
@@ -88,13 +78,6 @@ def test_draws_follow_the_probabilities() -> None:
     for token, p in enumerate(expected_probs(logits[0].tolist(), params)):
         spread = 4 * math.sqrt(p * (1 - p) / count)  # four standard deviations
         assert abs(tokens.count(token) / count - p) < spread
-
-
-def test_a_draw_depends_on_seed_continuation_and_position_alone() -> None:
-    draws = {draw(seed, index, position) for seed in range(10) for index in range(10) for position in range(10)}
-    assert len(draws) == 1000
-    assert all(0 <= u < 1 for u in draws)
-    assert draw(1, 2, 3) == draw(1, 2, 3)
 
 
 def allow_even(output: tuple[int, ...]) -> Tensor:
@@ -126,23 +109,21 @@ def test_rows_do_not_disturb_each_other(order: list[int], seed: int) -> None:
 
 
 def test_greedy_takes_the_likeliest_and_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_draw(*_: int) -> float:
+    def no_draw(*_: object) -> Tensor:
         raise AssertionError("a greedy request was drawn")
 
-    monkeypatch.setattr(sampler, "draw", no_draw)
+    monkeypatch.setattr(sampler, "gumbel_argmax", no_draw)
     logits = torch.tensor([[1.0, 3.0, 2.0], [0.0, -1.0, 0.0], [-torch.inf, -5.0, -6.0]])
     assert tokens_of(sample(logits, [make_request() for _ in range(3)])) == [1, 0, 1]
 
 
-@pytest.mark.parametrize("u", [0.0, 0.5, 1 - 2**-53])
+@pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(
     "options", [{"temperature": 1e-12}, {"temperature": 5e-324}, {"top_k": 1}, {"top_p": 5e-324}], ids=str
 )
-def test_the_narrowest_settings_are_greedy(
-    monkeypatch: pytest.MonkeyPatch, options: dict[str, float], u: float
-) -> None:
-    params = SamplingParams(**{"temperature": 1.0, **options})  # type: ignore[arg-type]
-    assert sample_at(monkeypatch, torch.tensor([5.0, 80.0, 79.0]), params, u) == 1
+def test_the_narrowest_settings_are_greedy(options: dict[str, float], seed: int) -> None:
+    params = SamplingParams(**{"temperature": 1.0, "seed": seed, **options})  # type: ignore[arg-type]
+    assert tokens_of(sample(torch.tensor([[5.0, 80.0, 79.0]]), [make_request(params)])) == [1]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -166,6 +147,10 @@ def crashing(output: tuple[int, ...]) -> Tensor:
     raise KeyError("state")
 
 
+def cancelled(output: tuple[int, ...]) -> Tensor:
+    raise asyncio.CancelledError
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -173,6 +158,8 @@ def crashing(output: tuple[int, ...]) -> Tensor:
         ({"allowed_tokens": shapeless}, r"torch.bool \[5\]; it must return a bool tensor \[2\]"),
         ({"allowed_tokens": lambda output: [True, False]}, r"\[True, False\]; it must return a bool tensor \[2\]"),
         ({"allowed_tokens": crashing}, "allowed_tokens failed: KeyError: 'state'"),
+        ({"allowed_tokens": cancelled}, "allowed_tokens failed: CancelledError"),
+        ({"allowed_tokens": lambda output: sys.exit(3)}, "allowed_tokens failed: SystemExit: 3"),
         ({"logit_bias": {0: -math.inf, 1: -math.inf}}, "no token is left"),
     ],
 )

@@ -6,9 +6,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from support.requests import make_request
 
 from tinyllm.config import SamplingParams
+from tinyllm.engine.sampler import Sampled, sample
 from tinyllm.errors import RequestError
+from tinyllm.sampling_params import LARGEST
 
 
 @pytest.mark.parametrize(
@@ -29,6 +33,14 @@ from tinyllm.errors import RequestError
         {"repetition_penalty": math.inf},
         {"presence_penalty": math.nan},
         {"frequency_penalty": math.inf},
+        {"repetition_penalty": 1e39},
+        {"repetition_penalty": 1e-39},
+        {"repetition_penalty": math.nan},
+        {"presence_penalty": 1e39},
+        {"presence_penalty": -1e39},
+        {"frequency_penalty": 3.4e38},
+        {"frequency_penalty": 10**400},
+        {"logit_bias": {1: 1e39}},
         {"max_tokens": 0},
         {"max_tokens": 2.0},
         {"min_tokens": -1},
@@ -72,3 +84,23 @@ def test_the_bias_is_the_request_s_own() -> None:
     params = SamplingParams(logit_bias=bias)
     bias[2] = 3.0
     assert params.logit_bias == {1: 2.0}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"repetition_penalty": LARGEST},
+        {"repetition_penalty": 1 / LARGEST},
+        {"presence_penalty": LARGEST, "frequency_penalty": LARGEST},
+        {"presence_penalty": -LARGEST, "frequency_penalty": -LARGEST},
+        {"logit_bias": {3: LARGEST}, "presence_penalty": -LARGEST},
+        {"logit_bias": {3: -1e39, 5: -math.inf}},
+        {"logit_bias": {3: -LARGEST}, "frequency_penalty": LARGEST, "repetition_penalty": LARGEST},
+    ],
+    ids=str,
+)
+def test_the_largest_penalties_leave_a_token_to_choose(options: dict[str, object]) -> None:
+    request = make_request(SamplingParams(**options), prompt=[1, 2], output=[3, 4, 3] * 100)  # type: ignore[arg-type]
+    logits = torch.linspace(-100, 100, 20)
+    (result,) = sample(logits[None], [request])
+    assert isinstance(result, Sampled), result

@@ -25,6 +25,7 @@ from grader.build.sources import BEGIN, END, STUB, cell_from_module, exercise_so
 from grader.cli import app, main
 from tinyllm.errors import TinyLLMError
 from tinyllm.kv_cache.allocator import BlockAllocator, OutOfBlocksError
+from tinyllm.parts import all_parts
 from tinyllm.paths import project_root
 
 
@@ -126,6 +127,15 @@ def test_the_cell_imports_what_it_needs_but_not_the_learners_own_objects(root):
     assert "BlockAllocator" not in head  # an exercise of the same day: the learner's own is in scope
     assert "part" not in head
     assert "hashlib" not in head  # used elsewhere in the module only
+
+
+def test_a_stub_has_the_errors_that_its_text_promises():
+    for name in ("BlockAllocator", "BlockTable", "CopyOnWrite"):
+        cell = run_cell("from __future__ import annotations\n" + exercise_sources(name).stub)
+        assert cell["OutOfBlocksError"] is OutOfBlocksError
+    for name in all_parts():
+        source = exercise_sources(name)
+        assert source.stub.splitlines()[:3] == source.solution.splitlines()[:3]
 
 
 def test_an_inline_solution_is_taken_from_the_lesson(root):
@@ -348,5 +358,5 @@ def test_an_error_is_one_message_and_exit_status_1(monkeypatch, capsys, tmp_path
             main()
         assert stop.value.code == 1
         captured = capsys.readouterr()
-        assert captured.err.strip().startswith("Error: ")
+        assert captured.err.strip().startswith("error: ")
         assert "Traceback" not in captured.err

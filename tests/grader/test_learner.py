@@ -14,7 +14,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from grader import check, hint, mutants, rendering, solution
+from grader import check, hint, learner, mutants, rendering, solution
 from grader.learner import exercise_of
 from grader.results import CheckResult, Diagnosis, Outcome, PropertyResult
 from grader.usage import UsageError
@@ -74,6 +74,42 @@ def test_reference_is_not_stamped() -> None:
     assert not parts.stamp_file("kv_bytes_per_token").exists()
 
 
+STUB_CELL = """
+def kv_bytes_per_token(config, bytes_per_element):
+    # YOUR CODE HERE
+    raise NotImplementedError()
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (STUB_CELL, "not attempted yet"),
+        (WRONG_CELL, "its last check failed"),
+        (RIGHT_CELL, "checked and right"),
+    ],
+)
+def test_status_says_how_the_last_check_came_out(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, source: str, reason: str
+) -> None:
+    path = tmp_path / "cell.py"
+    path.write_text(source)
+    namespace: dict[str, Any] = {"__name__": "cell"}
+    exec(compile(source, str(path), "exec"), namespace)
+    check(namespace["kv_bytes_per_token"])
+    parts.use(namespace["kv_bytes_per_token"])
+    assert reason in capsys.readouterr().out.casefold()
+    assert parts.own_reason("kv_bytes_per_token")[1] == reason
+
+
+def test_what_could_not_be_checked_here_did_not_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = CheckResult("kv_bytes_per_token", 1, (PropertyResult("It runs.", 1, Outcome.NOT_CHECKED),))
+    monkeypatch.setattr(parts, "source_of", lambda obj: STUB_CELL)
+    learner.keep_stamp(object(), result)
+    parts.source_file("kv_bytes_per_token").write_text(STUB_CELL)
+    assert parts.own_reason("kv_bytes_per_token") == (False, "could not be checked on this machine")
+
+
 # ---------------------------------------------------------------- the wrong kind of thing
 
 
@@ -95,7 +131,7 @@ block_allocator.__name__ = "BlockAllocator"
         (block_allocator, "must be a class, and yours is a function"),
         (type("kv_bytes_per_token", (), {}), "must be a function, and yours is a class"),
         (type("BlockAlocator", (), {}), "no exercise is called 'BlockAlocator'. The exercises are:"),
-        (lambda: 3, "no exercise is called '<lambda>'"),
+        (lambda: 3, "a lambda has no name of its own: write it as a `def`"),
         (len, "a class or a function that you wrote"),
         (Reference.allocate, "no exercise is called 'allocate'"),
     ],

@@ -1,4 +1,4 @@
-"""The `tinyllm` command: every command explains itself, and what goes wrong is one message and exit status 1."""
+"""The `tinyllm` command: every command explains itself, and what goes wrong is one line and an exit status."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import nbformat
 import pytest
+from scripted_llm import ScriptedLLM
 from small_notebook import cell, day1
 from typer.testing import CliRunner
 
-from tinyllm import cli, lab, verbs
+from tinyllm import cli, lab, parts, verbs
 from tinyllm import notebook as nb
-from tinyllm.errors import RequestError
+from tinyllm.files import write_text
 from tinyllm.parts import all_parts
 
 COMMANDS = ("lab", "start", "reset", "update", "submit", "status", "doctor", "generate", "chat")
@@ -36,13 +36,16 @@ def run(*args: str, text: str | None = None) -> Any:
     return result.output
 
 
-def error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *args: str) -> str:
-    """Run a command that is expected to fail on purpose; return its one message."""
+def error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *args: str, status: int = 1) -> str:
+    """Run a command that is expected to fail on purpose; return its one message.
+
+    The status is 1, or 2 where what was typed cannot be.
+    """
     monkeypatch.setattr(sys, "argv", ["tinyllm", *args])
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     captured = capsys.readouterr()
-    assert stopped.value.code == 1
+    assert stopped.value.code == status
     assert captured.out == ""
     assert captured.err.startswith("error: ")
     assert captured.err.count("\n") == 1
@@ -95,8 +98,19 @@ def test_a_day_from_start_to_hand_in(clone: Path, work: Path) -> None:
     assert "backups" in out
     assert "nothing was changed" in run("update", "day1")
 
-    assert "answers_aside" in run("reset", "day1", "first")
+    write_text(parts.source_file("first"), "def first(): return 1")
+    out = run("reset", "day1", "first")
+    assert "answers_aside" in out
+    assert "recorded first is taken back" in out
     assert "no answer to put aside" in run("reset", "day1", "first")
+
+
+def test_a_day_without_exercises_has_nothing_to_hand_in(clone: Path, work: Path) -> None:
+    run("start", "day0")
+    out = run("submit", "day0")
+    assert "not graded, and there is nothing to hand in" in out
+    assert "0 of 0" not in out
+    assert (work / "submit/day0_warm_up.ipynb").is_file()
 
 
 def test_update_before_anything_is_started(clone: Path) -> None:
@@ -106,13 +120,8 @@ def test_update_before_anything_is_started(clone: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("start", "day9"), "day0_warm_up, day1_small"),
         (("submit", "day1"), "tinyllm start day1"),
         (("reset", "day1", "first"), "tinyllm start day1"),
-        (("lab", "--day", "day[9]"), "day[9]"),
-        (("generate", "Hello", "--model", "/nowhere/at/all"), "/nowhere/at/all"),
-        (("generate", "Hello", "--top-p", "0"), "top_p"),
-        (("generate", "Hello", "--attention-backend", "flash"), 'give "auto", "torch", "triton" or "native"'),
     ],
 )
 def test_what_goes_wrong_is_one_message(
@@ -121,11 +130,41 @@ def test_what_goes_wrong_is_one_message(
     assert words in error(monkeypatch, capsys, *args)
 
 
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("start", "day9"), "day0_warm_up, day1_small"),
+        (("start", "dya1"), "Did you mean day1?"),
+        (("lab", "--day", "day[9]"), "day[9]"),
+        (("lab", "day[9]", "--no-browser"), "day[9]"),
+        (("generate", "Hello", "--model", "/nowhere/at/all"), "/nowhere/at/all"),
+        (("generate", "Hello", "--top-p", "0"), "top_p"),
+        (("generate", "Hello", "--top-k", "-1"), "top_k is -1"),
+        (("generate", "Hello", "--temperature", "nan"), "temperature is nan"),
+        (("generate", "Hello", "--max-tokens", "-1"), "max_tokens is -1"),
+        (("generate", "Hello", "--n", "0"), "n is 0"),
+        (("generate", "Hello", "--stop", ""), "stop is"),
+        (("generate", "Hello", "--attention-backend", "flash"), 'give "auto", "torch", "triton" or "native"'),
+        (("generate", "Hello", "--device", "gpu"), 'the device is \'gpu\'; give "cpu", "cuda"'),
+        (("generate", "Hello", "--device", "cpu:x"), 'give "cpu", "cuda"'),
+        (("generate", "Hello", "--device", "mps"), 'give "cpu", "cuda"'),
+        (("generate", "Hello", "--device", "meta"), 'give "cpu", "cuda"'),
+        (("chat", "--device", "gpu"), 'give "cpu", "cuda"'),
+        (("chat", "--model", "/nowhere/at/all"), "/nowhere/at/all"),
+        (("chat", "--max-tokens", "0"), "max_tokens is 0"),
+    ],
+)
+def test_what_cannot_be_is_one_message_and_a_status_of_its_own(
+    clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], args: tuple[str, ...], words: str
+) -> None:
+    assert words in error(monkeypatch, capsys, *args, status=2)
+
+
 def test_an_unknown_exercise_lists_the_known_ones(
     clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     verbs.start("day1")
-    assert "first, second" in error(monkeypatch, capsys, "reset", "day1", "third")
+    assert "first, second" in error(monkeypatch, capsys, "reset", "day1", "third", status=2)
 
 
 def test_a_damaged_notebook_is_named(
@@ -153,8 +192,17 @@ def test_lab_copies_the_notebooks_and_starts_jupyterlab(
     assert "--LabApp.default_url=/lab/tree/day0_warm_up.ipynb" in command
 
 
-def test_lab_opens_the_day_that_is_asked_for(clone: Path) -> None:
+@pytest.mark.parametrize("args", [("day1", "--no-browser"), ("--day", "day1", "--no-browser")])
+def test_lab_opens_the_day_that_is_asked_for(
+    clone: Path, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...]
+) -> None:
     assert "--LabApp.default_url=/lab/tree/day1_small.ipynb" in lab.lab_command("day1")
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execv", lambda path, command: started.append(command))
+    run("lab", *args)
+    assert "--LabApp.default_url=/lab/tree/day1_small.ipynb" in started[0]
+    assert started[0][-1] == "--no-browser"
+    assert "day1" not in started[0]
 
 
 def test_lab_without_jupyterlab_says_how_to_get_it(
@@ -195,42 +243,58 @@ def test_status_imports_neither_torch_nor_triton() -> None:
     assert "BlockAllocator" in done.stdout
 
 
-class EchoLLM:
-    """Stands where the engine is, so that the loop is tested without a checkpoint."""
-
-    made: list[dict[str, Any]]
-
-    def __init__(self, model: Any, **options: Any) -> None:
-        self.made.append(options)
-
-    def chat(self, messages: list[dict[str, str]], params: Any) -> list[Any]:
-        if len(messages) > 3:
-            raise RequestError("the conversation is too long")
-        return [SimpleNamespace(text=f"[{len(messages)}] {messages[-1]['content']}")]
-
-
-def test_chat_remembers_and_starts_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinyllm.engine.llm.LLM", EchoLLM)
-    monkeypatch.setattr(EchoLLM, "made", [], raising=False)
-    out = run("chat", "--parts", "mine", text="one\ntwo\nthree\n\nfour\n")
-    replies = [line.split("model: ")[1] for line in out.splitlines() if "model: " in line]
-    assert replies == ["[1] one", "[3] two", "[1] four"]
-    assert "the conversation is too long" in out
+def test_chat_remembers_and_an_empty_line_wipes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tinyllm.engine.llm.LLM", ScriptedLLM)
+    monkeypatch.setattr(ScriptedLLM, "made", [])
+    assert run("chat", "--parts", "mine", text="one\n\ntwo\n") == "[1] one\n[3] two\n"
     plain = {"device": "cpu", "dtype": "auto", "attention_backend": "auto", "enforce_eager": False}
-    assert EchoLLM.made == [{"parts": "mine", **plain}]
+    assert ScriptedLLM.made == [{"parts": "mine", **plain}]
 
 
 def test_chat_hands_on_how_the_model_is_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tinyllm.engine.llm.LLM", EchoLLM)
-    monkeypatch.setattr(EchoLLM, "made", [], raising=False)
+    monkeypatch.setattr("tinyllm.engine.llm.LLM", ScriptedLLM)
+    monkeypatch.setattr(ScriptedLLM, "made", [])
     run("chat", "--device", "cuda", "--dtype", "float16", "--attention-backend", "torch", "--enforce-eager", text="")
     chosen = {"device": "cuda", "dtype": "float16", "attention_backend": "torch", "enforce_eager": True}
-    assert EchoLLM.made == [{"parts": "reference", **chosen}]
+    assert ScriptedLLM.made == [{"parts": "reference", **chosen}]
+
+
+def test_whose_parts_run_is_said_beside_the_text_and_not_in_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Talkative(ScriptedLLM):
+        def __init__(self, model: Any = None, **options: Any) -> None:
+            print("Your parts: none.")
+            super().__init__(model, **options)
+
+    monkeypatch.setattr("tinyllm.engine.llm.LLM", Talkative)
+    monkeypatch.setattr(sys, "argv", ["tinyllm", "generate", "say odd", "--parts", "mine"])
+    with pytest.raises(SystemExit, match="0"):
+        cli.main()
+    captured = capsys.readouterr()
+    assert captured.out == "say odd:apple: [bold]x[/bold]\t\x1b[2J\x9b2Kend  \n\n"
+    assert captured.err == "Your parts: none.\n"
 
 
 @pytest.mark.needs("checkpoint")
 def test_an_unknown_dtype_is_one_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert '"bfloat16"' in error(monkeypatch, capsys, "generate", "Hello", "--dtype", "int3")
+    assert '"bfloat16"' in error(monkeypatch, capsys, "generate", "Hello", "--dtype", "int3", status=2)
+
+
+@pytest.mark.needs("checkpoint")
+def test_an_empty_prompt_is_one_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "the prompt is empty" in error(monkeypatch, capsys, "generate", "", status=2)
+
+
+@pytest.mark.needs("checkpoint")
+def test_the_piped_text_is_that_of_the_library_byte_for_byte() -> None:
+    from tinyllm import LLM, SamplingParams
+
+    prompt = ":apple: [bold]\tOnce  upon a time \n"
+    text = LLM().generate(prompt, SamplingParams(max_tokens=24))[0].text
+    assert run("generate", prompt, "--max-tokens", "24") == prompt + text + "\n"
+    answer = LLM().chat([{"role": "user", "content": "Hello!"}], SamplingParams(max_tokens=24))[0].text
+    assert run("chat", "--max-tokens", "24", text="Hello!\nexit\n") == answer + "\n"
 
 
 @pytest.mark.needs("checkpoint")

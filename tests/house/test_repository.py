@@ -17,7 +17,19 @@ ROOT = project_root()
 
 #: From the bottom up: a package may import from those below its own line, and from itself.
 LAYERS = (
-    {"errors", "files", "config", "sampling_params", "paths", "parts", "traces"},
+    {
+        "errors",
+        "files",
+        "names",
+        "checkpoint",
+        "config",
+        "sampling_params",
+        "paths",
+        "parts",
+        "recorded",
+        "boundary",
+        "traces",
+    },
     {"kv_cache", "kernels"},
     {"model", "speculative", "long_context"},
     {"engine"},

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
 import re
 import subprocess
+import sys
 import tomllib
+import venv
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ from packaging.version import Version
 from tinyllm.paths import project_root
 
 ROOT = project_root()
+PYTHONS = ("3.11", "3.12", "3.13")
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +73,67 @@ def test_the_pins_that_belong_together(pins: dict[str, Version]) -> None:
     assert "tinyllm-course" not in pins
 
 
+def test_the_pinned_packages_run_on_the_first_release_of_each_python(pins: dict[str, Version]) -> None:
+    """Debian 12 has Python 3.11.2. Packages that are installed here in another version than the pinned are not seen."""
+    seen, refused = 0, []
+    for package in importlib.metadata.distributions():
+        if pins.get(canonicalize_name(package.name)) == Version(package.version):
+            seen += 1
+            allowed = SpecifierSet(package.metadata.get("Requires-Python") or "")
+            refused += [f"{package.name} on {python}.0" for python in PYTHONS if f"{python}.0" not in allowed]
+    assert seen > 50
+    assert not refused
+
+
+@pytest.fixture(scope="module")
+def new_pip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python whose pip is new enough to resolve from the wheels' metadata without downloading the wheels."""
+    folder = tmp_path_factory.mktemp("pip")
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    command = [python, "-m", "pip", "install", "--quiet", "--upgrade", "pip"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    if done.returncode:
+        pytest.skip(f"needs a package index: {done.stderr.strip()[-300:]}")
+    return python
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("version", PYTHONS)
+def test_pip_resolves_the_pins(new_pip: Path, tmp_path: Path, version: str) -> None:
+    """For the first release of that Python, wheels only (hnswlib has none). Markers are those of the Python here."""
+    options = ["--dry-run", "--ignore-installed", "--only-binary=:all:", "--use-feature=fast-deps"]
+    where = ["--python-version", version, "--target", tmp_path / "target", "-c", "constraints.txt"]
+    command = [new_pip, "-m", "pip", "install", *options, *where, ".[most]"]
+    log = tmp_path / "pip.log"
+    try:
+        with log.open("w") as output:
+            done = subprocess.run(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, timeout=600)
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"pip finds no set of versions for Python {version}. It was here:\n{log.read_text()[-2000:]}")
+    assert done.returncode == 0, f"pip refuses the pins for Python {version}:\n{log.read_text()[-2000:]}"
+    assert "Would install" in log.read_text()
+
+
+def test_make_constraints_keeps_what_is_pinned_by_hand(tmp_path: Path, pins: dict[str, Version]) -> None:
+    """Run with a stand-in for pip: what it says is installed is taken down, beside the comments and the CUDA pins."""
+    (tmp_path / "bin").mkdir()
+    pip = tmp_path / "bin" / "pip"
+    pip.write_text("#!/bin/sh\nprintf 'pip==1\\nnumpy==2.4.6\\nnvidia-nccl==9\\ntorch==2.13.0+cpu\\n'\n")
+    pip.chmod(0o755)
+    for name in ("Makefile", "constraints.txt"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "stamp").touch()
+    command = ["make", "constraints", f"BIN={tmp_path}/bin", f"STAMP={tmp_path}/stamp"]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    before, after = ((folder / "constraints.txt").read_text().splitlines() for folder in (ROOT, tmp_path))
+    kept = [line for line in before if line.startswith(("#", "cuda-", "nvidia-"))]
+    assert any(line.startswith("cuda-") for line in kept)
+    assert after == [*kept, "numpy==2.4.6", "torch==2.13.0"]
+
+
 def test_the_packages_that_the_course_is_about_are_asked_for(project: dict[str, Any]) -> None:
     names = {r.name for r in requirements(project)}
     asked = {"torch", "jupyterlab", "nbgrader", "matplotlib", "triton", "sentence-transformers", "hnswlib", "pytest"}
@@ -93,7 +159,7 @@ def test_make_installs_the_same() -> None:
 
 def test_the_python_versions_agree(project: dict[str, Any]) -> None:
     listed = [c.split(" :: ")[-1] for c in project["classifiers"] if c.startswith("Programming Language :: Python :: ")]
-    assert listed == ["3.11", "3.12", "3.13"]
+    assert tuple(listed) == PYTHONS
     allowed = SpecifierSet(project["requires-python"])
     assert [v for v in ("3.10", "3.11", "3.12", "3.13", "3.14") if v in allowed] == listed
     assert "(3, 11) <= sys.version_info[:2] <= (3, 13)" in (ROOT / "Makefile").read_text()
@@ -103,7 +169,9 @@ def targets() -> set[str]:
     return set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
-@pytest.mark.parametrize("target", ["lab", "test", "test-all", "grade", "gate", "book", "format", "lint", "help"])
+@pytest.mark.parametrize(
+    "target", ["lab", "test", "rounding", "test-all", "grade", "gate", "book", "format", "lint", "help"]
+)
 def test_make_has_the_target_and_can_plan_it(target: str) -> None:
     assert target in targets()
     plan = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -114,6 +182,18 @@ def test_make_test_lints_too() -> None:
     plan = subprocess.run(["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for command in ("ruff check", "ruff format --check", "mypy", "-m pytest"):
         assert command in plan
+
+
+def test_make_test_runs_a_lane_on_the_rounding_of_a_plain_cpu() -> None:
+    plan = subprocess.run(["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (command,) = re.findall(r"^ATEN_CPU_CAPABILITY=(\w+) \S+ -m pytest (.+)$", plan, re.MULTILINE)
+    paths = [name.partition("::")[0] for name in command[1].split()]
+    assert len(paths) > 10
+    assert all((ROOT / path).is_file() for path in paths), paths
+    code = "import torch; print(torch.backends.cpu.get_cpu_capability())"
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": command[0]}
+    shown = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() in ("DEFAULT", "NO AVX"), "torch does not know this name of a capability"
 
 
 def test_every_make_target_in_the_text_exists() -> None:

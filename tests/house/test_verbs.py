@@ -12,8 +12,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, output_from_msg
 from small_notebook import STUB, answer_cell, cell, day1
 
 from tinyllm import notebook as nb
-from tinyllm import verbs
+from tinyllm import parts, verbs
 from tinyllm.errors import WorkspaceError
+from tinyllm.files import write_text
 
 ANSWER = "def first():\n    return 1"
 
@@ -91,6 +92,20 @@ def test_every_old_answer_is_kept_when_reset_is_repeated(mine: Path, work: Path)
 def test_reset_of_a_stub_keeps_nothing(mine: Path, work: Path) -> None:
     assert verbs.reset("day1", "second").kept == ()
     assert not (work / "answers_aside").exists()
+
+
+def test_reset_takes_the_recorded_part_back_and_keeps_it(mine: Path, work: Path) -> None:
+    for recorded, files in (("def first():\n    return 'recorded'", 2), (ANSWER, 1)):
+        save(mine, answered())
+        write_text(parts.source_file("first"), recorded)
+        parts.stamp("first", recorded, right=True)
+        done = verbs.reset("day1", "first")
+        assert done.recorded
+        assert recorded + "\n" in {path.read_text() for path in done.kept}
+        assert len(done.kept) == files
+        assert parts.own_reason("first") == (False, "no answer recorded")
+        assert not parts.stamp_file("first").exists()
+    assert not verbs.reset("day1", "first").recorded
 
 
 def test_reset_brings_a_deleted_cell_back_to_its_place(mine: Path) -> None:

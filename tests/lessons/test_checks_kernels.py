@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
@@ -21,6 +24,7 @@ from grader.running import LocalDriver, run
 from tinyllm.kernels.cases import KERNELS
 from tinyllm.kernels.guards import CANARY
 from tinyllm.parts import all_parts
+from tinyllm.paths import project_root
 
 EXERCISES: dict[str, Exercise] = {name: import_module(f"grader.checks.day2.{name}").EXERCISE for name in KERNELS}
 ATTENTION = [(name, item) for name in KERNELS if name != "store_kv" for item in EXERCISES[name].properties]
@@ -120,6 +124,31 @@ STORE_WRONG = {
     "stores padding last": "    right(k, v, k_cache, v_cache, slots.where(slots >= 0, len(k_cache) - 1))\n",
     "rounds": "    right(k.bfloat16().to(k.dtype), v, k_cache, v_cache, slots)\n",
 }
+
+
+STORE_DIGEST = """
+import hashlib, random
+import torch
+from grader.checks.day2 import store_kv
+
+digest = hashlib.sha256()
+for item in store_kv.EXERCISE.properties:
+    for case in item.cases(random.Random(0)):
+        for tensor in store_kv.tensors(case).values():
+            digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+print(digest.hexdigest())
+"""
+
+
+def test_the_numbers_of_a_store_are_the_same_on_every_cpu() -> None:
+    """The judge draws them once more, perhaps on another machine than the answer, and nothing may differ."""
+    seen = set()
+    for capability in ("default", "avx2", "avx512"):  # torch takes the best that there is, where that one is not
+        command = [sys.executable, "-c", STORE_DIGEST]
+        environment = {**os.environ, "ATEN_CPU_CAPABILITY": capability, "PYTHONPATH": str(project_root())}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        seen.add(done.stdout)
+    assert len(seen) == 1
 
 
 @pytest.mark.needs("triton")

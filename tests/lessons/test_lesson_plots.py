@@ -117,6 +117,38 @@ def test_the_pool_names_the_owners_of_shared_blocks_and_frames_them() -> None:
     assert all(tuple(p.get_edgecolor())[:3] == to_rgb(VERMILION) for p in frames)
 
 
+def test_what_a_frame_and_a_count_mean_is_said_where_they_are() -> None:
+    assert "thick red frame: shared" in texts(PICTURES["pool"]())
+    assert "thick red frame: shared" not in texts(plots.pool({"ten": TEN}, 16, 4))
+    assert any("xN: in the tables of N requests" in text for text in texts(PICTURES["sharing_graph"]()))
+    assert "free" in texts(PICTURES["reservation"]())
+
+
+def test_a_space_looks_the_same_in_all_pictures() -> None:
+    for name in ("pool", "block_table", "causal_mask"):
+        shown = texts(PICTURES[name]())
+        assert "\u2423" in shown, name
+        assert " " not in shown, name
+
+
+def test_one_block_is_not_called_blocks() -> None:
+    assert any("1 block;" in text for text in texts(plots.sharing_graph({"a": TableView([3], 1)})))
+
+
+def test_bytes_are_named_in_the_unit_of_the_axis() -> None:
+    figure = PICTURES["bytes_per_token"]()
+    assert "KiB" in figure.axes[0].get_xlabel()
+    assert [text for text in texts(figure) if text.endswith(" B")] == []
+    assert any(text.endswith("112 KiB") for text in texts(figure))
+
+
+def test_the_timeline_counts_steps_and_draws_all_of_them() -> None:
+    """However long a step takes on this machine."""
+    for ax in PICTURES["step_timeline"]().axes:
+        bars = sorted((p.get_x(), p.get_width()) for p in ax.patches if isinstance(p, Rectangle))
+        assert bars == [(step, 1) for step in range(len(STEP_RECORDS))]
+
+
 def test_the_block_table_draws_each_token_in_the_sequence_and_in_the_pool() -> None:
     shown = texts(PICTURES["block_table"]())
     assert shown.count("k") == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import tomllib
 from statistics import median
@@ -11,19 +12,24 @@ from typing import Any
 
 import pytest
 
+from book.preprocessor.solution_pages import SERVED_AT
 from data.world.names import is_held_out
 from grader.build.course import CellKind, Day, days, find_day
 from grader.build.sources import exercise_sources
 from grader.checks.day2.scheduler import Traffic, traffic
 from tinyllm.config import ModelConfig
+from tinyllm.engine.request import Request
 from tinyllm.engine.scheduler import Scheduler
+from tinyllm.kernels.tiles import load_tile
+from tinyllm.kernels.whole_tiles import attend_whole_tiles
 from tinyllm.kv_cache.allocator import BlockAllocator
 from tinyllm.kv_cache.block_table import BlockTable
 from tinyllm.kv_cache.copy_on_write import CopyOnWrite
+from tinyllm.kv_cache.manager import KVCacheManager
 from tinyllm.kv_cache.prefix_cache import PrefixCache
 from tinyllm.kv_cache.sizing import Snapshot, Waste, kv_bytes_per_token, reservation_waste
 from tinyllm.parts import all_parts
-from tinyllm.paths import shipped_checkpoint
+from tinyllm.paths import project_root, shipped_checkpoint
 
 DAYS = days()
 DAY_1, DAY_2 = find_day("day1"), find_day("day2")
@@ -44,6 +50,48 @@ def test_a_lesson_says_first_what_it_is_for_and_how_long_it_takes(day: Day) -> N
     assert opening.startswith(f"# Day {day.name[3]}:")
     assert "**When you are through, you can**" in opening
     assert "**Time:**" in opening
+
+
+@pytest.mark.parametrize("day", DAYS, ids=lambda day: day.name)
+def test_a_lesson_names_its_chapter_and_the_readme_too(day: Day) -> None:
+    chapter = f"book/src/{day.name[:4]}.md"
+    assert f"](http://localhost:3000/{day.name[:4]}.html)" in day.cells[0].source
+    assert chapter in day.cells[0].source
+    assert (project_root() / chapter).is_file()
+    assert f"]({chapter})" in (project_root() / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_book_is_served_where_the_lessons_say() -> None:
+    assert SERVED_AT == "http://localhost:3000/"
+    assert "default=3000" in (project_root() / "book" / "build.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("day", "hours"), [(DAY_1, "four hours"), (DAY_2, "five and a half hours")], ids=id_of)
+def test_the_time_of_a_day_is_the_same_wherever_it_is_told_and_has_a_pause(day: Day, hours: str) -> None:
+    assert f"about {hours} for this notebook" in " ".join(day.cells[0].source.replace("# ", "").split())
+    assert f"about {hours} " in (project_root() / "book" / "src" / f"{day.name[:4]}.md").read_text(encoding="utf-8")
+    assert any("**A good place " in cell.source for cell in day.cells[1:])
+
+
+def test_what_an_exercise_is_given_is_told_beside_it() -> None:
+    """Every argument of the given kernels, and what requests and pool offer, as the code has it."""
+    text = text_of(DAY_2)
+    for function in (load_tile, attend_whole_tiles):
+        for name in inspect.signature(function.fn).parameters:
+            assert f"`{name}`" in text, name
+    for name in (
+        "request_id",
+        "token_ids",
+        "num_computed_tokens",
+        "num_uncomputed_tokens",
+        "num_seats",
+        "draft_token_ids",
+    ):
+        assert f"| `{name}` |" in text
+        assert name in dir(Request) or name in Request.__dataclass_fields__
+    for method in (KVCacheManager.start, KVCacheManager.append, KVCacheManager.free):
+        arguments = ", ".join(list(inspect.signature(method).parameters)[1:])
+        assert f"| `{method.__name__}({arguments})` |" in text
 
 
 @pytest.mark.parametrize("day", DAYS, ids=lambda day: day.name)

@@ -164,8 +164,34 @@ def test_an_untied_config_needs_a_head(checkpoint: Path) -> None:
     ids=["missing shard", "empty", "nonsense"],
 )
 def test_an_index_that_leads_nowhere(checkpoint: Path, index: object, complaint: str) -> None:
+    (checkpoint / WEIGHTS).unlink()
     (checkpoint / INDEX).write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match=complaint):
+        load_model(checkpoint)
+
+
+def test_a_whole_file_comes_before_an_index_that_was_left_over(checkpoint: Path) -> None:
+    expected = load_model(checkpoint).state_dict()
+    stale = {"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}
+    (checkpoint / INDEX).write_text(json.dumps(stale))
+    state = load_model(checkpoint).state_dict()
+    assert all(torch.equal(state[name], weight) for name, weight in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("model.layers.0.self_attn.q_proj.weight", torch.zeros(48, 40, dtype=torch.float8_e4m3fn)),
+        ("model.layers.0.self_attn.q_proj.weight", torch.zeros(48, 40, dtype=torch.int8)),
+        ("model.layers.0.self_attn.q_proj.weight_scale_inv", torch.zeros(1, 1)),
+        ("model.layers.0.self_attn.q_proj.qweight", torch.zeros(5, 48, dtype=torch.int32)),
+        ("model.layers.0.self_attn.q_proj.scales", torch.zeros(1, 48, dtype=torch.float16)),
+    ],
+    ids=["fp8", "int8", "scale of fp8", "gptq", "awq"],
+)
+def test_quantized_weights_whose_config_does_not_say_so(checkpoint: Path, name: str, tensor: torch.Tensor) -> None:
+    save_file({**load_file(checkpoint / WEIGHTS), name: tensor}, checkpoint / WEIGHTS)
+    with pytest.raises(CheckpointError, match=rf"quantized weights are not supported .*{name}, in .*bfloat16"):
         load_model(checkpoint)
 
 

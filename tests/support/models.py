@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tinyllm.config import EngineConfig, ModelConfig
 from tinyllm.engine.engine import LLMEngine
+from tinyllm.engine.llm import LLM
 from tinyllm.kv_cache.dense import DenseKVCache
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 from tinyllm.parts import Parts, resolve
@@ -53,6 +54,14 @@ def make_engine(model: Qwen3ForCausalLM, parts: Parts | None = None, **options: 
     """An engine over a tiny model."""
     config = EngineConfig(**{"block_size": 4, "num_blocks": 256, **options})  # type: ignore[arg-type]
     return LLMEngine(model, NumberTokenizer(), config, parts or resolve())  # type: ignore[arg-type]
+
+
+def make_llm(model: Qwen3ForCausalLM, **options: object) -> LLM:
+    """An `LLM` over a tiny model, without a checkpoint folder."""
+    llm = LLM.__new__(LLM)
+    llm.model, llm.engine = model, make_engine(model, **options)
+    llm.tokenizer = llm.engine.tokenizer
+    return llm
 
 
 def drain(engine: LLMEngine) -> dict[str, tuple[tuple[int, ...], ...]]:

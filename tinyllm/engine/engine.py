@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 
 import torch
 
 from tinyllm.config import EngineConfig, ModelConfig
 from tinyllm.engine.attention import AttentionBackend
 from tinyllm.engine.attention_triton import attention_backend
+from tinyllm.engine.bookkeeping import note_scheduling, occupancy
 from tinyllm.engine.cuda_graphs import decode_graphs
+from tinyllm.engine.guard import EngineGuard
 from tinyllm.engine.intake import Intake
 from tinyllm.engine.metrics import StepRecord
 from tinyllm.engine.model_runner import ModelRunner, Runner
-from tinyllm.engine.request import CompletionOutput, FinishReason, OutputDelta, Request, RequestOutput
+from tinyllm.engine.outbox import Outbox
+from tinyllm.engine.request import FinishReason, OutputDelta, Request, RequestOutput
 from tinyllm.engine.sampler import Sampled, sample
 from tinyllm.engine.scheduler import ScheduledRequest, Scheduler
 from tinyllm.errors import GenerationError, PartError, RequestError
 from tinyllm.kv_cache.manager import KVCacheManager
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 from tinyllm.model.tokenizer import Tokenizer
-from tinyllm.parts import Parts, name_failing_part
+from tinyllm.parts import Parts
+from tinyllm.recorded import name_failing_part
 from tinyllm.sampling_params import SamplingParams
 
 
 class LLMEngine:
     """Requests in, finished outputs out; between them a scheduler, a KV pool, a model and a sampler.
 
+    Threads may share it: a call waits while another thread's goes on. EngineBusyError refuses calls beside an
+    `AsyncEngine`, which has the engine for as long as it lives, and calls from a function that a step calls. `abort`
+    works at any time and from anywhere.
+
     Attributes:
         kv: the pool, for pictures of it.
         step_records: one record for each step so far.
+        guard: who has the engine, for callers that need it for more than one call.
+        outbox: what the steps have finished.
     """
 
     def __init__(
@@ -66,8 +77,10 @@ class LLMEngine:
         self.scheduler: Scheduler = parts["Scheduler"](config, self.kv)
         self.runner = runner or self._model_runner(model, backend)
         self.step_records: list[StepRecord] = []
+        self.guard = EngineGuard()
+        self.outbox = Outbox()
         self._groups: dict[str, list[Request]] = {}
-        self._deltas: list[tuple[Callable[[OutputDelta], None], OutputDelta]] = []
+        self._aborted: deque[str] = deque()  # names given to `abort` while a call went on
 
     @property
     def max_model_len(self) -> int:
@@ -76,8 +89,8 @@ class LLMEngine:
 
     @property
     def has_unfinished(self) -> bool:
-        """Whether a call of `step` has anything to do."""
-        return self.scheduler.has_unfinished
+        """Whether a call of `step` has anything to do, or anything to hand out."""
+        return self.scheduler.has_unfinished or not self.outbox.is_empty
 
     def add_request(
         self,
@@ -100,32 +113,68 @@ class LLMEngine:
         Raises:
             RequestError: the prompt is empty or too long, it or the parameters hold unknown tokens, or the name is
                 taken.
+            EngineBusyError: the engine belongs to an `AsyncEngine`, or a step is calling.
         """
         request = self.intake.make(prompt, params, request_id, on_delta)
-        if request.group_id in self._groups:
-            raise RequestError(f"a request called {request.group_id!r} is already here")
-        self._groups[request.group_id] = [request]
-        self.scheduler.add(request)
+        with self.guard.call():
+            if request.group_id in self._groups:
+                raise RequestError(f"a request called {request.group_id!r} is already here")
+            self.scheduler.add(request)
+            self._groups[request.group_id] = [request]
         return request.group_id
 
     def abort(self, request_id: str) -> None:
-        """Drop a request at any time and free its blocks; unknown or finished names are ignored."""
-        for request in self._groups.pop(request_id, []):
-            if request.finish_reason is None:
-                self.scheduler.finish(request)
+        """End a request, from any thread and from inside a step too; unknown or finished names are ignored.
 
-    @torch.inference_mode()
+        Between two steps it is dropped at once. While a call goes on (a step, or `LLM.generate`, which may wait for
+        this very request) it ends with the next or the current step: its listener and whoever fetches its output get
+        what it has so far, with the finish reason `ABORT`.
+        """
+        with self.guard.call_if_free() as free:
+            if free:
+                self.drop(request_id)
+            else:
+                self._aborted.append(request_id)
+
+    def drop(self, request_id: str) -> None:
+        """Forget a request and free its blocks; nobody is told."""
+        with self.guard.call():
+            for request in self._groups.pop(request_id, []):
+                if request.finish_reason is None:
+                    self.scheduler.finish(request)
+
     def step(self) -> list[RequestOutput]:
         """Compute one batch and give every request that is up to date its next token.
 
         Returns:
-            The requests that finished in this step.
+            The requests that finished in this step, and those that finished before and were not handed out.
 
         Raises:
             PartError: a learner's part failed; the message names it.
+            EngineBusyError: the engine belongs to an `AsyncEngine`, or another step is calling.
+            BaseException: what a listener (`on_delta`) raised; of several, a BaseExceptionGroup. All others have been
+                called then, and the next step hands out what finished in this one.
         """
-        if not self.has_unfinished:
-            return []
+        with self.guard.call():  # until all is handed out: what others finish in the meantime is not ours
+            self.advance()
+            return self.outbox.fetch()
+
+    @torch.inference_mode()
+    def advance(self) -> None:
+        """Do a step's work. What finishes, and what listeners raise, waits in `outbox`."""
+        with self.guard.step():
+            self._end_aborted()
+            if self.scheduler.has_unfinished:
+                self._step()
+            self.outbox.deliver()  # when all is done: a listener must find the engine in order
+            while self._aborted:  # by a listener
+                self._end_aborted()
+                self.outbox.deliver()
+
+    # ------------------------------------------------------------ inside
+
+    def _step(self) -> None:
+        """Schedule, compute, and write down what the step was."""
         start = time.perf_counter()
         admitted, hit = self.kv.num_admitted_tokens, self.kv.num_prefix_tokens_hit
         with name_failing_part():
@@ -137,8 +186,9 @@ class LLMEngine:
                     "PrefixCache.evict has lost blocks"
                 )
             note_scheduling(scheduled, preempted, start)
-            occupied = self._occupancy(scheduled)
-            finished = self._compute(scheduled) if scheduled else []
+            occupied = occupancy(self.kv, self.scheduler, scheduled)
+            if scheduled:
+                self._compute(scheduled)
         self.step_records.append(
             StepRecord(
                 step=len(self.step_records),
@@ -150,12 +200,6 @@ class LLMEngine:
                 **occupied,
             )
         )
-        deltas, self._deltas = self._deltas, []
-        for deliver, delta in deltas:  # at the end: a listener that raises must find the engine in order
-            deliver(delta)
-        return finished
-
-    # ------------------------------------------------------------ inside
 
     def _model_runner(self, model: Qwen3ForCausalLM, backend: AttentionBackend) -> ModelRunner:
         """The model's own runner, with CUDA graphs as large as a step can be."""
@@ -166,8 +210,8 @@ class LLMEngine:
             graphs = decode_graphs(model, self.kv, backend, max_batch, max_blocks)
         return ModelRunner(model, self.kv, backend, graphs)
 
-    def _compute(self, scheduled: Sequence[ScheduledRequest]) -> list[RequestOutput]:
-        """Run the model, note what is computed, sample, and collect what is finished."""
+    def _compute(self, scheduled: Sequence[ScheduledRequest]) -> None:
+        """Run the model, note what is computed, sample, and put what is new and what is finished in the outbox."""
         logits = self.runner.execute(scheduled)
         sampling: list[Request] = []
         rows: list[int] = []
@@ -184,19 +228,16 @@ class LLMEngine:
             rows += [row] * len(group)
         results = sample(logits[rows], sampling) if sampling else []
         now = time.perf_counter()
-        finished = []
         for request, result in zip(sampling, results, strict=True):
             if isinstance(result, GenerationError):
                 request.finish_reason, request.error = FinishReason.ERROR, str(result)
             else:
                 self._accept(request, result, now)
             if request.finish_reason is not None:
-                request.text.finish()
-            if request.on_delta:
-                self._deltas.append((request.on_delta, make_delta(request, result)))
-            if request.finish_reason is not None and (output := self._finish(request)):
-                finished.append(output)
-        return finished
+                self._finish_text(request)
+            self.outbox.tell(request, result if isinstance(result, Sampled) else None)
+            if request.finish_reason is not None:
+                self._finish(request)
 
     def _fork_siblings(self, request: Request) -> list[Request]:
         """Start the other continuations of a prompt that has just been computed; they share its blocks."""
@@ -227,71 +268,37 @@ class LLMEngine:
             if request.text.stopped:
                 request.finish_reason = FinishReason.STOP
 
-    def _finish(self, request: Request) -> RequestOutput | None:
-        """Free a finished request's blocks; returns the whole group's output once its last member is done."""
+    def _finish_text(self, request: Request) -> None:
+        """Complete the text; what was kept back of it may hold a stop string that comes before any other end."""
+        ended = request.finish_reason is not FinishReason.ERROR
+        request.text.finish(may_stop=ended and request.num_output_tokens > request.params.min_tokens)
+        if request.text.stopped:
+            request.finish_reason = FinishReason.STOP
+
+    def _finish(self, request: Request) -> None:
+        """Free a finished request's blocks; with the last member of its group the output is complete."""
         if not request.error:  # nobody else may meet the K and V of a request that failed
             self.kv.remember(request.request_id, request.token_ids[: request.num_computed_tokens])
         self.scheduler.finish(request)
         group = self._groups[request.group_id]
-        if any(member.finish_reason is None for member in group):
-            return None
-        del self._groups[request.group_id]
-        outputs = tuple(
-            CompletionOutput(
-                index=m.index,
-                text=m.text.text,
-                token_ids=tuple(m.output_token_ids),
-                finish_reason=m.finish_reason,
-                metrics=m.metrics,
-                logprobs=None if m.params.logprobs is None else tuple(m.logprobs),
-                error=m.error,
-            )
-            for m in group
-            if m.finish_reason is not None
-        )
-        prompt = tuple(request.token_ids[: request.num_prompt_tokens])
-        return RequestOutput(request.group_id, prompt, outputs)
+        if all(member.finish_reason is not None for member in group):
+            del self._groups[request.group_id]
+            self.outbox.finish(group)
 
-    def _occupancy(self, scheduled: Sequence[ScheduledRequest]) -> dict[str, int]:
-        """The part of a step record that is known once the step is scheduled."""
-        sizes = [item.num_tokens for item in scheduled]
-        tables = [self.kv.table(request.request_id) for request in self.scheduler.running]
-        lens = [table.num_tokens for table in tables]
-        return {
-            "num_prefill_tokens": sum(size for size in sizes if size > 1),
-            "num_decode_tokens": sum(size == 1 for size in sizes),
-            "num_running": len(self.scheduler.running),
-            "num_waiting": len(self.scheduler.waiting),
-            "num_free_blocks": self.kv.num_free,
-            "num_table_blocks": self.kv.num_blocks_in_tables,
-            "num_block_references": self.kv.num_block_references,
-            "num_cached_tokens": sum(lens),
-            "num_wasted_slots": sum(-length % self.config.block_size for length in lens),
-        }
-
-
-def note_scheduling(scheduled: Iterable[ScheduledRequest], preempted: Iterable[Request], now: float) -> None:
-    """Write down in the requests' metrics what a step's schedule means to them."""
-    for item in scheduled:
-        metrics = item.request.metrics
-        if metrics.first_scheduled is None:
-            metrics.first_scheduled = now
-            metrics.num_prefix_tokens_hit = item.request.num_computed_tokens
-    for request in preempted:
-        request.metrics.num_preemptions += 1
-
-
-def make_delta(request: Request, result: Sampled | GenerationError) -> OutputDelta:
-    """What a step added to a request, once the result is in its text."""
-    sampled = result if isinstance(result, Sampled) else None
-    reports = (sampled.logprobs,) if sampled and sampled.logprobs else ()
-    return OutputDelta(
-        request_id=request.group_id,
-        index=request.index,
-        text=request.text.take(),
-        token_ids=(sampled.token_id,) if sampled else (),
-        metrics=request.metrics,
-        logprobs=None if request.params.logprobs is None else reports,
-        finish_reason=request.finish_reason,
-        error=request.error,
-    )
+    def _end_aborted(self) -> None:
+        """Finish the requests that `abort` was called for since the last time, with what they have."""
+        while self._aborted:
+            group = self._groups.pop(self._aborted.popleft(), [])
+            open_members = [request for request in group if request.finish_reason is None]
+            with name_failing_part():
+                for request in open_members:
+                    self.scheduler.finish(request)
+            if group and group[0].num_siblings_to_fork:  # they never began, but are told of all the same
+                siblings = [self.intake.make_sibling(group[0], i) for i in range(1, group[0].params.n)]
+                group, open_members = group + siblings, open_members + siblings
+            for request in open_members:
+                request.finish_reason = FinishReason.ABORT
+                request.text.finish(may_stop=False)
+                self.outbox.tell(request, None)
+            if group:
+                self.outbox.finish(group)

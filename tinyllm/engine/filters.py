@@ -13,7 +13,7 @@ from torch import Tensor
 
 def apply_temperature(logits: Tensor, temperature: Tensor) -> Tensor:
     """Divide by the temperature, [n, 1], above 0. The best logit becomes 0, so that no division can overflow to inf."""
-    return (logits - logits.amax(dim=1, keepdim=True)) / temperature
+    return (logits - logits.amax(dim=1, keepdim=True)).div_(temperature)
 
 
 def keep_top_k_top_p(logits: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:

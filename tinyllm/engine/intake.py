@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from operator import index
 
@@ -41,9 +41,14 @@ class Intake:
         """A request that arrives now; see `LLMEngine.add_request`.
 
         Raises:
-            RequestError: the prompt is empty or too long, or it or the parameters hold unknown tokens.
+            RequestError: the prompt is empty or too long, it or the parameters hold unknown tokens, or something is of
+                another kind.
         """
-        params = params or SamplingParams()
+        params = as_params(params)
+        if not isinstance(request_id, str | None):
+            raise RequestError(f"the request's name is {request_id!r:.100}; give a text")
+        if not (on_delta is None or callable(on_delta)):
+            raise RequestError(f"on_delta is {on_delta!r:.100}; give a function of one OutputDelta")
         token_ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else as_token_ids(prompt)
         self._check_length(token_ids)
         self._check_known("the prompt", token_ids)
@@ -105,7 +110,36 @@ def as_token_ids(prompt: Sequence[int]) -> list[int]:
     Raises:
         RequestError: it is no sequence of whole numbers.
     """
+    refuse_other_kinds(prompt)
     try:
         return [index(token) for token in prompt]
     except TypeError:
         raise RequestError(f"the prompt is {prompt!r:.100}; give a text or a list of token ids") from None
+
+
+def refuse_other_kinds(prompt: object) -> None:
+    """Refuse what Python would read as a list of numbers or names, but whose sender meant something else.
+
+    Raises:
+        RequestError: it is a mapping, a set or bytes.
+    """
+    if isinstance(prompt, bytes | bytearray | memoryview):
+        raise RequestError(f"the prompt is {prompt!r:.100}; bytes are no text: decode them, as in prompt.decode()")
+    if isinstance(prompt, Mapping) and "role" in prompt:
+        raise RequestError(f"the prompt is {prompt!r:.100}; a message belongs in a list that is given to LLM.chat()")
+    if isinstance(prompt, Mapping | Set):
+        raise RequestError(f"the prompt is {prompt!r:.100}; give a text or a list of token ids")
+
+
+def as_params(params: object) -> SamplingParams:
+    """The sampling parameters of one request; greedy where there are none.
+
+    Raises:
+        RequestError: they are something else.
+    """
+    if params is None:
+        return SamplingParams()
+    if not isinstance(params, SamplingParams):
+        hint = ", as in SamplingParams(**params)" if isinstance(params, Mapping) else ""
+        raise RequestError(f"the sampling parameters are {params!r:.100}; give SamplingParams(...){hint}")
+    return params

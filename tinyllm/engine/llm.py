@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from numbers import Integral
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ import torch
 
 from tinyllm.config import EngineConfig, SamplingParams
 from tinyllm.engine.engine import LLMEngine
+from tinyllm.engine.intake import as_params, refuse_other_kinds
 from tinyllm.engine.request import RequestOutput
-from tinyllm.errors import RequestError
+from tinyllm.errors import OptionError, PartError, RequestError, UnknownOptionError
 from tinyllm.model.loader import load_model
 from tinyllm.model.tokenizer import Message, Tokenizer
+from tinyllm.names import closest
 from tinyllm.parts import resolve
 from tinyllm.paths import shipped_checkpoint
 
@@ -51,11 +55,14 @@ class LLM:
 
         Raises:
             CheckpointError: the folder is missing, damaged or of another architecture.
-            OptionError: an option is unknown here, or asks for a device that is not there.
+            OptionError: an option is unknown or of the wrong type, or asks for a device that is not there.
             KernelsUnavailable: the attention backend is "triton", and Triton cannot run on this device.
             NativeUnavailable: the attention backend is "native", and the C kernel cannot be compiled.
         """
+        if not isinstance(model, str | PathLike | None):
+            raise OptionError(f"the model is {model!r:.100}; give the path of a checkpoint folder")
         folder = Path(model) if model is not None else shipped_checkpoint()
+        refuse_unknown_options(engine_options)
         config = EngineConfig(**engine_options)
         self.model = load_model(folder, dtype=dtype, device=device)
         self.tokenizer = Tokenizer(folder)
@@ -70,6 +77,8 @@ class LLM:
     ) -> list[RequestOutput]:
         """Continue each prompt; all of them run together.
 
+        Another thread's call waits for this one. `engine.abort(name)` from another thread ends a request early.
+
         Args:
             prompts: one prompt or many, each a text or a list of token ids.
             params: one for all, or one for each prompt; greedy by default.
@@ -81,17 +90,20 @@ class LLM:
 
         Raises:
             RequestError: a prompt or its parameters can never be served; no request has been started.
+            EngineBusyError: the engine belongs to an `AsyncEngine`, or a step of its own is calling.
         """
         many = as_list(prompts)
+        each = one_each(params, len(many))
         ids: list[str] = []
-        try:
-            for number, (prompt, chosen) in enumerate(zip(many, one_each(params, len(many)), strict=True)):
-                with naming("prompt", number, len(many)):
-                    ids.append(self.engine.add_request(prompt, chosen))
-            return self._run(ids, progress)
-        except BaseException:
-            self._give_up(ids)
-            raise
+        with self.engine.guard.call():
+            try:
+                for number, (prompt, chosen) in enumerate(zip(many, each, strict=True)):
+                    with naming("prompt", number, len(many)):
+                        ids.append(self.engine.add_request(prompt, chosen))
+                return self._run(ids, progress)
+            except BaseException:
+                self._give_up(ids)
+                raise
 
     def chat(
         self,
@@ -111,21 +123,29 @@ class LLM:
 
         Raises:
             RequestError: a conversation or its parameters can never be served; no request has been started.
+            EngineBusyError: the engine belongs to an `AsyncEngine`, or a step of its own is calling.
         """
-        many: Any = [conversations] if conversations and isinstance(conversations[0], Mapping) else conversations
+        many = as_conversations(conversations)
+        one_each(params, len(many))
         prompts = []
         for number, messages in enumerate(many):
             with naming("conversation", number, len(many)):
-                prompts.append(self.tokenizer.apply_chat_template(list(messages), tools))
+                prompts.append(self.tokenizer.apply_chat_template(messages, tools))
         return self.generate(prompts, params, progress=progress)
 
     def _run(self, ids: list[str], progress: bool) -> list[RequestOutput]:
-        """Step the engine until the given requests are done; whatever else it holds moves along."""
+        """Step the engine until the given requests are done; whatever else it holds moves along.
+
+        What that finishes, and what its listeners raise, stays in the outbox for whoever steps next.
+        """
         finished: dict[str, RequestOutput | None] = dict.fromkeys(ids)
         with progress_bar(len(ids), progress) as advance:
             num_open = len(ids)
             while num_open:
-                ours = {output.request_id: output for output in self.engine.step() if output.request_id in finished}
+                if not self.engine.scheduler.has_unfinished:
+                    raise PartError(f"the Scheduler has lost {num_open} of {len(ids)} requests: it has nothing to do")
+                self.engine.advance()
+                ours = {output.request_id: output for output in self.engine.outbox.pick(finished)}
                 finished |= ours
                 num_open -= len(ours)
                 advance(len(ours))
@@ -133,9 +153,24 @@ class LLM:
 
     def _give_up(self, ids: Sequence[str]) -> None:
         """Drop the requests of a call that failed or was interrupted, so that the next call does not compute them."""
+        self.engine.outbox.pick(ids)
         for request_id in ids:
             with suppress(Exception):  # a broken part may fail again here; the first error is the one to show
-                self.engine.abort(request_id)
+                self.engine.drop(request_id)
+
+
+def refuse_unknown_options(options: Iterable[str]) -> None:
+    """Refuse an engine option that `EngineConfig` does not have, and name the nearest that it has.
+
+    Raises:
+        UnknownOptionError: it is also a TypeError, as Python's own for an unknown argument.
+    """
+    known = [field.name for field in fields(EngineConfig)]
+    for name in options:
+        if name not in known:
+            nearest = closest(name, [*known, "model", "parts", "dtype", "device"])
+            hint = f"did you mean {nearest}?" if nearest else f"there are {', '.join(known)}"
+            raise UnknownOptionError(f"the engine has no option {name}; {hint}")
 
 
 @contextmanager
@@ -165,10 +200,11 @@ def as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     """One prompt or many as a list of prompts; a list of whole numbers is one prompt.
 
     Raises:
-        RequestError: there is none.
+        RequestError: there is none, or it is of another kind.
     """
     if isinstance(prompts, str):
         return [prompts]
+    refuse_other_kinds(prompts)
     if not isinstance(prompts, Iterable):
         raise RequestError(f"the prompt is {prompts!r:.100}; give a text, a list of token ids, or a list of prompts")
     many: list[Any] = list(prompts)
@@ -177,16 +213,40 @@ def as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
     return [many] if isinstance(many[0], Integral) else many
 
 
+def as_conversations(given: Sequence[Message] | Sequence[Sequence[Message]]) -> list[list[Message]]:
+    """One conversation or many as a list of conversations.
+
+    Raises:
+        RequestError: it is of another kind, or empty.
+    """
+    example = 'give a list of messages such as [{"role": "user", "content": "Hello"}]'
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise RequestError(f"the conversation is {given!r:.100}; {example}")
+    many: list[Any] = list(given)
+    if not many:
+        raise RequestError(f"no prompt was given: the list of messages is empty; {example}")
+    if isinstance(many[0], Mapping):
+        return [many]
+    for number, messages in enumerate(many):
+        if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Iterable):
+            raise RequestError(
+                f"conversation {number} of {len(many)} (counted from 0) is {messages!r:.100}; {example}, or a list of "
+                "such lists"
+            )
+    return [list(messages) for messages in many]
+
+
 def one_each(params: SamplingParams | Sequence[SamplingParams] | None, count: int) -> list[SamplingParams]:
     """The sampling parameters of each of `count` prompts.
 
     Raises:
         RequestError: there are more or fewer, or one is something else.
     """
-    each = list(params) if isinstance(params, Sequence) else [params or SamplingParams()] * count
-    if len(each) != count:
-        raise RequestError(f"{count} prompts but {len(each)} sampling parameters; give one for all or one each")
-    for item in each:
-        if not isinstance(item, SamplingParams):
-            raise RequestError(f"the sampling parameters are {item!r:.100}; give SamplingParams(...)")
-    return each
+    given: Any = params
+    if isinstance(given, str | bytes) or not isinstance(given, Sequence):
+        return [as_params(given)] * count
+    if len(given) != count:
+        raise RequestError(f"{count} prompts but {len(given)} sampling parameters; give one for all or one each")
+    if None in given:
+        raise RequestError("the sampling parameters are None for one of several prompts; give SamplingParams(...)")
+    return [as_params(item) for item in given]

@@ -34,22 +34,30 @@ class OutputText:
         Args:
             may_stop: False lets a stop string pass, for good.
         """
-        searched = len(self.text)
-        self.text += self._detokenizer.add(self._pending)
+        self._append(self._detokenizer.add(self._pending), may_stop)
         self._pending.clear()
+
+    def finish(self, may_stop: bool = True) -> None:
+        """Complete the text: no more tokens come, so nothing needs to be kept back.
+
+        Args:
+            may_stop: see `update`; here for what was kept back until now.
+        """
+        if not self.stopped:
+            self.update(may_stop)
+        if not self.stopped:
+            self._append(self._detokenizer.finish(), may_stop)
+        self._stop = ()
+
+    def _append(self, piece: str, may_stop: bool) -> None:
+        searched = len(self.text)
+        self.text += piece
         if may_stop:
             # A match may begin in the text of earlier tokens, but it was not complete there.
             starts = [self.text.find(stop, max(0, searched - len(stop) + 1)) for stop in self._stop]
             if found := [at for at in starts if at >= 0]:
                 self.text = self.text[: min(found)]
                 self.stopped = True
-
-    def finish(self) -> None:
-        """Complete the text: no more tokens come, so nothing needs to be kept back."""
-        if not self.stopped:
-            self.update(may_stop=False)
-            self.text += self._detokenizer.finish()
-        self._stop = ()
 
     def take(self) -> str:
         """The new text that may be shown: not what may turn out to be the beginning of a stop string."""

@@ -14,11 +14,12 @@ from tinyllm.sampling_params import SamplingParams
 
 
 class FinishReason(StrEnum):
-    """Why an output ended: `STOP` at an end token or stop string, `LENGTH` at a limit, `ERROR` when it failed."""
+    """Why an output ended: an end token or stop string, a limit, a failure, or `LLMEngine.abort`."""
 
     STOP = "stop"
     LENGTH = "length"
     ERROR = "error"
+    ABORT = "abort"
 
 
 @dataclass(slots=True, eq=False)
@@ -86,7 +87,7 @@ class OutputDelta:
     Attributes:
         index: which continuation.
         text: new text, in whole characters. What may begin a stop string is kept back, so it may be empty.
-        token_ids: the new tokens; none where the continuation failed.
+        token_ids: the new tokens; none where the continuation failed or was aborted.
         logprobs: one report for each token, where `SamplingParams.logprobs` asks for them.
         finish_reason: set in the continuation's last delta.
         error: why it failed, with the finish reason `ERROR`.

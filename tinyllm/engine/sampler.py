@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tinyllm.engine.filters import apply_temperature, keep_min_p, keep_top_k_top_p
+from tinyllm.engine.gumbel import gumbel_argmax, noise_key
 from tinyllm.engine.logits_processors import process_logits
 from tinyllm.engine.logprobs import TokenLogprobs, token_logprobs
 from tinyllm.engine.request import Request
@@ -39,9 +40,9 @@ def sample(logits: Tensor, requests: Sequence[Request]) -> list[Sampled | Genera
     drawn = [row for row, request in enumerate(requests) if request.params.temperature > 0]
     if drawn:
         drawing = [requests[row] for row in drawn]
-        probs = filtered_probs(processed[drawn], [request.params for request in drawing])
-        draws = [draw(r.params.seed or 0, r.index, r.num_output_tokens) for r in drawing]
-        tokens[drawn] = inverse_cdf(probs, draws)
+        filtered = filtered_logits(processed[drawn], [request.params for request in drawing])
+        keys = [noise_key(r.params.seed or 0, r.index, r.num_output_tokens) for r in drawing]
+        tokens[drawn] = gumbel_argmax(filtered, keys)
     for row in (~best.isfinite()).nonzero()[:, 0].tolist():
         errors.setdefault(row, unusable(logits[row]))
     token_ids = tokens.tolist()
@@ -67,20 +68,22 @@ def process_rows(logits: Tensor, requests: Sequence[Request]) -> tuple[Tensor, d
     for row in rows:
         try:
             logits[row] = process_logits(logits[row], requests[row])
-        except Exception as error:  # the caller's own function may raise anything
+        except BaseException as error:  # the caller's own function may raise anything
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise  # Ctrl-C, and not of the function's making
             errors[row] = GenerationError(f"allowed_tokens failed: {type(error).__name__}: {error}")
     return logits, errors
 
 
-def filtered_probs(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
-    """Probabilities after temperature, top-k, top-p and min-p, by token id.
+def filtered_logits(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
+    """What is left of the logits after temperature, top-k, top-p and min-p; the softmax of a row is what is drawn from.
 
     Args:
         logits: [n, V] float32.
         params: one for each row; temperature must be above 0.
 
     Returns:
-        [n, V] float64; each row sums to 1 and is zero where filtered out.
+        [n, V] float64; 0 at the likeliest token of each row, and -inf where filtered out.
     """
 
     def column(values: Sequence[float], dtype: torch.dtype = torch.float64) -> Tensor:
@@ -95,33 +98,7 @@ def filtered_probs(logits: Tensor, params: Sequence[SamplingParams]) -> Tensor:
         scaled[sort] = keep_top_k_top_p(scaled[sort], top_k, column([params[row].top_p for row in sort]))
     if any(p.min_p for p in params):
         scaled = keep_min_p(scaled, column([p.min_p for p in params]))
-    return scaled.softmax(dim=1)
-
-
-def inverse_cdf(probs: Tensor, draws: Sequence[float]) -> Tensor:
-    """The token of each row at which the cumulated probability passes the row's draw.
-
-    Args:
-        probs: [n, V] float64; need not be normalised.
-        draws: a uniform number in [0, 1) for each row.
-
-    Returns:
-        [n] int64. A token of probability 0 is never taken.
-    """
-    cdf = probs.cumsum(dim=1).masked_fill(probs == 0, 0)  # 0 passes no draw
-    total = cdf.amax(dim=1, keepdim=True)
-    target = total * torch.tensor(draws, dtype=cdf.dtype, device=cdf.device)[:, None]
-    target = target.minimum(total.nextafter(torch.zeros_like(total)))  # the product may round up to the total
-    return (cdf > target).byte().argmax(dim=1)  # the first one
-
-
-def draw(seed: int, index: int, position: int) -> float:
-    """A uniform number in [0, 1) that depends on the request's seed, the continuation and the output position alone.
-
-    A hash has no state: nothing drifts when other requests come and go or when this one is preempted.
-    """
-    digest = hashlib.blake2b(f"{seed}:{index}:{position}".encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 11) / 2**53
+    return scaled
 
 
 def unusable(logits: Tensor) -> GenerationError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import update_wrapper
 from typing import Any, NoReturn
 
 import torch
@@ -34,10 +35,18 @@ class KernelWithoutTriton:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.fn = function
-        self.__name__ = function.__name__
+        update_wrapper(self, function)
 
     def __getitem__(self, grid: Any) -> NoReturn:
         """Refuse to be launched.
+
+        Raises:
+            KernelsUnavailable: always.
+        """
+        raise KernelsUnavailable(NO_TRITON)
+
+    def __call__(self, *arguments: Any, **options: Any) -> NoReturn:
+        """Refuse to be called, as kernels call each other.
 
         Raises:
             KernelsUnavailable: always.
@@ -53,6 +62,11 @@ try:
     AVAILABLE = True
     #: Whether kernels run in Triton's interpreter. Triton decides that for its own functions when it is imported.
     INTERPRETED = not isinstance(tl.sum, triton.JITFunction)
+    # Let help(), Shift+Tab and ?? show a kernel's own arguments, docstring and source, which Triton's objects hide.
+    kernel_class: Any = type(tl.sum)
+    kernel_class.__wrapped__ = property(lambda kernel: kernel.fn)
+    if INTERPRETED:
+        kernel_class.__doc__ = property(lambda kernel: kernel.fn.__doc__)
 except ImportError:
     AVAILABLE = INTERPRETED = False
     triton = tl = NoTriton()

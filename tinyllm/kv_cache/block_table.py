@@ -28,7 +28,7 @@ class BlockTable:
         self.num_tokens = num_tokens
 
     def num_new_blocks(self, num_tokens: int) -> int:
-        """Blocks that must be allocated before `num_tokens` more tokens fit."""
+        """Blocks that must be allocated before `num_tokens` more tokens fit: never less than 0, surplus blocks stay."""
         needed = -(-(self.num_tokens + num_tokens) // self.block_size)
         return max(0, needed - len(self.block_ids))
 

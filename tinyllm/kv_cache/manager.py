@@ -76,6 +76,8 @@ class KVCacheManager:
         Returns:
             The slots of the tokens, or None, with the table unchanged, when the pool is full.
         """
+        if num_tokens < 0:
+            raise PartError(f"the Scheduler asked for {num_tokens} slots for {request_id!r}: it gives more than it has")
         table = self.table(request_id)
         needed = table.num_new_blocks(num_tokens) + int(self.copy_on_write.needs_copy(table))
         if not self._make_room(needed):

@@ -11,7 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tinyllm.config import ModelConfig, read_json
+from tinyllm.checkpoint.fields import QUANTIZED, TAKE_ANOTHER
+from tinyllm.checkpoint.files import read_json
+from tinyllm.config import ModelConfig
 from tinyllm.errors import CheckpointError, OptionError
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 
@@ -19,6 +21,8 @@ WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 #: The dtypes that a model is run in, by name.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+#: How the tensors are called that quantized weights come with: GPTQ and AWQ, compressed tensors and FP8, bitsandbytes.
+SCALES = ("qweight", "qzeros", "scales", "g_idx", "weight_packed", "weight_scale", "weight_scale_inv", "absmax")
 
 # One matrix here, several in the file: their rows stand one below the other, in this order.
 FUSED = {
@@ -45,9 +49,9 @@ def load_model(
     Raises:
         CheckpointError: a file is missing or damaged, a tensor is missing, unknown or of the wrong shape,
             or the architecture is another.
-        OptionError: the dtype is unknown, or torch sees no such device.
+        OptionError: the dtype or the device is unknown, or torch sees no such device.
     """
-    check_cuda(device)
+    check_device(device)
     folder = Path(folder)
     config = ModelConfig.from_pretrained(folder)
     dtype = resolve_dtype(dtype, config.dtype, device)
@@ -76,7 +80,7 @@ def resolve_dtype(dtype: str | torch.dtype, stored: str, device: str | torch.dev
     Raises:
         OptionError: the name is unknown, or "auto" leads to a dtype that no model is run in.
     """
-    if isinstance(dtype, torch.dtype):
+    if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
         return dtype
     names = ", ".join(f'"{name}"' for name in DTYPES)
     if dtype == "auto":
@@ -84,22 +88,31 @@ def resolve_dtype(dtype: str | torch.dtype, stored: str, device: str | torch.dev
         if chosen not in DTYPES:
             raise OptionError(f"the weights are stored in {stored}, in which no model is run; give dtype {names}")
         return DTYPES[chosen]
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise OptionError(f'the dtype is {dtype!r}; give "auto", {names}')
     return DTYPES[dtype]
 
 
-def check_cuda(device: str | torch.device) -> None:
-    """Check that a CUDA device can be had if one is asked for.
+def check_device(device: str | torch.device) -> None:
+    """Check that a model can run on a device.
 
     Raises:
-        OptionError: torch sees none.
+        OptionError: it is neither a CPU nor an NVIDIA GPU, or torch sees no such GPU.
     """
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
+        hint = '; an NVIDIA GPU is called "cuda"' if str(device).lower().startswith(("gpu", "nvidia")) else ""
+        raise OptionError(f'the device is {device!r}; give "cpu", "cuda" or "cuda:0"{hint}')
+    if found.type == "cuda" and not torch.cuda.is_available():
         raise OptionError(
             f"the device is {device}, but torch sees no NVIDIA GPU; `tinyllm doctor` says why. The CPU does all the "
             'same: device="cpu"'
         )
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise OptionError(f"the device is {device}, but torch sees {torch.cuda.device_count()} GPUs, counted from 0")
 
 
 def save_model(model: Qwen3ForCausalLM, folder: str | Path) -> None:
@@ -181,16 +194,17 @@ def mlp_shapes(name: str, hidden: int, inner: int) -> dict[str, tuple[int, ...]]
 def read_tensors(folder: Path) -> dict[str, Tensor]:
     """Every tensor in the folder's safetensors file or shards.
 
+    A whole file comes first, as in `transformers`: an index beside it may be left over from before it was merged.
+
     Raises:
         CheckpointError: there is no such file, the index names a missing one, or a file is damaged.
     """
-    if (folder / INDEX).is_file():
+    paths = [folder / WEIGHTS]
+    if not paths[0].is_file() and (folder / INDEX).is_file():
         weight_map = read_json(folder / INDEX).get("weight_map") or None
         if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
             raise CheckpointError(f"{folder / INDEX} has no weight_map; copy the checkpoint folder again")
         paths = [folder / shard for shard in sorted(set(weight_map.values()))]
-    else:
-        paths = [folder / WEIGHTS]
     tensors: dict[str, Tensor] = {}
     for path in paths:
         if not path.is_file():
@@ -212,8 +226,9 @@ def check_tensors(tensors: Mapping[str, Tensor], config: ModelConfig, folder: Pa
     """Hold the tensors of a file against those its config promises.
 
     Raises:
-        CheckpointError: some are missing, unknown, or of another shape; the first few are named.
+        CheckpointError: some are missing, unknown, of another shape, or quantized; the first few are named.
     """
+    check_not_quantized(tensors, folder)
     shapes = checkpoint_shapes(config)
     ignored = {"lm_head.weight"} if config.tie_word_embeddings else set()  # some files repeat the tied matrix
     problems = {
@@ -235,3 +250,16 @@ def check_tensors(tensors: Mapping[str, Tensor], config: ModelConfig, folder: Pa
             f"the weights in {folder} do not fit its config.json. Tensors {'; '.join(found)}. "
             "Check that both files belong to the same model"
         )
+
+
+def check_not_quantized(tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Raise CheckpointError for weights in fewer than 16 bits, and for the scales that such weights come with.
+
+    The config of such a checkpoint says what it is, but not every tool that quantizes writes it there.
+    """
+    packed = [name for name, tensor in tensors.items() if not tensor.is_floating_point() or tensor.itemsize < 2]
+    scales = [name for name in tensors if name.rsplit(".", 1)[-1] in SCALES]
+    if packed or scales:
+        name = (packed or scales)[0]
+        dtype = str(tensors[name].dtype).removeprefix("torch.")
+        raise CheckpointError(f"{QUANTIZED} (the weights in {folder} hold {name}, in {dtype}); {TAKE_ANOTHER}")

@@ -2,24 +2,25 @@
 
 Some tokens steer the model: `<|im_end|>` ends a turn. Text that merely spells such a control token (a user may
 type it, a document may contain it) must never become one, or whoever writes the text could speak as the system.
-So control tokens are made in two places only: `encode(..., allow_special=True)` and the chat template itself.
+So control tokens are made in two places only: `encode(..., allow_special=True)` and the chat template itself; see
+control_tokens.py for what counts as one and how the two are told apart.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Template, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as HFTokenizer
 
-from tinyllm.config import read_json
+from tinyllm.checkpoint.end_tokens import end_token_ids
+from tinyllm.checkpoint.files import read_json
 from tinyllm.errors import CheckpointError, RequestError
+from tinyllm.model.chat_template import find_template, template_data
+from tinyllm.model.control_tokens import forged_spans, spelling
 
 Message = Mapping[str, Any]
 ROLES = ("system", "user", "assistant", "tool")
@@ -48,10 +49,19 @@ class Tokenizer:
             self._plain = HFTokenizer.from_str(json.dumps({**raw, "added_tokens": []}))
         except Exception as error:  # the library raises bare Exception on a malformed file
             raise CheckpointError(f"{path} is not a tokenizer ({error}); copy the checkpoint folder again") from None
-        self._control_ids = {token.content: i for i, token in self._with_control.get_added_tokens_decoder().items()}
+        for tokenizer in (self._with_control, self._plain):
+            # Left over from training in `tokenizer.json`: they would cut long prompts and fill up short ones.
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+        unknown = raw["model"].get("unk_token")
+        self._unknown_id = self._with_control.token_to_id(unknown) if unknown else None
+        added = self._with_control.get_added_tokens_decoder()
+        self._added_ids = set(added)
+        self._control_ids = {t.content: i for i, t in added.items() if t.special or not t.content.isspace()}
         self._config = read_json(self.folder / "tokenizer_config.json")
+        self._find_template = cache(lambda with_tools: find_template(self.folder, self._config, with_tools))
         self.vocab_size: int = self._with_control.get_vocab_size()
-        self.eos_token_ids = self._read_eos_token_ids()
+        self.eos_token_ids = end_token_ids(self.folder)
 
     def encode(self, text: str, allow_special: bool = False) -> list[int]:
         """Token ids of `text`.
@@ -61,16 +71,23 @@ class Tokenizer:
             allow_special: let `<|im_end|>` and its like in `text` become control tokens. For trusted text only.
 
         Raises:
-            RequestError: `text` is no string, or holds half a character (a lone surrogate).
+            RequestError: `text` is no string, holds half a character (a lone surrogate), or spells a control token that
+                this tokenizer makes of ordinary text.
         """
         tokenizer = self._with_control if allow_special else self._plain
         try:
-            return tokenizer.encode(text, add_special_tokens=False).ids
+            ids = tokenizer.encode(text, add_special_tokens=False).ids
         except TypeError:
             raise RequestError(
                 f"cannot encode {text!r:.100}: give a str. One with a lone surrogate, as "
                 'errors="surrogateescape" leaves behind, has no UTF-8 form; decode its bytes with errors="replace"'
             ) from None
+        if not allow_special:
+            made = self._added_ids.intersection(ids)
+            forged = [token for token, i in self._control_ids.items() if i in made and token in text]
+            if forged:
+                raise RequestError(f"the tokenizer of {self.folder} makes a control token of the text {forged[0]!r}")
+        return ids
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """The text of `ids`, with or without its control tokens.
@@ -86,8 +103,8 @@ class Tokenizer:
         Raises:
             RequestError: the tokenizer is no byte-level BPE, so that a token's text depends on its neighbours.
         """
-        control, letters = set(self._control_ids.values()), byte_letters()
-        tokens = {i: token for token, i in self._with_control.get_vocab().items() if i not in control}
+        letters = byte_letters()
+        tokens = {i: token for token, i in self._with_control.get_vocab().items() if i not in self._added_ids}
         try:
             return {i: bytes(letters[letter] for letter in token) for i, token in tokens.items()}
         except KeyError as letter:
@@ -111,62 +128,34 @@ class Tokenizer:
 
         Raises:
             CheckpointError: the checkpoint has no chat template.
-            RequestError: a message has no role or content, a tool has no name, or the template refuses them.
+            RequestError: there is no message, one has no role or content, a tool has no name, the template refuses
+                them, or it cannot be told who wrote a control token.
         """
         check_messages(messages)
         check_tools(tools or ())
-        # A mark behind every character that could begin a control token hides what messages and tools spell from the
-        # search below, which then finds the template's own control tokens only.
-        given = {"messages": list(messages), "tools": list(tools) if tools else None}
-        mark = unused_character(json.dumps(given, ensure_ascii=False, default=str))
-        beginnings = str.maketrans({token[0]: token[0] + mark for token in self._control_ids})
-        hidden = map_strings(given, lambda text: text.translate(beginnings))
-        try:
-            rendered = self._template.render(**hidden, add_generation_prompt=add_generation_prompt)
-        except (TemplateError, TypeError) as error:
-            raise RequestError(f"the chat template of {self.folder} refuses these messages: {error}") from None
+        template = self._find_template(tools is not None)
+        given = template_data(messages, tools, add_generation_prompt)
+        text = template.render(given)
+        control_tokens = list(self._control_ids)
         ids: list[int] = []
-        for piece in self._split_at_control_tokens(rendered):
-            control_id = self._control_ids.get(piece)
-            ids += self.encode(piece.replace(mark, "")) if control_id is None else [control_id]
+        written = place = 0  # control tokens that the template wrote; how far the text is encoded
+        for start, end in [*forged_spans(template, given, text, control_tokens), (len(text), len(text))]:
+            ids += self._encode_piece(text, place, start, allow_special=True)
+            ids += self._encode_piece(text, start, end, allow_special=False)
+            written += len(spelling(text[place:start], control_tokens))
+            place = end
+        control_ids = set(self._control_ids.values()) - {self._unknown_id}
+        if sum(i in control_ids for i in ids) > written:
+            raise RequestError(f"the tokenizer of {self.folder} makes a control token of text that does not spell it")
         return ids
 
-    @cached_property
-    def _template(self) -> Template:
-        """The compiled chat template. It comes with the checkpoint, so it runs in a sandbox."""
-        path = self.folder / "chat_template.jinja"
-        source = path.read_text(encoding="utf-8") if path.is_file() else self._config.get("chat_template")
-        if not isinstance(source, str):
-            raise CheckpointError(
-                f"{self.folder} has no chat template (chat_template.jinja, or chat_template in tokenizer_config.json): "
-                "it is no chat model; give a plain prompt to generate() instead"
-            )
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
-        environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
-        environment.globals["raise_exception"] = refuse
-        for key in ("bos_token", "eos_token", "pad_token", "unk_token"):
-            if (token := text_of_token(self._config.get(key))) is not None:
-                environment.globals[key] = token
-        try:
-            return environment.from_string(source)
-        except TemplateError as error:
-            raise CheckpointError(f"the chat template of {self.folder} is no valid jinja2 ({error})") from None
-
-    def _split_at_control_tokens(self, text: str) -> list[str]:
-        longest_first = sorted(self._control_ids, key=len, reverse=True)
-        pattern = "|".join(re.escape(token) for token in longest_first)
-        return [piece for piece in re.split(f"({pattern})", text) if piece] if pattern else [text]
-
-    def _read_eos_token_ids(self) -> tuple[int, ...]:
-        for name in ("generation_config.json", "config.json"):
-            if (self.folder / name).is_file():
-                eos = read_json(self.folder / name).get("eos_token_id")
-                if eos is not None:
-                    return tuple(eos) if isinstance(eos, list) else (eos,)
-        eos_token = text_of_token(self._config.get("eos_token"))
-        return (self._control_ids[eos_token],) if eos_token in self._control_ids else ()
+    def _encode_piece(self, text: str, start: int, end: int, allow_special: bool) -> list[int]:
+        """Token ids of a part of `text`. Only at its start may the tokenizer put a blank in front (SentencePiece)."""
+        piece = text[start:end]
+        if start == 0 or not piece:
+            return self.encode(piece, allow_special)
+        newline, ids = self.encode("\n"), self.encode("\n" + piece, allow_special)
+        return ids[len(newline) :] if ids[: len(newline)] == newline else self.encode(piece, allow_special)
 
 
 def byte_letters() -> dict[str, int]:
@@ -181,6 +170,8 @@ def check_messages(messages: Sequence[Message]) -> None:
 
     Templates pass over what they do not know, so a message that is not checked could vanish from the prompt.
     """
+    if not messages:
+        raise RequestError('there is no message; give a list such as [{"role": "user", "content": "Hello"}]')
     for number, message in enumerate(messages):
         known = isinstance(message, Mapping) and message.get("role") in ROLES
         content = message.get("content") if known else None
@@ -201,29 +192,3 @@ def check_tools(tools: Sequence[Mapping[str, Any]]) -> None:
                 f"tool {number} is {tool!r}; give a list of definitions such as "
                 '{"type": "function", "function": {"name": "search", "parameters": {...}}}'
             )
-
-
-def text_of_token(entry: Any) -> str | None:
-    """The text of a token in `tokenizer_config.json`, which is a string or an object that holds it as `content`."""
-    return entry.get("content") if isinstance(entry, dict) else entry
-
-
-def map_strings(value: Any, change: Callable[[str], str]) -> Any:
-    """A copy of nested lists and mappings in which every string, keys too, went through `change`."""
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, Mapping):
-        return {map_strings(key, change): map_strings(item, change) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [map_strings(item, change) for item in value]
-    return value
-
-
-def unused_character(text: str) -> str:
-    """A private-use character that `text` does not hold."""
-    return next(chr(code) for code in range(0xE000, 0xF900) if chr(code) not in text)
-
-
-def refuse(message: str) -> None:
-    """What a template calls to reject a conversation."""
-    raise TemplateError(message)

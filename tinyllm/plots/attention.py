@@ -9,7 +9,19 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from tinyllm.plots.style import BLUE, FREE, INK, MARKERS, ORANGE, SKY, VERMILION, new_figure, plain, series_color
+from tinyllm.plots.style import (
+    BLUE,
+    FREE,
+    INK,
+    MARKERS,
+    ORANGE,
+    SKY,
+    VERMILION,
+    new_figure,
+    plain,
+    series_color,
+    visible_text,
+)
 
 
 def causal_mask(tokens: Sequence[str], num_new: int) -> Figure:
@@ -24,7 +36,7 @@ def causal_mask(tokens: Sequence[str], num_new: int) -> Figure:
             ax.add_patch(Rectangle((column, -row), 1, 1, facecolor=color, edgecolor="white"))
             if visible:
                 ink = "white" if column == position else INK
-                ax.text(column + 0.5, 0.5 - row, token, ha="center", va="center", fontsize=9, color=ink)
+                ax.text(column + 0.5, 0.5 - row, visible_text(token), ha="center", va="center", fontsize=9, color=ink)
         ax.text(-0.2, 0.5 - row, f"{position}", ha="right", va="center", fontsize=8, color=INK)
     ax.set_xlim(-1, count)
     ax.set_ylim(-num_new + 0.9, 1.1)

@@ -49,25 +49,22 @@ def schedule_grid(
     return figure
 
 
-def step_timeline(runs: Mapping[str, Sequence[StepRecord]], seconds: float | None = None) -> Figure:
-    """Draw steps on a clock, a row of axes for each run: a bar as long as the step, as high as its requests are many.
+def step_timeline(runs: Mapping[str, Sequence[StepRecord]]) -> Figure:
+    """Draw the steps one after another, a row of axes for each run: a bar a step, as high as its requests are many.
 
     Steps that compute tokens of prompts are told apart by colour and hatch.
 
     Args:
         runs: the engine's records.
-        seconds: how much of the runs to draw; all without it.
     """
     figure, axes = new_figure(8.4, 1.9 * len(runs), rows=len(runs), sharex=True, sharey=True, squeeze=False)
     for ax, (name, records) in zip(axes[:, 0], runs.items(), strict=True):
-        start = records[0].start
-        shown = [r for r in records if seconds is None or r.start - start < seconds]
         for prompts, color, hatch in ((False, BLUE, ""), (True, ORANGE, "///")):
-            steps = [r for r in shown if (r.num_prefill_tokens > 0) is prompts]
+            steps = {i: r for i, r in enumerate(records) if (r.num_prefill_tokens > 0) is prompts}
             ax.bar(
-                [r.start - start for r in steps],
-                [r.num_running for r in steps],
-                [r.end - r.start for r in steps],
+                list(steps),
+                [r.num_running for r in steps.values()],
+                1,
                 align="edge",
                 color=color,
                 hatch=hatch,
@@ -79,7 +76,7 @@ def step_timeline(runs: Mapping[str, Sequence[StepRecord]], seconds: float | Non
         ax.set_ylabel("requests")
         plain(ax)
     axes[0, 0].legend(frameon=False, fontsize=8, loc="upper right")
-    axes[-1, 0].set_xlabel("seconds")
+    axes[-1, 0].set_xlabel("engine step")
     return figure
 
 

@@ -45,17 +45,15 @@ def programs(counts: Mapping[str, int], num_processors: int) -> Figure:
     names = list(counts)
     colors = [ORANGE if count < num_processors else BLUE for count in counts.values()]
     ax.barh(names, list(counts.values()), color=colors)
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # the dashed line must not cross the words
     for row, count in enumerate(counts.values()):
         busy = min(1.0, count / num_processors)
         ax.text(
-            count * 1.05,
+            max(count, num_processors) * 1.1,
             row,
             f"{count:,} programs, {busy:.0%} of the processors",
             va="center",
             fontsize=8,
             color=INK,
-            bbox=box,
         )
     ax.axvline(num_processors, color=INK, linewidth=1, linestyle="--", zorder=0)
     ax.set_xscale("log")

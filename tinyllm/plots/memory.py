@@ -28,7 +28,7 @@ def bytes_per_token(models: Mapping[str, int]) -> Figure:
     figure, ax = new_figure(7, 0.42 * len(models) + 1.2)
     kib = [size / 1024 for size in models.values()]
     bars = ax.barh(list(models), kib, color=BLUE)
-    ax.bar_label(bars, [f" {size:,} B" for size in models.values()], fontsize=8)
+    ax.bar_label(bars, [f" {size:,.0f} KiB" for size in kib], fontsize=8)
     ax.invert_yaxis()
     ax.set_xlabel("KiB per token (K and V, all layers)")
     ax.set_title("What one token costs in the KV cache", fontsize=10)
@@ -65,7 +65,8 @@ def reservation(num_slots: int, region: int, requests: Sequence[tuple[int, int]]
             ax.plot([edge, edge], [y - 0.12, y + 1.12], color=INK, linewidth=1.4)
         ax.text(-0.5, y + 0.5, "paged" if paged else "contiguous", ha="right", va="center", fontsize=9)
     handles = [Rectangle((0, 0), 1, 1, facecolor=c, hatch=h, edgecolor="white", label=k) for k, (c, h) in KINDS.items()]
-    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=4, frameon=False, fontsize=8)
+    handles.append(Rectangle((0, 0), 1, 1, facecolor=FREE, edgecolor=FAINT, label="free"))
+    ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=5, frameon=False, fontsize=8)
     ax.set_xlim(-6.5, num_slots + 0.5)
     ax.set_ylim(-0.9, 3)
     ax.set_axis_off()
@@ -166,6 +167,7 @@ def kv_rows(rows: Mapping[str, Any], block_size: int | None = None) -> Figure:
         image = ax.imshow(values, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
         ax.set_title(name, fontsize=10)
         ax.set_xlabel("channel")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0][0].set_ylabel("row")
     for edge in range(block_size or 0, len(next(iter(arrays.values()))) if block_size else 0, block_size or 1):
         axes[0][0].axhline(edge - 0.5, color=FAINT, linewidth=0.6)

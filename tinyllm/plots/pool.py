@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
 
-from tinyllm.plots.style import FAINT, FREE, INK, VERMILION, bare, ink_on, new_figure, series_color
+from tinyllm.plots.style import FAINT, FREE, INK, VERMILION, bare, ink_on, new_figure, series_color, visible_text
 
 
 class Table(Protocol):
@@ -44,7 +44,7 @@ def pool(
     Args:
         tables: request name to its block table. A block that several hold has a thick red frame and names them all.
         num_blocks, block_size: N and P.
-        tokens: request name to the text of its tokens, to be written into the slots; without it the name is.
+        tokens: request name to the text of its tokens, to be written into the slots; the others stay without text.
         columns: blocks in a row.
     """
     rows, step = -(-num_blocks // columns), block_size + 0.6
@@ -55,6 +55,8 @@ def pool(
         draw_block(ax, x, y, block_id, owners[block_id], tables, block_size, tokens or {})
     handles = [Patch(facecolor=series_color(i), edgecolor=INK, label=name) for i, name in enumerate(tables)]
     handles.append(Patch(facecolor=FREE, edgecolor=FAINT, label="holds no token"))
+    if any(len(names) > 1 for names in owners):
+        handles.append(Patch(facecolor="none", edgecolor=VERMILION, linewidth=2.4, label="thick red frame: shared"))
     ax.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=6, frameon=False, fontsize=8)
     ax.set_xlim(-0.2, columns * step - 0.4)
     ax.set_ylim(-(rows - 1) * 1.75 - 0.2, 1.6)
@@ -94,7 +96,7 @@ def draw_block(
             position = list(table.block_ids).index(block_id) * block_size + offset
             if position < table.num_tokens:
                 color = series_color(list(tables).index(owner))
-                text = tokens[owner][position] if owner in tokens else owner[:1]
+                text = tokens[owner][position] if owner in tokens else ""
         draw_slot(ax, x + offset, y, color, text)
     ax.add_patch(
         Rectangle(
@@ -109,10 +111,9 @@ def draw_block(
 
 
 def draw_slot(ax: Axes, x: float, y: float, color: str, text: str, height: float = 1.0) -> None:
-    """One slot with the text of its token. A space is drawn as an open box, to be seen."""
+    """One slot with the text of its token."""
     ax.add_patch(Rectangle((x, y), 1, height, facecolor=color, edgecolor="white", linewidth=0.8))
-    shown = "\u2423" if text == " " else text
-    ax.text(x + 0.5, y + height / 2, shown, ha="center", va="center", fontsize=9, color=ink_on(color))
+    ax.text(x + 0.5, y + height / 2, visible_text(text), ha="center", va="center", fontsize=9, color=ink_on(color))
 
 
 def block_table(

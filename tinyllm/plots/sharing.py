@@ -15,7 +15,7 @@ from tinyllm.plots.style import FREE, INK, SERIES, VERMILION, new_figure, plain,
 def sharing_graph(tables: Mapping[str, Table], title: str = "Who holds which block") -> Figure:
     """Draw each request at the left, then its blocks in order, joined by a line.
 
-    A block that several requests hold is drawn once, with a thick red frame and its number of references.
+    A block that several requests hold is drawn once, with a thick red frame and the number of these requests.
     """
     holders: dict[int, list[str]] = {}
     column: dict[int, int] = {}
@@ -44,7 +44,11 @@ def sharing_graph(tables: Mapping[str, Table], title: str = "Who holds which blo
     ax.set_ylim(-len(tables) + 0.35, 0.65)
     ax.set_axis_off()
     references = sum(map(len, holders.values()))
-    ax.set_title(f"{title}: {len(holders)} blocks; without sharing {references}", fontsize=10)
+    blocks = f"{len(holders)} block{'' if len(holders) == 1 else 's'}"
+    ax.set_title(f"{title}: {blocks}; without sharing {references}", fontsize=10)
+    if references > len(holders):
+        words = "red frame, xN: in the tables of N requests"
+        ax.text(0.5, 0, words, transform=ax.transAxes, ha="center", va="top", fontsize=8, color=INK)
     return figure
 
 

@@ -53,6 +53,11 @@ def series_color(index: int) -> str:
     return SERIES[index % len(SERIES)]
 
 
+def visible_text(token: str) -> str:
+    """A token's text as it is drawn: a space is an open box, to be seen."""
+    return "\u2423" if token == " " else token
+
+
 def ink_on(color: str) -> str:
     """The text colour that is read well on a box of one of the series' colours."""
     return "white" if color in (BLUE, VERMILION) else INK

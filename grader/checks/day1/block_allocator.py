@@ -118,7 +118,7 @@ def random_operations(rng: random.Random, num_blocks: int, length: int) -> list[
     return [*operations, ["allocate", num_blocks]]
 
 
-prop = partial(Prop, drive=drive, judge=judge, describe=describe)
+prop = partial(Prop, drive=drive, judge=judge, describe=describe, in_order=("operations",))
 
 EXERCISE = Exercise(
     name="BlockAllocator",

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from grader.checks.support import ANY_ERROR, count_of, cut, is_int_list, owner_counts, pool_of, shuffled
-from grader.framework import Case, Exercise, Observations, Property, outcome_of, plain, short
+from grader.framework import Case, Exercise, Observations, Property, outcome_of, plain, short, two_texts
 
 
 def slots_of(block_ids: list[int], block_size: int) -> list[int]:
@@ -82,11 +82,14 @@ class SlotOfAPosition(Property):
         expected = slots_of(case["block_ids"], case["block_size"])[case["start"] : case["stop"]]
         if is_int_list(observations) and observations == expected:
             return None
-        return f"expected the slots {short(expected)}, got {short(observations)}"
+        wanted, came = two_texts(expected, observations)
+        return f"expected the slots {wanted}, got {came}"
 
 
 class OneTable(Property):
     """Appends to a single table (see `table_case`)."""
+
+    in_order = ("appends",)
 
     def describe(self, case: Case) -> str:
         """The table and its appends in words."""
@@ -200,6 +203,7 @@ class TablesKeepApart(Property):
 
     sentence = "append returns the new tokens' slots, which no other table has, and release gives all back"
     weight = 0.5
+    in_order = ("turns",)
 
     def random_cases(self, rng: random.Random) -> Iterator[Case]:
         """Each turn is [table, tokens to append], or [table, None] to release it."""
@@ -234,10 +238,9 @@ class TablesKeepApart(Property):
             start = len(owned[index])
             expected = slots_of(block_ids, size)[start : start + num_tokens]
             if slots != expected:
-                return (
-                    f"turn {number + 1}, append of {count_of(num_tokens, 'token')} after {start}: "
-                    f"expected the slots {short(expected)}, got {short(slots)}"
-                )
+                wanted, came = two_texts(expected, slots)
+                call = f"append of {count_of(num_tokens, 'token')} after {start}"
+                return f"turn {number + 1}, {call}: expected the slots {wanted}, got {came}"
             if any(not set(held).isdisjoint(slots) for held in owned):
                 return f"turn {number + 1}: a slot is given to two tokens at once"
             owned[index] += slots

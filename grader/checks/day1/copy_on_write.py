@@ -25,6 +25,8 @@ class StepsProperty(Property):
         watches: what is held against the books, beside the tables' sizes.
     """
 
+    in_order = ("steps",)
+
     watches: ClassVar[frozenset[str]] = frozenset()
 
     def drive(self, parts: SimpleNamespace, case: Case) -> Observations:

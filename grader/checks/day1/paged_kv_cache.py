@@ -39,7 +39,12 @@ def num_slots(case: Case) -> int:
 
 
 def draw(rng: random.Random, *shape: int) -> Tensor:
-    """Normal numbers."""
+    """Small whole numbers: they are read more easily than others, and copied alike."""
+    return torch.randint(1, 1000, shape, generator=generator(rng)).float()
+
+
+def normal(rng: random.Random, *shape: int) -> Tensor:
+    """Normal numbers, to attend with."""
     return torch.randn(shape, generator=generator(rng))
 
 
@@ -223,9 +228,9 @@ class AttendsLikeDense(Property):
             **size,
             "slots": slots,
             "chunk": rng.randint(1, 4),
-            "k": draw(rng, size["num_layers"], num_tokens, heads, dim),
-            "v": draw(rng, size["num_layers"], num_tokens, heads, dim),
-            "q": draw(rng, size["num_layers"], len(lengths), heads * gqa_ratio, dim),
+            "k": normal(rng, size["num_layers"], num_tokens, heads, dim),
+            "v": normal(rng, size["num_layers"], num_tokens, heads, dim),
+            "q": normal(rng, size["num_layers"], len(lengths), heads * gqa_ratio, dim),
         }
 
     def drive(self, parts: SimpleNamespace, case: Case) -> Observations:

@@ -23,6 +23,7 @@ class StepsProperty(Property):
         watches: what is looked at in the pool after each step.
     """
 
+    in_order = ("steps",)
     watches: ClassVar[frozenset[str]] = frozenset()
 
     def drive(self, parts: SimpleNamespace, case: Case) -> Observations:

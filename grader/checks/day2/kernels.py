@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from grader.checks.support import count_of
-from grader.framework import Case, Observations, Prop, Property
+from grader.framework import Case, Observations, Prop, Property, two_numbers
 from tinyllm.kernels import cases as kernel_cases
 from tinyllm.kernels.guards import CANARY, Inputs, changed, make_inputs, snapshot
 from tinyllm.kernels.selftest import TOLERANCES
@@ -170,5 +170,6 @@ def row_problem(expected: Tensor, got: Tensor, allowed: float) -> str | None:
     if not bool(wrong.any()):
         return None
     head, dim = wrong.nonzero()[0].tolist()
-    values = f"expected {expected[head, dim].item():.3g}, got {got[head, dim].item():.3g}"
-    return f"head {head}: {int(wrong[head].sum())} of {got.shape[1]} numbers are wrong, first number {dim}: {values}"
+    wanted, came = two_numbers(expected[head, dim].item(), got[head, dim].item())
+    numbers = f"{int(wrong[head].sum())} of {got.shape[1]} numbers are wrong"
+    return f"head {head}: {numbers}, first number {dim}: expected {wanted}, got {came}"

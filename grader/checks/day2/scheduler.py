@@ -210,6 +210,7 @@ class TrafficProperty(Property):
     """Runs traffic to its end (see `traffic`), and looks at every step."""
 
     time_limit = 3  # a case takes milliseconds, and a scheduler that never returns is a common mistake
+    in_order = ("aborts", "arrivals")
 
     def drive(self, parts: SimpleNamespace, case: Case) -> Observations:
         """See `Traffic`."""

@@ -31,13 +31,21 @@ def tensors(case: Case) -> dict[str, Tensor]:
     shape = (case["num_kv_heads"], case["head_dim"])
     num_tokens, extra = len(case["slot_mapping"]), 2 if case["fused"] else 0
     wide = torch.full((num_tokens, extra + 2 * shape[0], shape[1]), float("nan"), dtype=dtype)
-    wide[:, extra:] = torch.randn(num_tokens, 2 * shape[0], shape[1], generator=generator)
+    wide[:, extra:] = numbers(generator, num_tokens, 2 * shape[0], shape[1])
     pools = torch.full((2, case["num_slots"], shape[0] + extra, shape[1]), float("nan"), dtype=dtype)
-    pools[:, :, : shape[0]] = torch.randn(2, case["num_slots"], *shape, generator=generator)
+    pools[:, :, : shape[0]] = numbers(generator, 2, case["num_slots"], *shape)
     k, v = wide[:, extra:].split(shape[0], dim=1)
     if case["fused"]:
         return {"wide": wide, "k": k, "v": v, "K": pools[0], "V": pools[1]}
     return {"k": k.contiguous(), "v": v.contiguous(), "K": pools[0], "V": pools[1]}
+
+
+def numbers(generator: torch.Generator, *shape: int) -> Tensor:
+    """Random float32 from -1 to 1, to the last bit the same on every CPU; those of `torch.randn` are not.
+
+    Both sides draw a case's numbers, perhaps on two machines, and the pools must then be equal.
+    """
+    return 2 * torch.rand(shape, generator=generator) - 1
 
 
 class StoreProperty(KernelProperty):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grader.framework import short
+from grader.framework import short, two_numbers
 
 
 def closeness_problem(name: str, expected: Tensor, got: Any, rtol: float, atol: float) -> str | None:
@@ -27,4 +27,5 @@ def closeness_problem(name: str, expected: Tensor, got: Any, rtol: float, atol: 
         return None
     index = tuple(wrong.nonzero()[0].tolist())
     place = f" at {list(index)}" if index else ""
-    return f"{name} is wrong, first{place}: expected {exact[index].item():.3g}, got {got[index].item():.3g}"
+    wanted, came = two_numbers(exact[index].item(), got[index].item())
+    return f"{name} is wrong, first{place}: expected {wanted}, got {came}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from grader.checks.support import count_of, is_int_list
-from grader.framework import short
+from grader.framework import short, two_texts
 
 
 @dataclass(eq=False)
@@ -100,7 +100,8 @@ class SharingBooks:
         for name, tokens in self.tokens.items():
             content = tables[name]["content"]
             if content != tokens:
-                return f"sequence {name} must read {short(tokens)}, got {short(content)}"
+                wanted, came = two_texts(tokens, content)
+                return f"sequence {name} must read {wanted}, got {came}"
         return None
 
     def sharing_problem(self, tables: Any, owners: Any) -> str | None:
