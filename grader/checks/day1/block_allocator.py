@@ -16,13 +16,25 @@ Operation = list[Any]  # ["allocate", how many] or ["share" or "free", index amo
 
 
 def drive(parts: SimpleNamespace, case: Case) -> Observations:
-    """Run the operations and look at the pool after each; stop where an answer leaves no block to go on with."""
+    """Run the operations and look at the pool after each; stop where an answer leaves no block to go on with.
+
+    Another pool, all of it handed out, lies beside it: each has blocks of its own. What callers got is theirs, too.
+    """
+    other = parts.BlockAllocator(case["num_blocks"])
+    other.allocate(case["num_blocks"])
     allocator = parts.BlockAllocator(case["num_blocks"])
     handed_out: list[int] = []
+    returned = []  # each list that a caller got, and what stood in it
+
+    def allocate(wanted: int) -> Any:
+        block_ids = allocator.allocate(wanted)
+        returned.append((block_ids, plain(block_ids)))
+        return block_ids
+
     steps = []
     for name, argument in case["operations"]:
         if name == "allocate":
-            outcome = outcome_of(partial(allocator.allocate, argument), *ANY_ERROR)
+            outcome = outcome_of(partial(allocate, argument), *ANY_ERROR)
             value = outcome.get("value", [])
             handed_out += value if is_int_list(value) else []
         elif argument < len(handed_out):
@@ -32,7 +44,8 @@ def drive(parts: SimpleNamespace, case: Case) -> Observations:
             break
         counts = owner_counts(allocator, case["num_blocks"])
         steps.append([outcome, plain(allocator.num_free), plain(counts)])
-    return steps
+    kept = all(plain(block_ids) == before for block_ids, before in returned)
+    return {"steps": steps, "kept": kept, "other": [plain(other.num_free), plain(owner_counts(other, 1))]}
 
 
 def judge(case: Case, observations: Observations, watched: Collection[str] = ("num_free", "owners")) -> str | None:
@@ -43,10 +56,11 @@ def judge(case: Case, observations: Observations, watched: Collection[str] = ("n
     """
     books = OwnershipBooks(case["num_blocks"])
     before = [case["num_blocks"], [0] * case["num_blocks"]]
+    steps = observations["steps"]
     for number, (name, argument) in enumerate(case["operations"]):
-        if number >= len(observations):
+        if number >= len(steps):
             return "the answer stopped before the last operation"
-        outcome, *after = observations[number]
+        outcome, *after = steps[number]
         problem = books.allocate(argument, outcome) if name == "allocate" else books.change(name, argument, outcome)
         if not problem and "raised" in outcome and after != before:
             problem = f"after the {outcome['raised']} the pool must be as it was; it has changed"
@@ -57,6 +71,10 @@ def judge(case: Case, observations: Observations, watched: Collection[str] = ("n
         if problem:
             return f"operation {number + 1}, {in_words([name, argument])}: {problem}"
         before = after
+    if not observations["kept"]:
+        return "a list that allocate has returned is its caller's; a later call has changed it"
+    if observations["other"] != [0, [1]]:
+        return "a second pool, whose blocks are all handed out, has changed; each pool has counts of its own"
     return None
 
 
@@ -162,6 +180,7 @@ EXERCISE = Exercise(
             fixed=[
                 pool(2, "allocate 1, free 0, free 0"),
                 pool(2, "allocate 1, free 0, share 0"),
+                pool(2, "allocate 2, free 0, free 1, share 0, free 0"),
                 pool(4, "allocate 3, free 0, free 0, share 0, free 2, free 2, allocate 3"),
             ],
             random=misused,
