@@ -42,10 +42,12 @@ class Trial:
     Attributes:
         missed: seeds on which nothing failed.
         how: the property that failed on the last of the others, and its message; empty where none did.
+        timed_out: whether that took too long, which a busy machine makes of what is slow.
     """
 
     missed: tuple[int, ...]
     how: str
+    timed_out: bool = False
 
     @property
     def caught(self) -> bool:
@@ -98,15 +100,15 @@ def tried(job: Job) -> Trial:
         return Trial((), f"the cell does not run: {type(error).__name__}: {error}")
     order = list(range(len(job.exercise.properties)))
     missed: list[int] = []
-    how = ""
+    how, timed_out = "", False
     for seed in job.seeds:
         index, failed = first_failure(job.exercise, order, seed, driver)
         if failed is None:
             missed.append(seed)
             continue
         order.sort(key=lambda item: item != index)  # what caught it once will again
-        how = f"{failed.sentence}: {failed.message}"
-    return Trial(tuple(missed), how)
+        how, timed_out = f"{failed.sentence}: {failed.message}", failed.outcome is Outcome.TIMED_OUT
+    return Trial(tuple(missed), how, timed_out)
 
 
 def first_failure(
