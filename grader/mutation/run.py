@@ -188,7 +188,7 @@ def report_on(
             continue
         mutated = {item.target for item in subject.mutations}
         unchanged = [item for item in subject.targets if item.name in mutated]  # they must be right themselves
-        todo += [(subject, item, first_seed_only(subject, item)) for item in unchanged]
+        todo += [(subject, item, Job(subject.exercise, item.text, (PUBLIC_SEED,), time_share=1)) for item in unchanged]
         todo += [(subject, item, job_of(subject, item, tuple(seeds))) for item in subject.mutations]
     trials: dict[int, Trial] = {}
     work = [job for _, _, job in todo]
@@ -199,15 +199,10 @@ def report_on(
     return MutationReport(tuple(row_of(s, [(what, t) for other, what, t in found if other is s]) for s in subjects))
 
 
-def first_seed_only(subject: Subject, item: Mutation | Target) -> Job:
-    """A job for what should not be caught: with the property's own time limits."""
-    return Job(subject.exercise, item.text, (PUBLIC_SEED,), time_share=1)
-
-
 def job_of(subject: Subject, mutation: Mutation, seeds: tuple[int, ...]) -> Job:
-    """A job for a mutation."""
+    """A job for a mutation; one seed will do for what is known as equivalent."""
     known = mutation.key in subject.reasons
-    return first_seed_only(subject, mutation) if known else Job(subject.exercise, mutation.text, seeds)
+    return Job(subject.exercise, mutation.text, (PUBLIC_SEED,) if known else seeds)
 
 
 def cannot_be_checked(exercise: Exercise) -> str:
@@ -229,7 +224,7 @@ def row_of(subject: Subject, trials: list[tuple[Mutation | Target, Trial]]) -> R
         reason = subject.reasons.get(item.key)
         if reason is None and not trial.caught:
             row.escapes.append(Escape(item, trial))
-        elif reason is not None and trial.caught:
+        elif reason is not None and trial.caught and not trial.timed_out:
             row.problems.append(f"an equivalent that is caught ({trial.how}): {words(item)}")
         counts["equivalent" if reason is not None else "caught" if trial.caught else "escaped"] += 1
     return row

@@ -42,10 +42,12 @@ class Trial:
     Attributes:
         missed: seeds on which nothing failed.
         how: the property that failed on the last of the others, and its message; empty where none did.
+        timed_out: whether that took too long, which a busy machine makes of what is slow.
     """
 
     missed: tuple[int, ...]
     how: str
+    timed_out: bool = False
 
     @property
     def caught(self) -> bool:
@@ -98,17 +100,17 @@ def tried(job: Job) -> Trial:
         return Trial((), f"the cell does not run: {type(error).__name__}: {error}")
     order = list(range(len(job.exercise.properties)))
     missed: list[int] = []
-    how = ""
+    how, timed_out = "", False
     for seed in job.seeds:
         index, failed = first_failure(job.exercise, order, seed, driver)
         if failed is None:
             missed.append(seed)
             continue
-        how = f"{failed.sentence}: {failed.message}"
+        how, timed_out = f"{failed.sentence}: {failed.message}", failed.outcome is Outcome.TIMED_OUT
         if failed.fixed:  # the same cases for every seed
-            return Trial(tuple(missed), how)
+            break
         order.sort(key=lambda item: item != index)  # what caught it once will again
-    return Trial(tuple(missed), how)
+    return Trial(tuple(missed), how, timed_out)
 
 
 def first_failure(

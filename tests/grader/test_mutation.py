@@ -250,6 +250,17 @@ def test_a_stale_equivalent_is_refused() -> None:
     assert len(problems) == 2
 
 
+def test_an_equivalent_that_is_slow_is_not_stale() -> None:
+    slow = PURSE_CELL.replace("self.left = size", "self.left = size\n        __import__('time').sleep(0 * 5)")
+    before = "__import__('time').sleep(0 * 5)"
+    key: Key = (REFERENCE, "__init__", before, before.replace("*", "+"), 1)
+    subject = purse(slow, {key: "speed alone"})
+    subject.mutations = [item for item in subject.mutations if item.key == key]
+    assert reported(subject)
+    subject.reasons.clear()
+    assert reported(subject).rows[0].counts["caught"] == 1
+
+
 def test_a_right_answer_that_is_not_right_is_told() -> None:
     report = reported(purse(PURSE_CELL.replace("+= count", "+= 0")))
     assert not report
