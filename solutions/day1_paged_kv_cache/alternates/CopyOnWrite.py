@@ -11,7 +11,7 @@ class LooksFirstThenActs(CopyOnWrite):
     """Asks the pool whether all will fit before it touches anything; then takes the copy and the rest apart."""
 
     def fork(self, table: BlockTable) -> BlockTable:
-        child = BlockTable(self.allocator, table.block_size)
+        child = type(table)(self.allocator, table.block_size)
         child.num_tokens = table.num_tokens
         for block_id in table.block_ids:
             self.allocator.share(block_id)
