@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
 
-from grader.framework import MAX_CASE_TEXT, short
+from grader.framework import MAX_CASE_TEXT, outcome_of, plain, short
 from tinyllm.kv_cache.allocator import BlockAllocator
 
 #: Errors that a wrong answer may raise where the right one raises a certain error, or none.
@@ -34,6 +34,37 @@ def pool_of(order: Sequence[int]) -> BlockAllocator:
 def owner_counts(allocator: Any, num_blocks: int) -> list[Any]:
     """The reference count of every block of a pool."""
     return [allocator.ref_count(block_id) for block_id in range(num_blocks)]
+
+
+def steps_of(text: str) -> list[list[Any]]:
+    """Steps that are written as "append a 2, release a": in each the words, and numbers as such."""
+    return [[int(word) if word.isdigit() else word for word in step.split()] for step in text.split(", ") if step]
+
+
+def kept_outcome(call: Callable[[], Any], kept: list[list[Any]]) -> dict[str, Any]:
+    """The outcome of a call where any error is an answer; what it returns is kept beside a reading of it."""
+
+    def keep() -> Any:
+        value = call()
+        kept.append([plain(value), value])
+        return value
+
+    return outcome_of(keep, *ANY_ERROR)
+
+
+def kept_problem(kept: Any) -> str | None:
+    """Whether a list that was given or returned has changed since; `kept` has a reading of each then, and now."""
+    changed = any(before != after for before, after in kept)
+    return "a list that you were given, or have returned, has changed since; make new ones" if changed else None
+
+
+def fit_problem(outcome: Any, fits: bool) -> str | None:
+    """What is wrong with the outcome of an append that the pool has, or has not, the room for."""
+    raised = outcome.get("raised")
+    if fits:
+        return f"it fits, but it raised {raised}" if raised else None
+    right = "OutOfBlocksError" in outcome.get("kinds", [])
+    return None if right else f"it does not fit; it must raise OutOfBlocksError, but raised {raised or 'nothing'}"
 
 
 def shuffled(rng: random.Random, num_blocks: int) -> list[int]:

@@ -388,7 +388,8 @@ plots.block_table(ten, tokens, N, P)
 #
 # - `num_new_blocks(num_tokens)`: how many blocks must be allocated before that many more tokens fit. Never less than 0: a
 #   table may hold more blocks than its tokens fill, for example after the engine has taken tokens back.
-# - `slots(start, stop)`: the slots of positions `start` to `stop - 1`, in order.
+# - `slots(start, stop)`: the slots of positions `start` to `stop - 1`, in order, in a new list. They are those of
+#   `block_ids` as it is now: others may put another block in the place of one, as exercise 6 will.
 # - `append(num_tokens)`: allocate what is needed, count the tokens, and return the slots of the new ones. When the
 #   pool has too few blocks the `OutOfBlocksError` goes through to the caller, and the table is as it was.
 
@@ -539,7 +540,8 @@ plots.pool(
 #
 # - `fork(table)`: a new table (`type(table)(allocator, block_size, block_ids, num_tokens)`) with the same blocks, each
 #   with one more owner. The two tables must not share one Python list.
-# - `needs_copy(table)`: whether the next token would be written into a block that somebody else owns too.
+# - `needs_copy(table)`: whether the next token would be written into a block that somebody else owns too, be it a table
+#   or the prefix cache. Tables may be empty.
 # - `append(table, num_tokens)`: as `table.append`, but first copying the last block if needed. If the pool cannot hold
 #   the copy **and** the new blocks, `OutOfBlocksError`, and nothing has changed. Appending 0 tokens copies nothing.
 #

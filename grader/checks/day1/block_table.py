@@ -1,15 +1,108 @@
-"""Checks of `BlockTable`, against a pool whose slots are listed one by one. The order of the blocks is the pool's."""
+"""Checks of `BlockTable`, against a pool whose slots are listed one by one. Which blocks it takes is up to the pool."""
 
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from grader.checks.support import ANY_ERROR, count_of, cut, is_int_list, owner_counts, pool_of, shuffled
-from grader.framework import Case, Exercise, Observations, Property, outcome_of, plain, short, two_texts
+from grader.checks import support
+from grader.checks.oracles.sharing import SharingBooks
+from grader.checks.support import count_of, is_int_list, is_number, shuffled, steps_of
+from grader.framework import Case, Exercise, Observations, Prop, plain, short, two_texts
+
+# ["new", table, its tokens, its blocks], ["need" or "append", table, tokens], ["slots", table, start, stop],
+# ["release", table], and ["swap", table]: its last block is replaced by another, as copy-on-write does it
+Step = list[Any]
+
+
+def drive(parts: SimpleNamespace, case: Case) -> Observations:
+    """Do the steps in one pool, and look at the tables and at the pool after each."""
+    pool = support.pool_of(case["order"])
+    pool.ref_counts = defaultdict(int)  # type: ignore[assignment]  # some ids are far beyond the size of the pool
+    tables: dict[str, Any] = {}
+    steps, kept = [], []
+    for name, key, *numbers in case["steps"]:
+        seen: dict[str, Any] = {}
+        if name == "new":
+            given = pool.allocate(numbers[1])
+            kept.append([plain(given), given])
+            tables[key] = parts.BlockTable(pool, case["block_size"], given, numbers[0])
+        elif name == "need":
+            seen["needed"] = plain(tables[key].num_new_blocks(*numbers))
+        elif name == "release":
+            tables[key].release()
+        elif name == "swap":
+            pool.free(tables[key].block_ids[-1])
+            tables[key].block_ids[-1:] = pool.allocate(1)
+        else:
+            seen["outcome"] = support.kept_outcome(partial(getattr(tables[key], name), *numbers), kept)
+        seen["tables"] = {key: {"block_ids": t.block_ids, "num_tokens": t.num_tokens} for key, t in tables.items()}
+        steps.append(plain({**seen, "owners": support.owner_counts(pool, len(case["order"]))}))
+    return {"steps": steps, "kept": plain(kept)}
+
+
+def judge(case: Case, observations: Observations, watched: str = "sizes") -> str | None:
+    """Follow the steps in the books; an append that is refused must change nothing.
+
+    Args:
+        watched: what is held against the books, the "sizes" of tables and pool, or the "slots".
+    """
+    books = SharingBooks(case["block_size"], len(case["order"]))
+    before: Any = {}
+    for number, (step, seen) in enumerate(zip(case["steps"], observations["steps"], strict=True)):
+        start = len(books.tokens.get(step[1], ()))
+        problem = step_problem(books, step, seen, before, watched)
+        if not problem and watched == "slots":
+            problem = slots_problem(books, step, seen, start)
+        elif not problem:
+            problem = books.size_problem(seen["tables"]) or books.sharing_problem(seen["tables"], seen["owners"])
+            problem = problem and ("after the error " if "raised" in seen.get("outcome", {}) else "") + problem
+        if problem:
+            return f"step {number + 1}, {in_words(step)}: {problem}"
+        before = seen["tables"]
+    return support.kept_problem(observations["kept"]) if watched == "slots" else None
+
+
+def step_problem(books: SharingBooks, step: Step, seen: Any, before: Any, watched: str) -> str | None:
+    """Write a step down; what is wrong with it whatever is watched."""
+    name, key, *numbers = step
+    if name in ("need", "slots") and seen["tables"] != before:
+        return "asking must change nothing; the table has changed"
+    if name == "need" and watched == "sizes":
+        expected, got = books.new_blocks(key, numbers[0]), seen["needed"]
+        return None if is_number(got) and got == expected else f"it must be {expected}, got {short(got)}"
+    if name == "append":
+        problem = support.fit_problem(seen["outcome"], fits=books.follow(step) is not None)
+        old, new = before[key]["block_ids"], seen["tables"][key]["block_ids"]
+        moved = any(a != b for a, b in zip(old, new, strict=False))
+        return problem or ("the blocks that the table has must stay where they are" if moved else None)
+    if name == "release":
+        books.follow(step)
+    if name in ("new", "release"):  # a table that is released is empty again
+        books.follow(["new", key, *(numbers or [0])])
+    return None
+
+
+def slots_problem(books: SharingBooks, step: Step, seen: Any, start: int) -> str | None:
+    """What is wrong with slots, which are those of the blocks that a table has now; none belongs to two tables."""
+    name, key, *numbers = step
+    slots = {key: slots_of(table["block_ids"], books.block_size) for key, table in seen["tables"].items()}
+    if name in ("append", "slots"):
+        first, stop = numbers if name == "slots" else (start, start + numbers[0])
+        expected, got = slots[key][first:stop], seen["outcome"].get("value", seen["outcome"].get("raised"))
+        if not is_int_list(got) or len(got) != stop - first or got != expected:
+            wanted, came = two_texts(expected, got)
+            return f"expected the slots {wanted}, got {came}"
+    every = [slot for key, tokens in books.tokens.items() for slot in slots[key][: len(tokens)]]
+    if len(set(every)) < len(every):
+        return "a slot is given to two tokens at once"
+    if not any(slots.values()) and any(seen["owners"]):
+        return "no table has a block, but some blocks still have an owner"
+    return None
 
 
 def slots_of(block_ids: list[int], block_size: int) -> list[int]:
@@ -17,259 +110,112 @@ def slots_of(block_ids: list[int], block_size: int) -> list[int]:
     return [slot for block_id in block_ids for slot in range(block_id * block_size, (block_id + 1) * block_size)]
 
 
-def blocks_for(num_tokens: int, block_size: int) -> int:
-    """How many blocks tokens take, counted up."""
-    blocks = 0
-    while blocks * block_size < num_tokens:
-        blocks += 1
-    return blocks
+def describe(case: Case) -> str:
+    """The pool and the steps in words."""
+    pool = f"{count_of(len(case['order']), 'block')} of {count_of(case['block_size'], 'slot')}"
+    steps = "; ".join(map(in_words, case["steps"]))
+    return support.cut(f"{pool}, handed out in the order {case['order']}; {steps}")
 
 
-def state_of(table: Any, num_blocks: int) -> dict[str, Any]:
-    """What can be seen of a table and of its pool."""
-    return {
-        "block_ids": plain(table.block_ids),
-        "num_tokens": plain(table.num_tokens),
-        "num_free": table.allocator.num_free,
-        "owners": owner_counts(table.allocator, num_blocks),
-    }
+def in_words(step: Step) -> str:
+    """A step as a learner reads it."""
+    name, key, *numbers = step
+    if name == "new":
+        start = f" of {count_of(numbers[0], 'token')} in {count_of(numbers[1], 'block')}" if numbers[1] else ""
+        return f"a table {key}{start}"
+    if name == "swap":
+        return f"another block takes the place of the last one of {key}"
+    method = "num_new_blocks" if name == "need" else name
+    return f"{key}.{method}({', '.join(map(str, numbers))})"
 
 
-def table_problem(state: Any, num_tokens: int, num_table_blocks: int, case: Case) -> str | None:
-    """What is wrong with one table that is alone in its pool."""
-    if state["num_tokens"] != num_tokens:
-        return f"num_tokens must be {num_tokens}, got {short(state['num_tokens'])}"
-    block_ids = state["block_ids"]
-    if not is_int_list(block_ids):
-        return f"block_ids must be a list of block ids, got {short(block_ids)}"
-    if len(block_ids) != num_table_blocks:
-        return f"block_ids must hold {count_of(num_table_blocks, 'block')}, got {len(block_ids)}"
-    if any(state["owners"][block_id] != 1 for block_id in block_ids) or len(set(block_ids)) < len(block_ids):
-        return "block_ids must hold different blocks of the pool, each owned once"
-    expected = case["num_blocks"] - num_table_blocks
-    if state["num_free"] != expected:
-        return f"the pool must have {count_of(expected, 'free block')}, it has {state['num_free']}"
-    return None
+# ---------------------------------------------------------------- cases
 
 
-class SlotOfAPosition(Property):
-    """Asks a table with known blocks for slots."""
-
-    sentence = "a position's slot is found through its block, wherever in the pool that block is"
-    weight = 1.0
-
-    def random_cases(self, rng: random.Random) -> Iterator[Case]:
-        """Block sizes 1, 3, 4 and 16; whole sequences, pieces that cross a border, and nothing at all."""
-        yield {"block_size": 1, "block_ids": [2], "start": 0, "stop": 1}
-        yield {"block_size": 3, "block_ids": [1], "start": 0, "stop": 2}
-        yield {"block_size": 4, "block_ids": [12, 5, 3], "start": 0, "stop": 10}
-        yield {"block_size": 4, "block_ids": [12, 5, 3], "start": 3, "stop": 5}
-        yield {"block_size": 4, "block_ids": [12, 5, 3], "start": 7, "stop": 7}
-        for block_size in (1, 3, 16):
-            block_ids = shuffled(rng, 9)[:6]
-            start, stop = sorted(rng.choices(range(6 * block_size + 1), k=2))
-            yield {"block_size": block_size, "block_ids": block_ids, "start": start, "stop": stop}
-
-    def drive(self, parts: SimpleNamespace, case: Case) -> Observations:
-        """Give the table blocks as a prefix hit would."""
-        block_ids, stop = case["block_ids"], case["stop"]
-        pool = pool_of(range(max(block_ids) + 1))
-        table = parts.BlockTable(pool, case["block_size"], block_ids, stop)
-        return plain(table.slots(case["start"], stop))
-
-    def judge(self, case: Case, observations: Observations) -> str | None:
-        """The piece of the list of all slots."""
-        expected = slots_of(case["block_ids"], case["block_size"])[case["start"] : case["stop"]]
-        if is_int_list(observations) and observations == expected:
-            return None
-        wanted, came = two_texts(expected, observations)
-        return f"expected the slots {wanted}, got {came}"
+def tables(order: list[int], block_size: int, steps: str) -> Case:
+    """Tables over a pool that hands out its blocks in `order`."""
+    return {"order": order, "block_size": block_size, "steps": steps_of(steps)}
 
 
-class OneTable(Property):
-    """Appends to a single table (see `table_case`)."""
+def grown(order: list[int], block_size: int, *appends: int, start: str = "0 0") -> Case:
+    """One table and its appends, before each of which it says how many blocks it needs."""
+    return tables(order, block_size, f"new a {start}, " + ", ".join(f"need a {n}, append a {n}" for n in appends))
 
-    in_order = ("appends",)
 
-    def describe(self, case: Case) -> str:
-        """The table and its appends in words."""
-        pool = f"{count_of(case['num_blocks'], 'block')} of {count_of(case['block_size'], 'slot')}"
-        start = f"{count_of(case['num_tokens'], 'token')} in {count_of(case['num_owned'], 'block')} to begin with, "
-        appends = ", ".join(map(str, case["appends"]))
-        return cut(
-            f"{pool}, handed out in the order {case['order']}; {start if case['num_owned'] else ''}append {appends}"
+def any_turns(rng: random.Random) -> Iterator[Case]:
+    turns = ["need {0} {1}, append {0} {1}", "append {0} 1", "append {0} {1}, slots {0} 0 {1}", "release {0}"]
+    for block_size in (1, 3, 4):
+        steps = [rng.choice(turns).format(rng.choice("abc"), rng.randint(0, 2 * block_size)) for _ in range(18)]
+        yield tables(
+            shuffled(rng, 3 * 18),
+            block_size,
+            ", ".join(["new a 0 0, new b 0 0, new c 0 0", *steps, "release a, release b, release c"]),
         )
 
 
-class TakesWhatIsMissing(OneTable):
-    """Appends to one table, looking at it and at the pool each time."""
-
-    sentence = "append takes only the blocks that are missing, and counts the new tokens"
-    weight = 1.0
-
-    def random_cases(self, rng: random.Random) -> Iterator[Case]:
-        """Tokens one by one and in chunks, up to a border and across; a start with blocks that are owned already."""
-        yield table_case([1, 0], 2, [1])
-        yield table_case([2, 0, 1], 2, [2])
-        yield table_case([1, 0], 2, [1, 1])
-        yield table_case([3, 1, 0, 2], 3, [4, 1, 0, 2])
-        yield table_case([3, 1, 0, 2], 4, [1], num_owned=2, num_tokens=8)
-        yield table_case([3, 1, 0, 2], 4, [1, 6], num_owned=2, num_tokens=2)
-        for block_size in (1, 3, 16):
-            appends = [rng.randint(0, 2 * block_size) for _ in range(rng.randint(3, 8))]
-            yield table_case(shuffled(rng, 2 * len(appends) + 1), block_size, appends)
-
-    def drive(self, parts: SimpleNamespace, case: Case) -> Observations:
-        """The first blocks of the pool may belong to the table from the start."""
-        table = start_table(parts, case)
-        steps = []
-        for num_tokens in case["appends"]:
-            needed = plain(table.num_new_blocks(num_tokens))
-            table.append(num_tokens)
-            steps.append([needed, state_of(table, case["num_blocks"])])
-        return steps
-
-    def judge(self, case: Case, observations: Observations) -> str | None:
-        """Blocks are counted up."""
-        num_tokens, size, blocks = case["num_tokens"], case["block_size"], case["num_owned"]
-        before = case["order"][:blocks]
-        for number, new_tokens in enumerate(case["appends"]):
-            needed, state = observations[number]
-            num_tokens += new_tokens
-            missing = max(0, blocks_for(num_tokens, size) - blocks)
-            blocks += missing
-            problem = table_problem(state, num_tokens, blocks, case)
-            if not problem and state["block_ids"][: len(before)] != before:
-                problem = "the blocks that the table has must stay where they are, since they hold tokens"
-            if not problem and needed != missing:
-                problem = f"num_new_blocks({new_tokens}) must be {missing}, got {short(needed)}"
-            if problem:
-                return f"append number {number + 1}, of {count_of(new_tokens, 'token')}: {problem}"
-            before = state["block_ids"]
-        return None
-
-
-class FailsWithoutATrace(OneTable):
-    """Appends more than the pool can hold."""
-
-    sentence = "when the pool has too few blocks, append raises OutOfBlocksError and the table stays as it was"
-    weight = 0.5
-
-    def random_cases(self, rng: random.Random) -> Iterator[Case]:
-        """No block left at all, and fewer than are needed; what does fit must still fit afterwards."""
-        yield table_case([0], 2, [2, 1])
-        yield table_case([2, 0, 1], 2, [2, 5, 4])
-        yield table_case([2, 0, 1], 4, [6, 7, 5, 1, 1])
-        for block_size in (1, 3, 16):
-            num_blocks = rng.randint(3, 8)
-            room = num_blocks * block_size
-            first = rng.randint(1, room - 1)
-            too_many = room - first + rng.randint(1, block_size)
-            yield table_case(shuffled(rng, num_blocks), block_size, [first, too_many, room - first, 1])
-
-    def drive(self, parts: SimpleNamespace, case: Case) -> Observations:
-        """Any error is an answer here; the judge knows the right one."""
-        table = start_table(parts, case)
-        steps = []
-        for num_tokens in case["appends"]:
-            outcome = outcome_of(partial(table.append, num_tokens), *ANY_ERROR)
-            steps.append([outcome, state_of(table, case["num_blocks"])])
-        return steps
-
-    def judge(self, case: Case, observations: Observations) -> str | None:
-        """A failed append must leave tokens, blocks and pool as they were."""
-        num_tokens, size, blocks = 0, case["block_size"], 0
-        for number, new_tokens in enumerate(case["appends"]):
-            outcome, state = observations[number]
-            fits = blocks_for(num_tokens + new_tokens, size) <= case["num_blocks"]
-            raised = outcome.get("raised")
-            problem = None
-            if fits:
-                num_tokens += new_tokens
-                blocks = blocks_for(num_tokens, size)
-                problem = f"they fit, but it raised {raised}" if raised else None
-            elif "OutOfBlocksError" not in outcome.get("kinds", []):
-                problem = f"they do not fit; it must raise OutOfBlocksError, but raised {raised or 'nothing'}"
-            if not problem:
-                problem = table_problem(state, num_tokens, blocks, case)
-                problem = f"after the OutOfBlocksError {problem}" if problem and not fits else problem
-            if problem:
-                return f"append number {number + 1}, of {count_of(new_tokens, 'token')}: {problem}"
-        return None
-
-
-class TablesKeepApart(Property):
-    """Several tables that grow by turns and are released."""
-
-    sentence = "append returns the new tokens' slots, which no other table has, and release gives all back"
-    weight = 0.5
-    in_order = ("turns",)
-
-    def random_cases(self, rng: random.Random) -> Iterator[Case]:
-        """Each turn is [table, tokens to append], or [table, None] to release it."""
-        yield {"block_size": 2, "num_tables": 1, "order": [1, 0], "turns": [[0, 1], [0, 1]]}
-        yield {"block_size": 2, "num_tables": 2, "order": [2, 0, 1], "turns": [[0, 1], [1, 1], [0, None], [1, 2]]}
-        for block_size in (1, 3, 4):
-            turns = [[rng.randrange(3), rng.choice([1, 1, 2, 5, None])] for _ in range(18)]
-            order = shuffled(rng, 5 * 18 + 1)
-            yield {"block_size": block_size, "num_tables": 3, "order": order, "turns": turns}
-
-    def drive(self, parts: SimpleNamespace, case: Case) -> Observations:
-        """Release what is left at the end."""
-        pool = pool_of(case["order"])
-        tables = [parts.BlockTable(pool, case["block_size"]) for _ in range(case["num_tables"])]
-        steps = []
-        for index, num_tokens in [*case["turns"], *([index, None] for index in range(case["num_tables"]))]:
-            slots = tables[index].release() if num_tokens is None else tables[index].append(num_tokens)
-            steps.append([plain(slots), plain(tables[index].block_ids), pool.num_free])
-        return steps
-
-    def judge(self, case: Case, observations: Observations) -> str | None:
-        """A slot belongs to one table until that is released."""
-        size = case["block_size"]
-        owned: list[list[int]] = [[] for _ in range(case["num_tables"])]
-        for number, (index, num_tokens) in enumerate(case["turns"]):
-            slots, block_ids, _ = observations[number]
-            if num_tokens is None:
-                owned[index] = []
-                continue
-            if not is_int_list(slots) or not is_int_list(block_ids):
-                return f"append must return a list of slots, got {short(slots)}"
-            start = len(owned[index])
-            expected = slots_of(block_ids, size)[start : start + num_tokens]
-            if slots != expected:
-                wanted, came = two_texts(expected, slots)
-                call = f"append of {count_of(num_tokens, 'token')} after {start}"
-                return f"turn {number + 1}, {call}: expected the slots {wanted}, got {came}"
-            if any(not set(held).isdisjoint(slots) for held in owned):
-                return f"turn {number + 1}: a slot is given to two tokens at once"
-            owned[index] += slots
-        free = observations[-1][2]
-        if free != len(case["order"]):
-            return f"when all tables are released {len(case['order'])} blocks must be free, got {short(free)}"
-        return None
-
-
-def table_case(order: list[int], block_size: int, appends: list[int], num_owned: int = 0, num_tokens: int = 0) -> Case:
-    """One table over a pool that hands out its blocks in `order`; it owns the first ones from the start."""
-    return {
-        "block_size": block_size,
-        "num_blocks": len(order),
-        "order": order,
-        "num_owned": num_owned,
-        "num_tokens": num_tokens,
-        "appends": appends,
-    }
-
-
-def start_table(parts: SimpleNamespace, case: Case) -> Any:
-    """The table of such a case."""
-    pool = pool_of(case["order"])
-    return parts.BlockTable(pool, case["block_size"], pool.allocate(case["num_owned"]), case["num_tokens"])
-
+prop = partial(Prop, drive=drive, judge=judge, describe=describe, in_order=("steps",))
 
 EXERCISE = Exercise(
     name="BlockTable",
     kind="class",
-    properties=(SlotOfAPosition(), TakesWhatIsMissing(), FailsWithoutATrace(), TablesKeepApart()),
+    properties=(
+        prop(
+            "a position's slot is found through its block, wherever in the pool that block is",
+            weight=1.0,
+            judge=partial(judge, watched="slots"),
+            fixed=[
+                tables([1, 0, 2], 3, "new a 3 1, slots a 0 2"),
+                tables([2, 0, 1], 1, "new a 1 1, slots a 0 1"),
+                tables([1, 0], 2, "new a 0 0, slots a 0 0"),
+                tables([3, 0, 2, 1], 4, "new a 10 3, slots a 0 10, slots a 3 5, slots a 7 7, slots a 4 8"),
+                tables([2, 0, 1], 2, "new a 4 2, slots a 0 4, slots a 4 4, slots a 1 3"),
+                tables([2, 0, 1], 3, "new a 5 2, slots a 0 5, swap a, slots a 0 5, slots a 3 4"),
+                tables([2**30], 2, "new a 2 1, slots a 0 2"),  # beyond what an int32 holds
+            ],
+        ),
+        prop(
+            "append takes only the blocks that are missing, and counts the new tokens",
+            weight=1.0,
+            fixed=[
+                grown([1, 0], 2, 1),
+                grown([2, 0, 1], 2, 2),
+                grown([1, 0], 2, 1, 1),
+                grown([1, 0], 2, 0, 2, 0),
+                grown([0], 2, 2),  # the last free block
+                grown([0], 2, 2, start="0 1"),  # no block is free, and none is missing
+                grown([2, 1, 0], 2, 0, 1, 4, start="1 2"),
+                grown([3, 1, 0, 2], 3, 4, 1, 0, 2),
+                grown([3, 1, 0, 2], 4, 1, start="8 2"),
+                tables([1, 0], 2, "new a 0 0, need a 7, append a 1"),  # asking takes nothing
+            ],
+            random=any_turns,
+        ),
+        prop(
+            "when the pool has too few blocks, append raises OutOfBlocksError and the table stays as it was",
+            weight=0.5,
+            fixed=[
+                tables([0], 2, "new a 0 0, append a 2, append a 1"),
+                tables([0], 2, "new a 0 0, append a 3, append a 2, release a"),
+                tables([2, 0, 1], 2, "new a 0 0, append a 2, append a 5, append a 4"),
+                tables(
+                    [2, 0, 1], 4, "new a 0 0, append a 6, append a 7, append a 5, append a 1, append a 1, release a"
+                ),
+                tables([1, 0], 2, "new a 1 2, append a 4, append a 3, append a 1"),
+                tables([1, 0], 2, "new a 0 0, new b 0 0, append a 1, append b 1, append a 2, release b, append a 2"),
+            ],
+        ),
+        prop(
+            "append returns the new tokens' slots, which no other table has, and release gives all back",
+            weight=0.5,
+            judge=partial(judge, watched="slots"),
+            fixed=[
+                tables([1, 0], 2, "new a 0 0, append a 1, append a 1, release a"),
+                tables([2, 0, 1], 2, "new a 0 0, new b 0 0, append a 1, append b 1, release a, append b 2, release b"),
+                tables([2, 0, 3, 1], 2, "new a 3 2, append a 1, append a 0, append a 2, release a"),
+                tables([2, 0, 1, 3], 2, "new a 0 0, append a 1, swap a, append a 1, append a 1, swap a, append a 2"),
+                *any_turns(random.Random(1)),
+            ],
+            random=any_turns,
+        ),
+    ),
 )

@@ -46,8 +46,8 @@ class SharingBooks:
     def follow(self, step: list[Any]) -> int | None:
         """Write one step down; the number of blocks copied in it, or None where it cannot be done."""
         name, table, *arguments = step
-        if name == "new":
-            self.blocks[table], self.tokens[table] = [], []
+        if name == "new":  # with so many tokens, and blocks where it starts with some
+            self.blocks[table], self.tokens[table] = [Block() for _ in range(sum(arguments[1:]))], []
         if name == "fork":
             self.fork(table, arguments[0])
         elif name == "release":
@@ -109,6 +109,8 @@ class SharingBooks:
         pairs: dict[int, Block] = {}
         for name, blocks in self.blocks.items():
             for position, (block_id, block) in enumerate(zip(tables[name]["block_ids"], blocks, strict=True)):
+                if block_id not in range(len(owners)):
+                    return f"block {position} of table {name} is none of the pool"
                 if owners[block_id] != block.owners:
                     expected = count_of(block.owners, "owner")
                     return f"block {position} of table {name} must have {expected}, got {owners[block_id]}"
@@ -116,7 +118,9 @@ class SharingBooks:
                     return f"block {position} of table {name} is shared with a table that should have its own"
         if len(pairs) != len({id(block) for block in pairs.values()}):
             return "two tables that should share a block have one each"
-        return None
+        free = owners.count(0)
+        expected = count_of(self.num_free(), "free block")
+        return f"the pool must have {expected}, it has {free}" if free != self.num_free() else None
 
 
 def label(name: str, position: int) -> str:

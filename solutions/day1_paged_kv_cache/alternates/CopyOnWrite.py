@@ -11,7 +11,7 @@ class LooksFirstThenActs(CopyOnWrite):
     """Asks the pool whether all will fit before it touches anything; then takes the copy and the rest apart."""
 
     def fork(self, table: BlockTable) -> BlockTable:
-        child = BlockTable(self.allocator, table.block_size)
+        child = type(table)(self.allocator, table.block_size)
         child.num_tokens = table.num_tokens
         for block_id in table.block_ids:
             self.allocator.share(block_id)
@@ -19,11 +19,12 @@ class LooksFirstThenActs(CopyOnWrite):
         return child
 
     def needs_copy(self, table: BlockTable) -> bool:
-        used_of_last = table.num_tokens - (len(table.block_ids) - 1) * table.block_size
-        return 0 < used_of_last < table.block_size and self.allocator.ref_count(table.block_ids[-1]) != 1
+        if table.num_tokens % table.block_size:
+            return self.allocator.ref_count(table.block_ids[-1]) > 1
+        return False
 
     def append(self, table: BlockTable, num_tokens: int) -> list[int]:
-        copy = num_tokens > 0 and self.needs_copy(table)
+        copy = self.needs_copy(table) if num_tokens else False
         if copy + table.num_new_blocks(num_tokens) > self.allocator.num_free:
             raise OutOfBlocksError(f"no room for {num_tokens} more tokens")
         if copy:
@@ -44,7 +45,7 @@ class WritesThroughASecondTable(CopyOnWrite):
         slots = draft.append(num_tokens)
         if num_tokens and self.needs_copy(table):
             try:
-                draft.block_ids[last] = self.allocator.allocate(1)[0]
+                (draft.block_ids[last],) = self.allocator.allocate(1)
             except OutOfBlocksError:
                 for block_id in draft.block_ids[last + 1 :]:
                     self.allocator.free(block_id)
