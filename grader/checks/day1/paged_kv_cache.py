@@ -204,7 +204,7 @@ EXERCISE = Exercise(
             weight=0.25,
             fixed=[
                 sequences(random.Random(6), 2, [3], 3),
-                sequences(random.Random(1), 3, [3, 5], 4),
+                sequences(random.Random(1), 3, [3, 5], 7),
                 sequences(random.Random(3), 16, [20, 7, 33], 7),
             ],
             random=any_lengths,

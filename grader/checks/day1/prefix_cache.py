@@ -202,6 +202,7 @@ EXERCISE = Exercise(
                 steps_case(8, 2, "request a 1234, request b 5678, match c 56349"),
                 steps_case(4, 2, "request a 12, match b 213"),
                 steps_case(6, 2, "request a 12, twin b 1234, end a, evict 1, match c 12345"),
+                steps_case(8, 2, "request a 12, twin b 1234, end a, evict 1, twin c 1234, match d 12345"),
                 steps_case(8, 1, "request a 123, request b 21, end a, end b, match c 2230, match d 2130"),
             ],
         ),

@@ -14,8 +14,7 @@ class RadixTree(PrefixCache):
     """A tree whose edges are the tokens of a block; a path from the root is a prefix. No hash is taken."""
 
     def __init__(self, allocator: BlockAllocator, block_size: int) -> None:
-        self.allocator = allocator
-        self.block_size = block_size
+        super().__init__(allocator, block_size)
         self.clock = count()
         self.root: dict[tuple[int, ...], SimpleNamespace] = {}
 
@@ -65,8 +64,7 @@ class WholePrefixes(PrefixCache):
     """Whole prefixes as keys in place of a hash chain, and beside them the time at which each was last used."""
 
     def __init__(self, allocator: BlockAllocator, block_size: int) -> None:
-        self.allocator = allocator
-        self.block_size = block_size
+        super().__init__(allocator, block_size)
         self.clock = count()
         self.ids: dict[tuple[int, ...], int] = {}
         self.last_use: dict[tuple[int, ...], int] = {}
