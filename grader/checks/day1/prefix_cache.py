@@ -11,6 +11,7 @@ from typing import Any
 from grader.checks.oracles.prefixes import PrefixBooks
 from grader.checks.support import ANY_ERROR, count_of, cut, is_int_list, owner_counts, pool_of, shuffled
 from grader.framework import Case, Exercise, Observations, Prop, outcome_of, plain, short
+from tinyllm.kv_cache.allocator import BlockAllocator
 
 Step = list[Any]  # ["evict", number], ["end", name], or one of TODO with name and tokens
 
@@ -26,14 +27,13 @@ def drive(parts: SimpleNamespace, case: Case) -> Observations:
     pool, size = pool_of(case["order"]), case["block_size"]
     cache = parts.PrefixCache(pool, size)
     held: dict[str, list[int]] = {}
-    steps = []
+    steps: list[Any] = []
     for kind, subject, *arguments in case["steps"]:
         seen: dict[str, Any] = {}
         if kind == "evict":
             seen["evicted"] = plain(cache.evict(subject))
         elif kind == "end":
-            blocks = held.pop(subject)[::-1]
-            seen["outcome"] = outcome_of(lambda blocks=blocks: [pool.free(block_id) for block_id in blocks], *ANY_ERROR)
+            seen["outcome"] = outcome_of(partial(free_all, pool, held.pop(subject)), *ANY_ERROR)
         else:
             tokens = arguments[0]
             hit = seen["hit"] = [] if kind == "twin" else lend(seen, cache.match, token_ids=tokens)
@@ -50,6 +50,12 @@ def drive(parts: SimpleNamespace, case: Case) -> Observations:
         if "raised" in seen.get("outcome", {}):
             break
     return steps
+
+
+def free_all(pool: BlockAllocator, block_ids: list[int]) -> None:
+    """Give up blocks, the last one first."""
+    for block_id in reversed(block_ids):
+        pool.free(block_id)
 
 
 def lend(seen: dict[str, Any], method: Callable[..., Any], **lists: list[int]) -> Any:
