@@ -457,7 +457,8 @@ print("blocks:", table.block_ids, "free:", allocator.num_free)
 # %% [markdown]
 # <!-- head: PagedKVCache -->
 #
-# `__init__` is given: `self.k` and `self.v`, each `[L, N * P, Hkv, D]`.
+# `__init__` is given: `self.k` and `self.v`, each `[L, N * P, Hkv, D]`. Write into these two tensors and put no new ones
+# in their place: others hold them too.
 #
 # - `write(layer, k, v, slot_mapping)`: k and v are `[T, Hkv, D]` with any strides, `slot_mapping` is `[T]`. Row t goes to
 #   its slot, in this layer only, in the pool's dtype: a float16 pool stays one, even if k and v come in float32.

@@ -10,7 +10,7 @@ class PagedKVCache:
     """K and V in N blocks of P slots for each of L layers.
 
     Attributes:
-        k, v: [L, N * P, Hkv, D]; slot s of block b is row `b * P + s`.
+        k, v: [L, N * P, Hkv, D]; slot s of block b is row `b * P + s`. The same two tensors as long as the cache lives.
     """
 
     def __init__(
@@ -29,10 +29,10 @@ class PagedKVCache:
         self.v = torch.zeros(shape, dtype=dtype, device=device)
 
     def write(self, layer: int, k: Tensor, v: Tensor, slot_mapping: Tensor) -> None:
-        """Store the K and V of T tokens.
+        """Store the K and V of T tokens, in the pool's dtype.
 
         Args:
-            k, v: [T, Hkv, D], any strides.
+            k, v: [T, Hkv, D], any strides and dtype.
             slot_mapping: [T] int64, the slot of each token.
         """
         self.k[layer].index_copy_(0, slot_mapping, k.to(self.k.dtype))

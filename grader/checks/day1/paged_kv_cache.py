@@ -1,331 +1,224 @@
-"""Checks of `PagedKVCache`, against a dense cache and against plain indexing, one token at a time."""
+"""Checks of `PagedKVCache`, against plain indexing, one token at a time, in pools that are full of other tokens."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from grader.checks.support import shuffled
-from grader.framework import Case, Exercise, Observations, Property, generator, plain, tensor_problem
+from grader.framework import Case, Exercise, Observations, Prop, plain, tensor_problem
 
 POOLS = ("K", "V")
+SIZES = ("num_layers", "num_blocks", "block_size", "num_kv_heads", "head_dim")
 
 
-def sizes(layers: int, blocks: int, block_size: int, kv_heads: int, head_dim: int) -> Case:
-    """The part of a case that says how large the pool is."""
-    return {
-        "num_layers": layers,
-        "num_blocks": blocks,
-        "block_size": block_size,
-        "num_kv_heads": kv_heads,
-        "head_dim": head_dim,
-    }
-
-
-def random_sizes(rng: random.Random, block_size: int) -> Case:
-    """A small pool."""
-    return sizes(rng.randint(1, 3), rng.randint(3, 6), block_size, rng.randint(1, 3), rng.randint(1, 5))
-
-
-def num_slots(case: Case) -> int:
-    """Slots in the pool of a case."""
-    return int(case["num_blocks"] * case["block_size"])
-
-
-def draw(rng: random.Random, *shape: int) -> Tensor:
-    """Small whole numbers: they are read more easily than others, and copied alike."""
-    return torch.randint(1, 1000, shape, generator=generator(rng)).float()
-
-
-def normal(rng: random.Random, *shape: int) -> Tensor:
-    """Normal numbers, to attend with."""
-    return torch.randn(shape, generator=generator(rng))
-
-
-def draw_pool(rng: random.Random, case: Case) -> Tensor:
-    """[L, N * P, Hkv, D] content for one pool."""
-    return draw(rng, case["num_layers"], num_slots(case), case["num_kv_heads"], case["head_dim"])
-
-
-def make_cache(parts: SimpleNamespace, case: Case, k: Tensor | None = None, v: Tensor | None = None) -> Any:
-    """The answer's cache, filled through its documented attributes if content is given."""
-    cache = parts.PagedKVCache(
-        case["num_layers"], case["num_blocks"], case["block_size"], case["num_kv_heads"], case["head_dim"]
-    )
-    if k is not None and v is not None:
-        cache.k.copy_(k)
-        cache.v.copy_(v)
-    return cache
-
-
-def pools_problem(case: Case, observations: Any, k: Tensor, v: Tensor) -> str | None:
-    """How the pools differ from those expected, with the layer and slot of the first difference in words."""
-    for name, expected, got in zip(POOLS, (k, v), observations, strict=True):
-        for layer in range(case["num_layers"]):
-            if not isinstance(got, Tensor) or got.shape != expected.shape:
-                return tensor_problem(f"the pool of {name}", expected, got)
-            problem = tensor_problem(f"{name} of layer {layer} ([N * P, Hkv, D])", expected[layer], got[layer])
-            if problem:
-                return problem
-    return None
-
-
-class WriteToSlots(Property):
-    """Writes into pools full of other tokens, and looks at every slot of every layer."""
-
-    sentence = "write puts each token's K and V into its slot of its layer, and touches nothing else"
-    weight = 1.0
-
-    def random_cases(self, rng: random.Random) -> Iterator[Case]:
-        """One token, two layers, slots in any order, no token at all; blocks of 1, 3 and 16 slots."""
-        yield self.case(rng, sizes(1, 2, 1, 1, 1), 0, [1])
-        yield self.case(rng, sizes(2, 2, 2, 1, 2), 1, [2])
-        yield self.case(rng, sizes(1, 3, 2, 1, 1), 0, [1, 4, 2])
-        yield self.case(rng, sizes(1, 2, 2, 1, 2), 0, [])
-        for block_size in (1, 3, 16):
-            size = random_sizes(rng, block_size)
-            slots = rng.sample(range(num_slots(size)), rng.randint(1, num_slots(size)))
-            yield self.case(rng, size, rng.randrange(size["num_layers"]), slots)
-
-    def case(self, rng: random.Random, size: Case, layer: int, slots: list[int]) -> Case:
-        """Content of the pools before, and what is written."""
-        tokens = (len(slots), size["num_kv_heads"], size["head_dim"])
-        return {
-            **size,
-            "layer": layer,
-            "slot_mapping": torch.tensor(slots, dtype=torch.int64),
-            "k": draw(rng, *tokens),
-            "v": draw(rng, *tokens),
-            "pool_k": draw_pool(rng, size),
-            "pool_v": draw_pool(rng, size),
-        }
-
-    def drive(self, parts: SimpleNamespace, case: Case) -> Observations:
-        """Both pools afterwards."""
-        cache = make_cache(parts, case, case["pool_k"], case["pool_v"])
-        cache.write(case["layer"], case["k"], case["v"], case["slot_mapping"])
-        return [plain(cache.k), plain(cache.v)]
-
-    def judge(self, case: Case, observations: Observations) -> str | None:
-        """Token by token."""
-        pools = [case["pool_k"].clone(), case["pool_v"].clone()]
-        for token, slot in enumerate(case["slot_mapping"].tolist()):
-            pools[0][case["layer"]][slot] = case["k"][token]
-            pools[1][case["layer"]][slot] = case["v"][token]
-        return pools_problem(case, observations, *pools)
-
-
-class GatherInOrder(Property):
-    """Reads from pools with known content."""
-
-    sentence = "gather returns K and V in the order of the slots, whatever the shape of the slots"
-    weight = 0.75
-
-    def random_cases(self, rng: random.Random) -> Iterator[Case]:
-        """One slot, slots backwards, a slot twice, a padded batch [B, max_context_len]."""
-        yield self.case(rng, sizes(1, 2, 1, 1, 1), 0, [1])
-        yield self.case(rng, sizes(2, 2, 2, 2, 3), 1, [2, 3])
-        yield self.case(rng, sizes(1, 3, 2, 1, 2), 0, [3, 0, 1])
-        yield self.case(rng, sizes(1, 2, 2, 1, 2), 0, [2, 2])
-        yield self.case(rng, sizes(1, 3, 2, 1, 2), 0, [[4, 5, 0], [2, 0, 0]])
-        yield self.case(rng, sizes(1, 2, 2, 1, 2), 0, [])
-        for block_size in (1, 3, 16):
-            size = random_sizes(rng, block_size)
-            rows, columns = rng.randint(1, 4), rng.randint(1, 9)
-            slots = [rng.choices(range(num_slots(size)), k=columns) for _ in range(rows)]
-            yield self.case(rng, size, rng.randrange(size["num_layers"]), slots)
-
-    def case(self, rng: random.Random, size: Case, layer: int, slots: list[Any]) -> Case:
-        """Content of the pools, and what is read."""
-        return {
-            **size,
-            "layer": layer,
-            "slots": torch.tensor(slots, dtype=torch.int64),
-            "pool_k": draw_pool(rng, size),
-            "pool_v": draw_pool(rng, size),
-        }
-
-    def drive(self, parts: SimpleNamespace, case: Case) -> Observations:
-        """What gather returns."""
-        return plain(make_cache(parts, case, case["pool_k"], case["pool_v"]).gather(case["layer"], case["slots"]))
-
-    def judge(self, case: Case, observations: Observations) -> str | None:
-        """Slot by slot."""
-        if not isinstance(observations, list) or len(observations) != 2:
-            return "gather must return two tensors, K and V"
-        slots = case["slots"]
-        for name, pool, got in zip(POOLS, (case["pool_k"], case["pool_v"]), observations, strict=True):
-            expected = torch.zeros(slots.numel(), *pool.shape[2:])
-            for row, slot in enumerate(slots.flatten().tolist()):
-                expected[row] = pool[case["layer"]][slot]
-            problem = tensor_problem(name, expected.reshape(*slots.shape, *pool.shape[2:]), got)
-            if problem:
-                return problem
-        return None
-
-
-class AnyStrides(WriteToSlots):
-    """Writes K and V as a model makes them: pieces of one projection, or transposed."""
-
-    sentence = "K and V of any strides are written, such as slices of one fused projection"
-    weight = 0.25
-
-    def random_cases(self, rng: random.Random) -> Iterator[Case]:
-        """Slices, then heads before tokens in memory. One layer and slots in a row: only the strides are odd."""
-        yield self.fused(rng, sizes(1, 2, 2, 2, 2), [1, 2])
-        yield self.transposed(rng, sizes(1, 2, 2, 2, 2), [1, 2])
-        for _ in range(2):
-            size = sizes(1, rng.randint(2, 4), 3, rng.randint(2, 3), rng.randint(2, 4))
-            start = rng.randint(0, 1)
-            slots = list(range(start, start + rng.randint(2, 5)))
-            yield rng.choice([self.fused, self.transposed])(rng, size, slots)
-
-    def fused(self, rng: random.Random, size: Case, slots: list[int]) -> Case:
-        """K and V as slices of [T, 2 * Hkv, D]."""
-        both = draw(rng, len(slots), 2 * size["num_kv_heads"], size["head_dim"])
-        k, v = both.split(size["num_kv_heads"], dim=1)
-        return {**self.case(rng, size, 0, slots), "k": k, "v": v}
-
-    def transposed(self, rng: random.Random, size: Case, slots: list[int]) -> Case:
-        """K and V as [Hkv, T, D] seen with tokens first."""
-        k, v = (draw(rng, size["num_kv_heads"], len(slots), size["head_dim"]).transpose(0, 1) for _ in POOLS)
-        return {**self.case(rng, size, 0, slots), "k": k, "v": v}
-
-
-class AttendsLikeDense(Property):
-    """Several sequences, written in chunks through block tables in any order, then attended over."""
-
-    sentence = "attention over what gather returns equals attention over a dense cache"
-    weight = 0.5
-
-    def random_cases(self, rng: random.Random) -> Iterator[Case]:
-        """One short sequence, then batches with GQA; lengths that are multiples of the block and that are not."""
-        yield self.case(rng, sizes(1, 2, 2, 1, 2), 1, [3])
-        yield self.case(rng, sizes(2, 4, 3, 2, 4), 2, [3, 5])
-        for block_size in (1, 4, 16):
-            lengths = [rng.randint(1, 20) for _ in range(3)]
-            blocks = sum(-(-length // block_size) for length in lengths) + 1
-            size = sizes(2, blocks, block_size, rng.randint(1, 2), 4)
-            yield self.case(rng, size, rng.randint(1, 3), lengths)
-
-    def case(self, rng: random.Random, size: Case, gqa_ratio: int, lengths: list[int]) -> Case:
-        """Tokens, block tables and one query a sequence."""
-        block_size, num_tokens = size["block_size"], sum(lengths)
-        blocks = iter(shuffled(rng, size["num_blocks"]))
-        tables = [[next(blocks) for _ in range(-(-length // block_size))] for length in lengths]
-        slots = [
-            [table[p // block_size] * block_size + p % block_size for p in range(length)]
-            for table, length in zip(tables, lengths, strict=True)
-        ]
-        heads, dim = size["num_kv_heads"], size["head_dim"]
-        return {
-            **size,
-            "slots": slots,
-            "chunk": rng.randint(1, 4),
-            "k": normal(rng, size["num_layers"], num_tokens, heads, dim),
-            "v": normal(rng, size["num_layers"], num_tokens, heads, dim),
-            "q": normal(rng, size["num_layers"], len(lengths), heads * gqa_ratio, dim),
-        }
-
-    def drive(self, parts: SimpleNamespace, case: Case) -> Observations:
-        """Write a chunk of each sequence by turns, layer by layer; gather all, padded, and attend."""
-        cache = make_cache(parts, case)
-        lengths = [len(slots) for slots in case["slots"]]
-        starts = [sum(lengths[:index]) for index in range(len(lengths))]
-        longest, chunk = max(lengths), case["chunk"]
-        for begin in range(0, longest, chunk):
-            rows = [
-                (start + p, slots[p])
-                for start, slots in zip(starts, case["slots"], strict=True)
-                for p in range(begin, min(begin + chunk, len(slots)))
-            ]
-            tokens, slot_mapping = (torch.tensor(column) for column in zip(*rows, strict=True))
-            for layer in range(case["num_layers"]):
-                cache.write(layer, case["k"][layer][tokens], case["v"][layer][tokens], slot_mapping)
-        padded = torch.tensor([slots + [0] * (longest - len(slots)) for slots in case["slots"]])
-        visible = torch.arange(longest) < torch.tensor(lengths)[:, None]  # [B, longest]
-        outputs = []
-        for layer in range(case["num_layers"]):
-            k, v = cache.gather(layer, padded)
-            outputs.append(attend(case["q"][layer], k, v, visible))
-        return plain(outputs)
-
-    def judge(self, case: Case, observations: Observations) -> str | None:
-        """Each sequence alone, over its own tokens side by side."""
-        for layer in range(case["num_layers"]):
-            start, rows = 0, []
-            for sequence, slots in enumerate(case["slots"]):
-                span = slice(start, start + len(slots))
-                start += len(slots)
-                k, v = case["k"][layer][span][None], case["v"][layer][span][None]
-                rows.append(attend(case["q"][layer][sequence : sequence + 1], k, v))
-            expected = torch.cat(rows)
-            problem = tensor_problem(
-                f"the output of layer {layer} ([B, Hq, D])", expected, observations[layer], atol=1e-5
-            )
-            if problem:
-                return problem
-        return None
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None = None) -> Tensor:
-    """One query a sequence: q [B, Hq, D]; k, v [B, context, Hkv, D]; visible [B, context]. Gives [B, Hq, D]."""
-    group = q.shape[1] // k.shape[2]
-    k, v = (x.transpose(1, 2).repeat_interleave(group, dim=1) for x in (k, v))
-    mask = None if visible is None else visible[:, None, None, :]
-    return F.scaled_dot_product_attention(q[:, :, None], k, v, attn_mask=mask)[:, :, 0]
-
-
-class CopyABlock(Property):
-    """Fills a pool, copies one block over another, and looks at every slot of every layer."""
-
-    sentence = "copy_block copies every slot of one block over another, K and V, in every layer"
-    weight = 0.5
-
-    def random_cases(self, rng: random.Random) -> Iterator[Case]:
-        """Up and down the pool, and onto itself; blocks of 1, 3 and 16 slots."""
-        yield self.case(rng, sizes(1, 2, 1, 1, 1), 0, 1)
-        yield self.case(rng, sizes(1, 2, 2, 1, 1), 0, 1)
-        yield self.case(rng, sizes(2, 3, 2, 1, 2), 2, 0)
-        yield self.case(rng, sizes(1, 2, 2, 1, 1), 1, 1)
-        for block_size in (1, 3, 16):
-            size = random_sizes(rng, block_size)
-            yield self.case(rng, size, *rng.sample(range(size["num_blocks"]), 2))
-
-    def case(self, rng: random.Random, size: Case, source: int, target: int) -> Case:
-        """Content of the pools before the copy."""
-        return {
-            **size,
-            "source": source,
-            "target": target,
-            "k": draw_pool(rng, size),
-            "v": draw_pool(rng, size),
-        }
-
-    def drive(self, parts: SimpleNamespace, case: Case) -> Observations:
-        """Both pools afterwards."""
-        cache = make_cache(parts, case, case["k"], case["v"])
+def drive(parts: SimpleNamespace, case: Case) -> Observations:
+    """Fill the pools, write, copy and gather, as far as the case says; then look at the pools, old tensors too."""
+    cache = parts.PagedKVCache(*(case[name] for name in SIZES), getattr(torch, case["dtype"]))
+    held = [cache.k, cache.v]
+    for pool, content in zip(held, (case["pool_k"], case["pool_v"]), strict=True):
+        pool.copy_(content)
+    if "slot_mapping" in case:
+        chunks = (case[name].split(case["tokens_a_write"]) for name in ("k", "v", "slot_mapping"))
+        for k, v, slot_mapping in zip(*chunks, strict=True):
+            cache.write(case["layer"], k, v, slot_mapping)
+    if "source" in case:
         cache.copy_block(case["source"], case["target"])
-        return [plain(cache.k), plain(cache.v)]
+    gathered = cache.gather(case["layer"], case["slots"]) if "slots" in case else None
+    return {"gathered": plain(gathered), "pools": plain([cache.k, cache.v]), "held": plain(held)}
 
-    def judge(self, case: Case, observations: Observations) -> str | None:
-        """Slot by slot."""
-        size, pools = case["block_size"], [case["k"].clone(), case["v"].clone()]
-        for pool in pools:
-            for layer in pool:
-                for offset in range(size):
-                    layer[case["target"] * size + offset] = layer[case["source"] * size + offset]
-        return pools_problem(case, observations, *pools)
 
+def judge(case: Case, observations: Observations) -> str | None:
+    """Every slot of every layer, then what was gathered."""
+    pools = [pool_afterwards(case, *names) for names in (("pool_k", "k"), ("pool_v", "v"))]
+    for name, pool, got in zip(POOLS, pools, observations["pools"], strict=True):
+        problem = tensor_problem(f"the pool of {name} ([L, N * P, Hkv, D])", pool, got)
+        if problem:
+            return problem
+    for name, pool, held in zip(POOLS, pools, observations["held"], strict=True):
+        if not torch.equal(pool, held):
+            return f"the pool of {name} is a new tensor, and whoever holds the old one misses the change: write into it"
+    if "slots" not in case:
+        return None
+    gathered = observations["gathered"]
+    if not isinstance(gathered, list) or len(gathered) != 2:
+        return "gather must return two tensors, K and V"
+    expected = [pool[case["layer"]][case["slots"]] for pool in pools]
+    problems = (tensor_problem(*both) for both in zip(POOLS, expected, gathered, strict=True))
+    return next(filter(None, problems), None)
+
+
+def pool_afterwards(case: Case, pool_name: str, new_name: str) -> Tensor:
+    """The content of a pool, written and copied slot by slot."""
+    pool: Tensor = case[pool_name].clone()
+    for token, slot in enumerate(case["slot_mapping"].tolist() if new_name in case else []):
+        pool[case["layer"]][slot] = case[new_name][token].to(pool.dtype)
+    for offset in range(case["block_size"] if "source" in case else 0):
+        source, target = (case[name] * case["block_size"] + offset for name in ("source", "target"))
+        for layer in pool:
+            layer[target] = layer[source]
+    return pool
+
+
+# ---------------------------------------------------------------- cases
+
+#: [T, Hkv, D] as a model may make it: cut from a fused projection, heads first, with room between the numbers, with
+#: one head for all.
+LAYOUTS = {
+    "plain": lambda draw, t, h, d: draw(t, h, d),
+    "fused": lambda draw, t, h, d: draw(t, 3 * h, d)[:, h : 2 * h],
+    "heads first": lambda draw, t, h, d: draw(h, t, d).transpose(0, 1),
+    "spaced": lambda draw, t, h, d: draw(t, h, 2 * d)[..., ::2],
+    "one head": lambda draw, t, h, d: draw(t, 1, d).expand(t, h, d),
+}
+
+
+def cache_case(
+    *sizes: int,
+    layer: int = 0,
+    write: list[int] | None = None,
+    tokens_a_write: int = 99,
+    copy: tuple[int, int] | None = None,
+    gather: list[Any] | None = None,
+    layouts: tuple[str, str] = ("plain", "plain"),
+    dtypes: tuple[str, str] = ("float32", "float32"),
+    seed: int = 1,
+) -> Case:
+    """A case, with small whole numbers as content: they are read more easily than others.
+
+    Args:
+        sizes: L, N, P, Hkv, D.
+        write: the slot of each token.
+        copy: source and target.
+        layouts: of K and V, see LAYOUTS.
+        dtypes: of the pool, and of K and V. If they differ, the numbers are such as have to be rounded.
+    """
+    numbers = torch.Generator().manual_seed(seed)
+    pool_dtype, dtype = (getattr(torch, name) for name in dtypes)
+    scale = 1.0 if pool_dtype == dtype else 1 / 7
+
+    def draw(*shape: int) -> Tensor:
+        return (torch.randint(1, 1000, shape, generator=numbers) * scale).to(dtype)
+
+    layers, blocks, block_size, heads, dim = sizes
+    pools = [draw(layers, blocks * block_size, heads, dim).to(pool_dtype) for _ in POOLS]
+    case: Case = {**dict(zip(SIZES, sizes, strict=True)), "dtype": dtypes[0], "layer": layer}
+    if write is not None:
+        k, v = (LAYOUTS[layout](draw, len(write), heads, dim) for layout in layouts)
+        case |= {"k": k, "v": v, "slot_mapping": torch.tensor(write, dtype=torch.int64)}
+        case["tokens_a_write"] = tokens_a_write
+    if copy is not None:
+        case |= {"source": copy[0], "target": copy[1]}
+    if gather is not None:
+        case["slots"] = torch.tensor(gather, dtype=torch.int64)
+    return {**case, "pool_k": pools[0], "pool_v": pools[1]}
+
+
+def sequences(rng: random.Random, block_size: int, lengths: list[int], tokens_a_write: int) -> Case:
+    """Sequences that grow by turns, their blocks anywhere in the pool, read back as one padded batch."""
+    num_blocks = sum(-(-length // block_size) for length in lengths) + 1
+    free = shuffled(rng, num_blocks)
+    slots: list[list[int]] = []
+    for length in lengths:
+        table = [free.pop() for _ in range(0, length, block_size)]
+        slots.append([block * block_size + offset for block in table for offset in range(block_size)][:length])
+    by_turns = sorted((number // 2, row, slot) for row, mine in enumerate(slots) for number, slot in enumerate(mine))
+    return cache_case(
+        *(2, num_blocks, block_size, rng.randint(1, 3), rng.randint(1, 5)),
+        layer=rng.randrange(2),
+        write=[slot for _, _, slot in by_turns],
+        tokens_a_write=tokens_a_write,
+        gather=[mine + [0] * (max(lengths) - len(mine)) for mine in slots],
+        seed=rng.getrandbits(32),
+    )
+
+
+def any_lengths(rng: random.Random) -> Iterator[Case]:
+    for block_size in (1, 4, 16):
+        yield sequences(rng, block_size, [rng.randint(1, 20) for _ in range(3)], rng.randint(1, 9))
+
+
+prop = partial(Prop, drive=drive, judge=judge)
 
 EXERCISE = Exercise(
     name="PagedKVCache",
     kind="class",
-    properties=(WriteToSlots(), GatherInOrder(), AnyStrides(), AttendsLikeDense(), CopyABlock()),
+    properties=(
+        prop(
+            "write puts each token's K and V into its slot of its layer, and touches nothing else",
+            weight=1.0,
+            fixed=[
+                cache_case(1, 2, 1, 1, 1, write=[1]),
+                cache_case(2, 2, 2, 1, 2, layer=1, write=[2]),
+                cache_case(1, 3, 2, 1, 1, write=[1, 4, 2]),
+                cache_case(1, 2, 2, 1, 2, write=[]),
+                cache_case(3, 4, 16, 2, 5, layer=1, write=[40, 39, 3, 63, 0, 17]),
+                cache_case(2, 2, 3, 3, 1, write=[5, 0, 3, 1, 4, 2]),
+            ],
+        ),
+        prop(
+            "gather returns K and V in the order of the slots, whatever the shape of the slots",
+            weight=0.75,
+            fixed=[
+                cache_case(1, 2, 1, 1, 1, gather=[1]),
+                cache_case(2, 2, 2, 2, 3, layer=1, gather=[2, 3]),
+                cache_case(1, 3, 2, 1, 2, gather=[3, 0, 1]),
+                cache_case(1, 2, 2, 1, 2, gather=[2, 2]),
+                cache_case(1, 3, 2, 1, 2, gather=[[4, 5, 0], [2, 0, 0]]),
+                cache_case(1, 2, 2, 1, 2, gather=[]),
+                cache_case(1, 2, 2, 1, 2, gather=[[], []]),
+                cache_case(3, 3, 16, 3, 5, layer=2, gather=[[[47, 0, 9]], [[31, 32, 9]]]),
+                cache_case(1, 2, 2, 1, 2, gather=[3, 1], dtypes=("bfloat16", "bfloat16")),
+            ],
+        ),
+        prop(
+            "K and V of any strides are written, such as slices of one fused projection",
+            weight=0.25,
+            fixed=[  # one layer and slots in a row: only the strides are odd
+                cache_case(1, 2, 2, 2, 2, write=[1, 2], layouts=("fused", "fused")),
+                cache_case(1, 2, 2, 2, 2, write=[1, 2], layouts=("heads first", "heads first")),
+                cache_case(1, 2, 2, 2, 3, write=[0, 1, 2], layouts=("fused", "heads first")),
+                cache_case(1, 2, 2, 2, 3, write=[0, 1, 2], layouts=("plain", "spaced")),
+                cache_case(1, 2, 2, 2, 3, write=[0, 1, 2], layouts=("heads first", "plain")),
+                cache_case(1, 2, 2, 3, 2, write=[1, 2, 3], layouts=("one head", "fused")),
+            ],
+        ),
+        prop(
+            "K and V of another dtype are stored in the pool's: a float16 pool stays one",
+            weight=0.25,
+            fixed=[
+                cache_case(1, 2, 1, 1, 1, write=[1], dtypes=("float16", "float32")),
+                cache_case(1, 2, 2, 2, 2, write=[1, 2], gather=[2, 1], dtypes=("bfloat16", "float32")),
+                cache_case(1, 2, 2, 2, 2, write=[1, 2], gather=[2, 1], dtypes=("float32", "bfloat16")),
+                cache_case(1, 2, 2, 2, 2, write=[], dtypes=("bfloat16", "float32")),
+            ],
+        ),
+        prop(
+            "sequences that grow by turns, with blocks anywhere in the pool, are read back as if each were alone",
+            weight=0.25,
+            fixed=[
+                sequences(random.Random(6), 2, [3], 3),
+                sequences(random.Random(1), 3, [3, 5], 7),
+                sequences(random.Random(3), 16, [20, 7, 33], 7),
+            ],
+            random=any_lengths,
+        ),
+        prop(
+            "copy_block copies every slot of one block over another, K and V, in every layer",
+            weight=0.5,
+            fixed=[
+                cache_case(1, 2, 1, 1, 1, copy=(0, 1)),
+                cache_case(1, 2, 2, 1, 1, copy=(0, 1)),
+                cache_case(2, 3, 2, 1, 2, copy=(2, 0)),
+                cache_case(1, 2, 2, 1, 1, copy=(1, 1)),
+                cache_case(3, 4, 16, 2, 3, copy=(1, 3), dtypes=("bfloat16", "bfloat16")),
+            ],
+        ),
+    ),
 )

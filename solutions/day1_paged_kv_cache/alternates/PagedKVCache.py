@@ -1,5 +1,8 @@
 """Other right ways to a `PagedKVCache`."""
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -9,37 +12,16 @@ from tinyllm.kv_cache.storage import PagedKVCache
 
 @alternate
 class BlocksAndOffsets(PagedKVCache):
-    """Keeps the pool as blocks, [L, N, P, Hkv, D], and splits each slot into block and offset."""
+    """Sees the pool as blocks, [L, N, P, Hkv, D], and splits each slot into block and offset."""
 
-    def __init__(
-        self,
-        num_layers: int,
-        num_blocks: int,
-        block_size: int,
-        num_kv_heads: int,
-        head_dim: int,
-        dtype: torch.dtype = torch.float32,
-        device: str | torch.device = "cpu",
-    ) -> None:
-        self.block_size = block_size
-        shape = (num_layers, num_blocks, block_size, num_kv_heads, head_dim)
-        self.k_blocks = torch.zeros(shape, dtype=dtype, device=device)
-        self.v_blocks = torch.zeros(shape, dtype=dtype, device=device)
-
-    @property
-    def k(self) -> Tensor:
-        """The same memory as [L, N * P, Hkv, D]."""
-        return self.k_blocks.flatten(1, 2)
-
-    @property
-    def v(self) -> Tensor:
-        """The same memory as [L, N * P, Hkv, D]."""
-        return self.v_blocks.flatten(1, 2)
+    def __init__(self, *sizes: Any, **options: Any) -> None:
+        super().__init__(*sizes, **options)
+        self.k_blocks, self.v_blocks = (pool.unflatten(1, (-1, self.block_size)) for pool in (self.k, self.v))
 
     def write(self, layer: int, k: Tensor, v: Tensor, slot_mapping: Tensor) -> None:
         blocks, offsets = slot_mapping // self.block_size, slot_mapping % self.block_size
-        self.k_blocks[layer, blocks, offsets] = k.to(self.k_blocks.dtype)
-        self.v_blocks[layer, blocks, offsets] = v.to(self.v_blocks.dtype)
+        for pool, new in ((self.k_blocks, k), (self.v_blocks, v)):
+            pool[layer, blocks, offsets] = new.to(pool.dtype)
 
     def gather(self, layer: int, slots: Tensor) -> tuple[Tensor, Tensor]:
         blocks, offsets = slots // self.block_size, slots % self.block_size
@@ -54,19 +36,9 @@ class BlocksAndOffsets(PagedKVCache):
 class KeysAndValuesTogether(PagedKVCache):
     """One tensor for K and V, [2, L, N * P, Hkv, D]; scatter and gather along its slots."""
 
-    def __init__(
-        self,
-        num_layers: int,
-        num_blocks: int,
-        block_size: int,
-        num_kv_heads: int,
-        head_dim: int,
-        dtype: torch.dtype = torch.float32,
-        device: str | torch.device = "cpu",
-    ) -> None:
-        self.block_size = block_size
-        shape = (2, num_layers, num_blocks * block_size, num_kv_heads, head_dim)
-        self.kv = torch.zeros(shape, dtype=dtype, device=device)
+    def __init__(self, *sizes: Any, **options: Any) -> None:
+        super().__init__(*sizes, **options)
+        self.kv = torch.stack([self.k, self.v])
         self.k, self.v = self.kv.unbind()
 
     def write(self, layer: int, k: Tensor, v: Tensor, slot_mapping: Tensor) -> None:
@@ -93,11 +65,10 @@ class OneTokenAtATime(PagedKVCache):
             self.v[layer, slot].copy_(v[token])
 
     def gather(self, layer: int, slots: Tensor) -> tuple[Tensor, Tensor]:
-        shape = (*slots.shape, *self.k.shape[2:])
-        k, v = self.k.new_empty(shape), self.v.new_empty(shape)
-        for row, slot in zip(range(slots.numel()), slots.flatten().tolist(), strict=True):
-            k.view(-1, *shape[-2:])[row] = self.k[layer, slot]
-            v.view(-1, *shape[-2:])[row] = self.v[layer, slot]
+        k, v = (pool.new_empty(*slots.shape, *pool.shape[2:]) for pool in (self.k, self.v))
+        for place, slot in np.ndenumerate(slots.numpy()):
+            k[place] = self.k[layer, slot]
+            v[place] = self.v[layer, slot]
         return k, v
 
     def copy_block(self, source: int, target: int) -> None:

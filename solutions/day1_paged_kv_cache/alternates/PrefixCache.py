@@ -1,8 +1,8 @@
 """Other right ways to a `PrefixCache`."""
 
-import heapq
 from collections.abc import Iterator, Sequence
 from itertools import count
+from types import SimpleNamespace
 
 from grader.mutants import alternate
 from tinyllm.kv_cache.allocator import BlockAllocator
@@ -14,115 +14,85 @@ class RadixTree(PrefixCache):
     """A tree whose edges are the tokens of a block; a path from the root is a prefix. No hash is taken."""
 
     def __init__(self, allocator: BlockAllocator, block_size: int) -> None:
-        self.allocator = allocator
-        self.block_size = block_size
-        self.clock = count(1)
-        self.children: dict = {}  # tokens -> [children, block id or None, time of last use]
+        super().__init__(allocator, block_size)
+        self.clock = count()
+        self.root: dict[tuple[int, ...], SimpleNamespace] = {}
 
     def _path(self, token_ids: Sequence[int]) -> list[tuple[int, ...]]:
         """The tokens of each full block."""
         size = self.block_size
         return [tuple(token_ids[end - size : end]) for end in range(size, len(token_ids) + 1, size)]
 
-    def _held(self, children: dict, depth: int = 0) -> Iterator[tuple[int, int, list]]:
-        """Every node that holds a block, as (time of last use, minus its depth, node)."""
+    def _held(self, children: dict[tuple[int, ...], SimpleNamespace]) -> Iterator[SimpleNamespace]:
+        """Every node that holds a block, those below before those above."""
         for node in children.values():
-            if node[1] is not None:
-                yield node[2], -depth, node
-            yield from self._held(node[0], depth + 1)
-
-    @property
-    def blocks(self) -> dict[int, int]:
-        """What is cached, in the order in which it would be evicted."""
-        held = sorted(self._held(self.children), key=lambda item: item[:2])
-        return {id(node): node[1] for _, _, node in held}
+            yield from self._held(node.children)
+            if node.block_id is not None:
+                yield node
 
     def match(self, token_ids: Sequence[int]) -> list[int]:
-        now, children, block_ids = next(self.clock), self.children, []
+        now, children, block_ids = next(self.clock), self.root, []
         for tokens in self._path(token_ids[:-1]):
             node = children.get(tokens)
-            if node is None or node[1] is None:
+            if node is None or node.block_id is None:
                 break
-            self.allocator.share(node[1])
-            block_ids.append(node[1])
-            children, node[2] = node[0], now
+            self.allocator.share(node.block_id)
+            block_ids.append(node.block_id)
+            children, node.time = node.children, now
         return block_ids
 
     def insert(self, token_ids: Sequence[int], block_ids: Sequence[int]) -> None:
-        now, children = next(self.clock), self.children
+        now, children = next(self.clock), self.root
         for tokens, block_id in zip(self._path(token_ids), block_ids, strict=False):
-            node = children.setdefault(tokens, [{}, None, now])
-            if node[1] is None:
+            node = children.setdefault(tokens, SimpleNamespace(children={}, block_id=None))
+            if node.block_id is None:
                 self.allocator.share(block_id)
-                node[1] = block_id
-            children, node[2] = node[0], now
+                node.block_id = block_id
+            children, node.time = node.children, now
 
     def evict(self, num_blocks: int) -> int:
-        held = sorted(self._held(self.children), key=lambda item: item[:2])
-        victims = [node for _, _, node in held if self.allocator.ref_count(node[1]) == 1][:num_blocks]
+        held = sorted(self._held(self.root), key=lambda node: node.time)
+        victims = [node for node in held if self.allocator.ref_count(node.block_id) == 1][:num_blocks]
         for node in victims:
-            self.allocator.free(node[1])
-            node[1] = None  # the node stays: longer prefixes may hang on it
+            self.allocator.free(node.block_id)
+            node.block_id = None  # the node stays: longer prefixes may hang on it
         return len(victims)
 
 
 @alternate
-class WholePrefixesAndAHeap(PrefixCache):
-    """Whole prefixes as keys in place of a hash chain, and a heap of uses in which all but a block's last are stale."""
+class WholePrefixes(PrefixCache):
+    """Whole prefixes as keys in place of a hash chain, and beside them the time at which each was last used."""
 
     def __init__(self, allocator: BlockAllocator, block_size: int) -> None:
-        self.allocator = allocator
-        self.block_size = block_size
-        self.time = 0
+        super().__init__(allocator, block_size)
+        self.clock = count()
         self.ids: dict[tuple[int, ...], int] = {}
-        self.last_use: dict[tuple[int, ...], tuple[int, int]] = {}
-        self.heap: list[tuple[tuple[int, int], tuple[int, ...]]] = []
-
-    @property
-    def blocks(self) -> dict[tuple[int, ...], int]:
-        """What is cached, in the order in which it would be evicted."""
-        return {prefix: self.ids[prefix] for prefix in sorted(self.ids, key=self.last_use.__getitem__)}
+        self.last_use: dict[tuple[int, ...], int] = {}
 
     def _prefixes(self, token_ids: Sequence[int]) -> list[tuple[int, ...]]:
         """Everything up to the end of each full block."""
         return [tuple(token_ids[:end]) for end in range(self.block_size, len(token_ids) + 1, self.block_size)]
 
-    def _touch(self, prefix: tuple[int, ...]) -> None:
-        """Note a use; of one time the longer prefix is the older."""
-        self.last_use[prefix] = (self.time, -len(prefix))
-        heapq.heappush(self.heap, (self.last_use[prefix], prefix))
-
     def match(self, token_ids: Sequence[int]) -> list[int]:
-        self.time += 1
-        block_ids = []
-        for prefix in self._prefixes(token_ids[:-1]):
-            if prefix not in self.ids:
-                break
-            block_ids.append(self.ids[prefix])
+        found = self._prefixes(token_ids[:-1])
+        while not self.ids.keys() >= set(found):
+            found.pop()
+        for prefix in found:
             self.allocator.share(self.ids[prefix])
-            self._touch(prefix)
-        return block_ids
+        self.last_use |= dict.fromkeys(found, next(self.clock))
+        return [self.ids[prefix] for prefix in found]
 
     def insert(self, token_ids: Sequence[int], block_ids: Sequence[int]) -> None:
-        self.time += 1
-        for prefix, block_id in zip(self._prefixes(token_ids), block_ids, strict=False):
+        prefixes = self._prefixes(token_ids)
+        for prefix, block_id in zip(prefixes, block_ids, strict=False):
             if prefix not in self.ids:
                 self.allocator.share(block_id)
                 self.ids[prefix] = block_id
-            self._touch(prefix)
+        self.last_use |= dict.fromkeys(prefixes, next(self.clock))
 
     def evict(self, num_blocks: int) -> int:
-        in_use, freed = [], 0
-        while self.heap and freed < num_blocks:
-            use, prefix = heapq.heappop(self.heap)
-            if self.last_use.get(prefix) != use:
-                continue  # used again since, or gone
-            if self.allocator.ref_count(self.ids[prefix]) > 1:
-                in_use.append((use, prefix))
-                continue
+        oldest_first = sorted(self.ids, key=lambda prefix: (self.last_use[prefix], -len(prefix)))
+        victims = [prefix for prefix in oldest_first if self.allocator.ref_count(self.ids[prefix]) == 1][:num_blocks]
+        for prefix in victims:
             self.allocator.free(self.ids.pop(prefix))
-            del self.last_use[prefix]
-            freed += 1
-        for item in in_use:
-            heapq.heappush(self.heap, item)
-        return freed
+        return len(victims)
