@@ -331,7 +331,10 @@ EXERCISE = Exercise(
                 traffic([(0, 4, 1), (0, 8, 1)], num_blocks=3),  # just enough
                 traffic([(0, 4, 1), (0, 12, 1), (0, 2, 1)], num_blocks=3),
                 traffic([(0, 2, 3), (0, 2, 2, 2), (0, 2, 2)], max_num_seqs=3),
+                traffic([(0, 4, 3), (0, 12, 1)], num_blocks=3, budget=8),  # room for its first chunk only
+                traffic([(0, 2, 3), (0, 2, 2, 3)], max_num_seqs=3),
                 traffic([(0, 2, 3), (0, 2, 2, 3), (0, 2, 2)], max_num_seqs=3),
+                traffic([(0, 4, 2, 3), (0, 2, 2), (0, 2, 2)], max_num_seqs=4),
                 traffic([(0, 4, 2, 3), (0, 2, 2), (0, 2, 2)], max_num_seqs=4, budget=2),
                 traffic([(0, 2, 1), (0, 4, 3, 5), (0, 2, 1)], max_num_seqs=3),  # more seats than there are
                 *few_seats(random.Random(1)),
@@ -346,6 +349,7 @@ EXERCISE = Exercise(
                 traffic([(0, 4, 9), (0, 4, 9), (0, 4, 9)], num_blocks=5),
                 traffic([(0, 4, 9), (0, 4, 9)], num_blocks=5, budget=3),  # computed again in chunks
                 traffic([(0, 2, 7), (0, 2, 7), (0, 2, 7), (2, 1, 2), (2, 1, 2)], num_blocks=3),
+                traffic([(0, 4, 9), (0, 16, 2, 2)], num_blocks=6, budget=4),  # in the middle of its prompt
                 traffic([(0, 4, 3, 3)], num_blocks=2),  # two in one step: the first gives no block back
                 *full_pools(random.Random(1)),
             ],
