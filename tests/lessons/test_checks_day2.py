@@ -205,6 +205,38 @@ def test_a_batch_is_told_in_words() -> None:
     assert first.message == "the output ([T, Hq, D]) should have shape [2, 1, 4], got [1, 1, 4]"
 
 
+class ListsTheEarliestVictimFirst(Scheduler):
+    def schedule_running(self) -> tuple[list[ScheduledRequest], list[Request]]:
+        scheduled, preempted = super().schedule_running()
+        return scheduled, preempted[::-1]
+
+
+def test_preempted_requests_may_be_listed_in_any_order() -> None:
+    exercise = find_exercise("Scheduler")
+    case = traffic([(0, 4, 3, 3)], num_blocks=2)
+    step = Traffic(SimpleNamespace(Scheduler=Scheduler), case).run()["steps"][1]
+    assert step["preempted"] == ["a2", "a1"], "two in one step"
+    assert run(exercise, 1, LocalDriver(exercise, ListsTheEarliestVictimFirst)).outcome is Outcome.RIGHT
+
+
+class GivesATokenToTheVictim(Scheduler):
+    """Schedules what it has preempted."""
+
+    def schedule_running(self) -> tuple[list[ScheduledRequest], list[Request]]:
+        scheduled, preempted = super().schedule_running()
+        return scheduled + [ScheduledRequest(request, [0]) for request in preempted], preempted
+
+
+def test_a_scheduled_request_that_does_not_run_is_told_and_crashes_nothing() -> None:
+    exercise = find_exercise("Scheduler")
+    result = run(exercise, 1, LocalDriver(exercise, GivesATokenToTheVictim))
+    assert {item.outcome for item in result.properties} == {Outcome.RIGHT, Outcome.WRONG}
+    assert (
+        result.properties[2].message
+        == "step 3: expected a: 1 token; preempted b; got a: 1 token, b: 1 token; preempted b"
+    )
+
+
 # ---------------------------------------------------------------- the oracles
 
 

@@ -94,7 +94,7 @@ class Scheduler:
         """Serve the running requests, then, unless one of them was preempted, admit waiting ones on what is left.
 
         Returns:
-            The scheduled requests, and those that were preempted.
+            The scheduled requests in order of arrival, and those that were preempted, in any order.
         """
         scheduled, preempted = self.schedule_running()
         if not preempted:

@@ -4,15 +4,38 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from types import SimpleNamespace
-from typing import ClassVar
 
 from grader.checks.support import is_number
-from grader.framework import Case, Exercise, Observations, Property, plain
+from grader.framework import Case, Exercise, Observations, Prop, plain
 from tinyllm.kv_cache.sizing import Snapshot
 
 FIELDS = ("used", "reserved", "internal", "external")
+
+
+def drive(parts: SimpleNamespace, case: Case) -> Observations:
+    """Make the snapshots and ask for the waste."""
+    requests = [Snapshot(*request) for request in case["requests"]]
+    waste = parts.reservation_waste(requests, case["num_slots"], case["region"], case["paged"])
+    case["requests"] = plain(requests)  # the framework holds it against what was given
+    return {
+        "type": type(waste).__name__,
+        "waste": {field: plain(getattr(waste, field)) for field in FIELDS if hasattr(waste, field)},
+    }
+
+
+def judge(case: Case, observations: Observations, fields: Sequence[str] = FIELDS[:3]) -> str | None:
+    """The numbers called `fields` must be those of the labelled pool."""
+    waste = observations.get("waste")
+    if not isinstance(waste, dict) or set(waste) != set(FIELDS):
+        return f"expected a Waste(used, reserved, internal, external), got a {observations.get('type')}"
+    expected = label_slots(case)
+    for field in fields:
+        if not is_number(waste[field]) or waste[field] != expected[field]:
+            return f"expected {field}={expected[field]}, got {field}={waste[field]!r}"
+    return None
 
 
 def label_slots(case: Case) -> dict[str, int]:
@@ -43,6 +66,9 @@ def label_slots(case: Case) -> dict[str, int]:
     return {field: counts[field] for field in FIELDS}
 
 
+# ---------------------------------------------------------------- cases
+
+
 def pool(requests: list[list[int]], num_slots: int, region: int, paged: bool) -> Case:
     """A case; each request is [tokens now, tokens when it ends]."""
     return {"requests": requests, "num_slots": num_slots, "region": region, "paged": paged}
@@ -54,110 +80,87 @@ def random_requests(rng: random.Random, count: int, longest: int) -> list[list[i
     return [[rng.randint(1, final), final] for final in finals]
 
 
-class WasteProperty(Property):
-    """Calls the function on one pool, and looks at some of the four numbers.
-
-    Attributes:
-        fields: those that it looks at.
-    """
-
-    fields: ClassVar[tuple[str, ...]] = FIELDS[:3]
-
-    def drive(self, parts: SimpleNamespace, case: Case) -> Observations:
-        """Make the snapshots and ask for the waste."""
-        requests = [Snapshot(*request) for request in case["requests"]]
-        waste = parts.reservation_waste(requests, case["num_slots"], case["region"], case["paged"])
-        return {
-            "type": type(waste).__name__,
-            "waste": {field: plain(getattr(waste, field)) for field in FIELDS if hasattr(waste, field)},
-        }
-
-    def judge(self, case: Case, observations: Observations) -> str | None:
-        """The numbers must be those of the labelled pool."""
-        waste = observations.get("waste")
-        if not isinstance(waste, dict) or set(waste) != set(FIELDS):
-            return f"expected a Waste(used, reserved, internal, external), got a {observations.get('type')}"
-        expected = label_slots(case)
-        for field in self.fields:
-            if not is_number(waste[field]) or waste[field] != expected[field]:
-                return f"expected {field}={expected[field]}, got {field}={waste[field]!r}"
-        return None
+def some_regions(rng: random.Random) -> Iterator[Case]:
+    for _ in range(4):
+        region, count = rng.randint(2, 50), rng.randint(1, 8)
+        yield pool(random_requests(rng, count, region), (count + 2) * region, region, paged=False)
 
 
-class Contiguous(WasteProperty):
-    """One region for each request, in a pool with room to spare."""
-
-    sentence = "contiguous: slots for tokens still to come are reserved, those for no token ever are internal waste"
-    weight = 0.5
-
-    def random_cases(self, rng: random.Random) -> Iterator[Case]:
-        """Requests that just began, are halfway, are done, and fill their region."""
-        yield pool([[1, 1]], 4, 2, paged=False)
-        yield pool([[1, 2]], 4, 2, paged=False)
-        yield pool([[2, 5], [8, 8], [3, 3]], 32, 8, paged=False)
-        for _ in range(4):
-            region, count = rng.randint(2, 50), rng.randint(1, 8)
-            yield pool(random_requests(rng, count, region), (count + 2) * region, region, paged=False)
+def some_blocks(rng: random.Random) -> Iterator[Case]:
+    for region in (1, 3, 16):
+        requests = random_requests(rng, rng.randint(1, 8), 40)
+        yield pool(requests, region * (8 + 40 * len(requests)), region, paged=True)
 
 
-class Paged(WasteProperty):
-    """Blocks on demand, in a pool with room to spare."""
-
-    sentence = "paged: nothing is reserved, and only the end of a request's last block is waste"
-    weight = 0.5
-
-    def random_cases(self, rng: random.Random) -> Iterator[Case]:
-        """Lengths that are multiples of the block and lengths that are not; blocks of 1, 3, 4 and 16 slots."""
-        yield pool([[1, 1]], 4, 2, paged=True)
-        yield pool([[2, 2]], 8, 2, paged=True)
-        yield pool([[1, 6]], 16, 2, paged=True)
-        yield pool([[10, 11], [4, 9]], 40, 4, paged=True)
-        for region in (1, 3, 16):
-            requests = random_requests(rng, rng.randint(1, 8), 40)
-            yield pool(requests, region * (8 + 40 * len(requests)), region, paged=True)
+def full_pools(rng: random.Random) -> Iterator[Case]:
+    for _ in range(4):
+        region = rng.randint(1, 8)
+        requests = random_requests(rng, 12, 4 * region)
+        yield pool(requests, region * rng.randint(2, 12) + rng.randrange(region), region, paged=True)
 
 
-class FullPool(WasteProperty):
-    """Pools that are too small, or just large enough."""
-
-    sentence = "requests are placed in order until the first that does not fit"
-    weight = 0.5
-
-    def random_cases(self, rng: random.Random) -> Iterator[Case]:
-        """An exact fit, one too many, a small request behind one that is too large, and an end that is no region."""
-        yield pool([[1, 2]], 2, 2, paged=False)
-        yield pool([[1, 2], [2, 2]], 2, 2, paged=False)
-        yield pool([[3, 3], [1, 1]], 2, 2, paged=True)
-        yield pool([[1, 3], [2, 3], [3, 3]], 8, 3, paged=False)
-        yield pool([[4, 4], [5, 9], [1, 3]], 8, 4, paged=True)
-        for _ in range(4):
-            region = rng.randint(1, 8)
-            requests = random_requests(rng, 12, 4 * region)
-            num_slots = region * rng.randint(2, 12) + rng.randrange(region)
-            yield pool(requests, num_slots, region, paged=True)
+def odd_ends(rng: random.Random) -> Iterator[Case]:
+    for paged in (False, True) * 2:
+        region, longest = rng.randint(2, 16), rng.randint(1, 3) if paged else 1
+        requests = random_requests(rng, rng.randint(1, 6), region * longest)
+        yield pool(requests, region * (longest * len(requests) + 1) + rng.randint(1, region - 1), region, paged)
 
 
-class EndOfThePool(WasteProperty):
-    """Pools that are no multiple of the region."""
-
-    sentence = "an end of the pool that is smaller than one region is external waste; free regions are not"
-    weight = 0.5
-    fields = FIELDS[3:]
-
-    def random_cases(self, rng: random.Random) -> Iterator[Case]:
-        """An empty pool, a full one, one smaller than a region."""
-        yield pool([], 4, 2, paged=False)
-        yield pool([], 5, 2, paged=False)
-        yield pool([[2, 2], [1, 2]], 11, 3, paged=False)
-        yield pool([[1, 1]], 2, 3, paged=True)
-        for paged in (False, True) * 2:
-            region = rng.randint(2, 16)
-            requests = random_requests(rng, rng.randint(1, 6), region)
-            yield pool(requests, region * (len(requests) + 1) + rng.randint(1, region - 1), region, paged)
-
+prop = partial(Prop, drive=drive, judge=judge, weight=0.5)
 
 EXERCISE = Exercise(
     name="reservation_waste",
     kind="function",
-    properties=(Contiguous(), Paged(), FullPool(), EndOfThePool()),
+    properties=(
+        prop(
+            "contiguous: slots for tokens still to come are reserved, those for no token ever are internal waste",
+            fixed=[  # just begun, halfway, nothing in the cache yet, done, and a whole region
+                pool([[1, 1]], 4, 2, paged=False),
+                pool([[1, 2]], 4, 2, paged=False),
+                pool([[0, 2], [1, 1]], 8, 2, paged=False),
+                pool([[2, 5], [8, 8], [3, 3]], 32, 8, paged=False),
+            ],
+            random=some_regions,
+        ),
+        prop(
+            "paged: nothing is reserved, and only the end of a request's last block is waste",
+            fixed=[
+                pool([[1, 1]], 4, 2, paged=True),
+                pool([[2, 2]], 8, 2, paged=True),
+                pool([[1, 6]], 16, 2, paged=True),
+                pool([[3, 5], [1, 2]], 9, 1, paged=True),
+                pool([[10, 11], [4, 9]], 40, 4, paged=True),
+            ],
+            random=some_blocks,
+        ),
+        prop(
+            "requests are placed in order until the first that does not fit",
+            fixed=[
+                pool([[1, 2]], 2, 2, paged=False),
+                pool([[1, 2], [2, 2]], 2, 2, paged=False),
+                pool([[1, 4], [1, 1]], 4, 2, paged=True),
+                pool([[1, 2], [1, 1]], 3, 2, paged=True),  # room for its token, and for no block
+                pool([[3, 3], [1, 1]], 2, 2, paged=True),
+                pool([[2, 3], [1, 2]], 7, 4, paged=False),  # room for all its tokens ever, and for no region
+                pool([[2, 3], [1, 4]], 7, 4, paged=False),  # room for its tokens now
+                pool([[4, 4], [1, 2]], 4, 4, paged=False),
+                pool([[1, 3], [2, 3], [3, 3]], 8, 3, paged=False),
+                pool([[4, 4], [5, 9], [1, 3]], 8, 4, paged=True),
+            ],
+            random=full_pools,
+        ),
+        prop(
+            "an end of the pool that is smaller than one region is external waste; free regions are not",
+            judge=partial(judge, fields=FIELDS[3:]),
+            fixed=[
+                pool([], 4, 2, paged=False),
+                pool([], 5, 2, paged=False),
+                pool([[1, 1]], 2, 3, paged=True),
+                pool([[2, 2], [1, 2]], 11, 3, paged=False),
+                pool([[5, 7]], 11, 2, paged=True),  # three blocks
+                pool([[1, 1], [9, 9]], 7, 2, paged=True),  # two free blocks, which are too few for the second
+            ],
+            random=odd_ends,
+        ),
+    ),
 )

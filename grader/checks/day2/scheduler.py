@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
-from grader.checks.oracles.schedules import ScheduleBooks, Step
-from grader.checks.oracles.schedules import Sequence as OnPaper
+from grader.checks.oracles.schedules import LETTERS, ScheduleBooks, Step
 from grader.checks.support import count_of, cut
-from grader.framework import Case, Exercise, Observations, Property, short
+from grader.framework import Case, Exercise, Observations, Prop, short
 from tinyllm.config import EngineConfig, ModelConfig, SamplingParams
 from tinyllm.engine.metrics import RequestMetrics
 from tinyllm.engine.output_text import OutputText
@@ -25,39 +25,34 @@ MODEL = ModelConfig(
     vocab_size=1000, hidden_size=2, intermediate_size=2, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=1
 )
 MAX_STEPS = 400
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
+#: Of a case. All prompts begin with the same `shared_prefix` tokens; above 0 the prefix cache is on. `on_paper` is 0
+#: where the steps cannot be worked out: what a prefix cache still has after it was full depends on the pool.
+NO_LIMITS = {
+    **{"budget": 100, "num_blocks": 100, "block_size": 4, "max_num_seqs": 100},
+    **{"shared_prefix": 0, "on_paper": 1},
+}
 
 Arrival = Sequence[int]  # step, prompt tokens, output tokens, and how many continuations (1 if not given)
 
 
-def traffic(
-    arrivals: Sequence[Arrival],
-    *,
-    budget: int = 100,
-    num_blocks: int = 100,
-    block_size: int = 4,
-    max_num_seqs: int = 100,
-    aborts: Sequence[tuple[int, int]] = (),
-    shared_prefix: int = 0,
-) -> Case:
+def traffic(arrivals: Sequence[Arrival], aborts: Sequence[tuple[int, int]] = (), **limits: int) -> Case:
     """Requests in order of arrival, over one pool.
 
     Args:
         aborts: step, and which request is dropped before it.
-        shared_prefix: how many tokens all prompts begin with; above 0 the prefix cache is on.
+        limits: see NO_LIMITS.
     """
-    return {
-        "arrivals": [list(arrival) for arrival in arrivals],
-        "budget": budget,
-        "num_blocks": num_blocks,
-        "block_size": block_size,
-        "max_num_seqs": max_num_seqs,
-        "aborts": [list(abort) for abort in aborts],
-        "shared_prefix": shared_prefix,
-    }
+    return (
+        {"arrivals": [list(item) for item in arrivals], "aborts": [list(item) for item in aborts]} | NO_LIMITS | limits
+    )
 
 
 # ---------------------------------------------------------------- beside the learner's code
+
+
+def drive(parts: SimpleNamespace, case: Case) -> Observations:
+    """Run the traffic to its end."""
+    return Traffic(parts, case).run()
 
 
 class Traffic:
@@ -84,15 +79,22 @@ class Traffic:
             self.let_come_and_go(number)
             if not self.open and number > last_arrival:
                 break
+            before = self.contents()
             scheduled, preempted = self.scheduler.schedule()
-            steps.append(self.look(scheduled, preempted))
+            steps.append({**self.look(scheduled, preempted), "changed": before != self.contents()})
             if self.open and not scheduled and not preempted and number > last_arrival:
                 break
+            if not all(item.request in self.scheduler.running for item in scheduled):
+                break  # the engine could not go on; judge says so
             for item in list(scheduled):
                 self.compute(item)
         if self.kv.prefix_cache:
             self.kv.prefix_cache.evict(self.case["num_blocks"])
         return {"steps": steps, "open": list(self.open), "num_free": self.kv.num_free}
+
+    def contents(self) -> dict[str, list[int]]:
+        """What of each open request is not the scheduler's to change."""
+        return {name: [request.num_siblings_to_fork, *request.token_ids] for name, request in self.open.items()}
 
     def let_come_and_go(self, step: int) -> None:
         """The arrivals and aborts before a step."""
@@ -170,7 +172,7 @@ def make_request(name: str, prompt: Sequence[int], num_output: int, copies: int 
 def in_words(scheduled: Any, preempted: Any) -> str:
     """A step in few words."""
     shares = ", ".join(f"{name}: {count_of(number, 'token')}" for name, number in scheduled) or "nothing"
-    return shares + (f"; preempted {', '.join(preempted)}" if preempted else "")
+    return shares + (f"; preempted {', '.join(sorted(preempted))}" if preempted else "")
 
 
 def step_problem(expected: Step, seen: Any) -> str | None:
@@ -187,12 +189,17 @@ def step_problem(expected: Step, seen: Any) -> str | None:
 
 def tables_problem(seen: Any) -> str | None:
     """What is wrong between counts, slots and tables, whoever was scheduled."""
+    if seen["changed"]:
+        return "your code changes a request's token_ids or num_siblings_to_fork; of a request only the count is yours"
     for name in seen["waiting"]:
         if seen["computed"].get(name) != 0:
             return f"{name} waits, so it has nothing computed; its num_computed_tokens is {seen['computed'].get(name)}"
         if name in seen["in_tables"]:
-            return f"{name} waits, and still holds blocks"
+            return f"{name} waits, and its table is still open"
     shares = dict(map(tuple, seen["scheduled"]))
+    for name in shares:
+        if name not in seen["running"]:
+            return f"{name} is scheduled, and does not run"
     for (name, share), slots in zip(seen["scheduled"], seen["slots"], strict=True):
         if slots != share:
             return f"{name} has {count_of(slots, 'slot')} for {count_of(share, 'token')}"
@@ -206,163 +213,177 @@ def tables_problem(seen: Any) -> str | None:
     return None
 
 
-class TrafficProperty(Property):
-    """Runs traffic to its end (see `traffic`), and looks at every step."""
-
-    time_limit = 3  # a case takes milliseconds, and a scheduler that never returns is a common mistake
-    in_order = ("aborts", "arrivals")
-
-    def drive(self, parts: SimpleNamespace, case: Case) -> Observations:
-        """See `Traffic`."""
-        return Traffic(parts, case).run()
-
-    def judge(self, case: Case, observations: Observations) -> str | None:
-        """Step by step, and then the pool."""
-        books, number = ScheduleBooks(case), -1
-        for number, seen in enumerate(observations["steps"]):
-            for index, (when, num_prompt, num_output, *copies) in enumerate(case["arrivals"]):
-                if when == number:
-                    sequence = OnPaper(LETTERS[index], num_prompt, num_prompt + num_output, *copies)
-                    books.line.append(sequence)
-            for when, index in case["aborts"]:
-                if when == number:
-                    books.drop(LETTERS[index])
+def judge(case: Case, observations: Observations) -> str | None:
+    """Step by step, and then the pool."""
+    books = ScheduleBooks(case)
+    for number, seen in enumerate(observations["steps"]):
+        if not case["on_paper"]:
+            total = sum(share for _, share in seen["scheduled"])
+            many = f"{count_of(total, 'token')} scheduled, the budget is {case['budget']}"
+            problem = many if total > case["budget"] else tables_problem(seen)
+        else:
+            books.come_and_go(number)
             expected = books.step()
             problem = step_problem(expected, seen)
-            if problem:
-                return f"step {number + 1}: {problem}"
             books.compute(expected)
-        return self.end_problem(case, observations)
-
-    def end_problem(self, case: Case, observations: Any) -> str | None:
-        """What is left over when nothing happens any more."""
-        if observations["open"]:
-            return f"after step {len(observations['steps'])} nothing runs, and {', '.join(observations['open'])} wait"
-        if not observations["steps"]:
-            return f"no step was seen: {short(observations)}"
-        if observations["num_free"] != case["num_blocks"]:
-            return f"when all have ended {case['num_blocks']} blocks must be free, it is {observations['num_free']}"
-        return None
-
-    def describe(self, case: Case) -> str:
-        """Who comes when, and what there is to share."""
-        requests = []
-        for index, (when, num_prompt, num_output, *copies) in enumerate(case["arrivals"]):
-            times = f", n={copies[0]}" if copies else ""
-            requests.append(f"{LETTERS[index]} in step {when + 1} ({num_prompt} prompt + {num_output} output{times})")
-        aborts = [f"{LETTERS[index]} is aborted before step {when + 1}" for when, index in case["aborts"]]
-        limits = [f"a budget of {count_of(case['budget'], 'token')}"]
-        if case["max_num_seqs"] < 100:
-            limits.append(count_of(case["max_num_seqs"], "seat"))
-        if case["num_blocks"] < 100:
-            limits.append(f"{count_of(case['num_blocks'], 'block')} of {case['block_size']}")
-        if case["shared_prefix"]:
-            limits.append(f"all prompts begin with the same {count_of(case['shared_prefix'], 'token')}")
-        return cut("; ".join([", ".join(limits), *requests, *aborts]))
+        if problem:
+            return f"step {number + 1}: {problem}"
+    return end_problem(case, observations)
 
 
-class OneBudget(TrafficProperty):
-    """A pool and seats for all: only the budget counts."""
-
-    sentence = "decodes and chunks of prompt share a step, running requests first, within the token budget"
-    weight = 1.5
-
-    def random_cases(self, rng: random.Random) -> Iterator[Case]:
-        """A request alone, a prompt longer than the budget, a prompt that comes while others decode, a budget of 1."""
-        yield traffic([(0, 2, 2)])
-        yield traffic([(0, 10, 2)], budget=4)
-        yield traffic([(0, 3, 4), (1, 10, 2)], budget=4)
-        yield traffic([(0, 3, 4), (0, 4, 4), (0, 5, 4)], budget=8)
-        yield traffic([(0, 2, 1), (0, 2, 1)], budget=1)
-        for _ in range(3):
-            arrivals = [(rng.randint(0, 4), rng.randint(1, 30), rng.randint(1, 6)) for _ in range(6)]
-            yield traffic(sorted(arrivals), budget=rng.randint(3, 20))
+def end_problem(case: Case, observations: Any) -> str | None:
+    """What is left over when nothing happens any more."""
+    if observations["open"]:
+        return f"after step {len(observations['steps'])} nothing runs, and {', '.join(observations['open'])} wait"
+    if not observations["steps"]:
+        return f"no step was seen: {short(observations)}"
+    if observations["num_free"] != case["num_blocks"]:
+        return f"when all have ended {case['num_blocks']} blocks must be free, it is {observations['num_free']}"
+    return None
 
 
-class Admission(TrafficProperty):
-    """Requests that cannot all run at once."""
-
-    sentence = "requests start in order of arrival, while there are seats, and blocks for all their known tokens"
-    weight = 1.0
-
-    def random_cases(self, rng: random.Random) -> Iterator[Case]:
-        """Seats, continuations that need several, blocks, and a short request behind a long one that must wait."""
-        yield traffic([(0, 2, 2), (0, 2, 2)], max_num_seqs=1)
-        yield traffic([(0, 6, 2), (0, 2, 2), (0, 1, 1)], max_num_seqs=2)
-        yield traffic([(0, 4, 1), (0, 12, 1), (0, 2, 1)], num_blocks=3)
-        yield traffic([(0, 4, 2, 3), (0, 2, 2), (0, 2, 2)], max_num_seqs=4, budget=2)
-        yield traffic([(0, 2, 1), (0, 4, 1, 5), (0, 2, 1)], max_num_seqs=3)
-        for _ in range(3):
-            arrivals = sorted((rng.randint(0, 3), 4 * rng.randint(1, 6), 1) for _ in range(7))
-            yield traffic(arrivals, num_blocks=rng.randint(6, 12), budget=rng.randint(4, 40), max_num_seqs=3)
-
-
-class Preemption(TrafficProperty):
-    """Requests that grow until the pool is full."""
-
-    sentence = "in a full pool the latest arrival gives its blocks back, and waits at the head of the line"
-    weight = 1.5
-
-    def random_cases(self, rng: random.Random) -> Iterator[Case]:
-        """Two that outgrow the pool, three, one that waits while they do, and more."""
-        yield traffic([(0, 3, 4), (0, 3, 4)], num_blocks=3, block_size=2)
-        yield traffic([(0, 4, 9), (0, 4, 9), (0, 4, 9)], num_blocks=5)
-        yield traffic([(0, 2, 7), (0, 2, 7), (0, 2, 7), (2, 1, 2), (2, 1, 2)], num_blocks=3)
-        for block_size in (1, 2, 4):
-            arrivals = sorted((rng.randint(0, 6), rng.randint(1, 12), rng.randint(1, 12)) for _ in range(6))
-            yield traffic(arrivals, num_blocks=24 // block_size, block_size=block_size, budget=rng.randint(6, 30))
+def describe(case: Case) -> str:
+    """Who comes when, and what there is to share."""
+    requests = []
+    for index, (when, num_prompt, num_output, *copies) in enumerate(case["arrivals"]):
+        times = f", n={copies[0]}" if copies else ""
+        requests.append(f"{LETTERS[index]} in step {when + 1} ({num_prompt} prompt + {num_output} output{times})")
+    aborts = [f"{LETTERS[index]} is aborted before step {when + 1}" for when, index in case["aborts"]]
+    limits = [f"a budget of {count_of(case['budget'], 'token')}"]
+    if case["max_num_seqs"] < 100:
+        limits.append(count_of(case["max_num_seqs"], "seat"))
+    if case["num_blocks"] < 100:
+        limits.append(f"{count_of(case['num_blocks'], 'block')} of {case['block_size']}")
+    if case["shared_prefix"]:
+        limits.append(f"all prompts begin with the same {count_of(case['shared_prefix'], 'token')}")
+    return cut("; ".join([", ".join(limits), *requests, *aborts]))
 
 
-class Recompute(TrafficProperty):
-    """Prompts that begin alike in a small pool, so that a request that comes back finds blocks in the prefix cache."""
-
-    sentence = "a request that starts, or starts again, computes just what the prefix cache does not have of it"
-    weight = 0.5
-
-    def random_cases(self, rng: random.Random) -> Iterator[Case]:
-        """A second user of a prompt, then preemption with hits."""
-        yield traffic([(0, 6, 2), (2, 6, 2)], shared_prefix=4)
-        yield traffic([(0, 9, 14), (0, 9, 14)], num_blocks=7, shared_prefix=8)
-        for _ in range(3):
-            arrivals = sorted((rng.randint(0, 6), rng.randint(9, 16), rng.randint(1, 12)) for _ in range(5))
-            yield traffic(arrivals, num_blocks=9, shared_prefix=8, budget=rng.randint(5, 40))
-
-    def judge(self, case: Case, observations: Observations) -> str | None:
-        """What is found in the cache depends on the pool; that counts, slots and tables agree does not."""
-        for number, seen in enumerate(observations["steps"]):
-            if sum(share for _, share in seen["scheduled"]) > case["budget"]:
-                return f"step {number + 1}: {in_words(seen['scheduled'], [])} are more than {case['budget']} tokens"
-            problem = tables_problem(seen)
-            if problem:
-                return f"step {number + 1}: {problem}"
-        return self.end_problem(case, observations)
+# ---------------------------------------------------------------- cases
 
 
-class AnyTraffic(TrafficProperty):
-    """Arrivals and aborts at any time, in small pools."""
+def small_budgets(rng: random.Random) -> Iterator[Case]:
+    for _ in range(3):
+        arrivals = [(rng.randint(0, 4), rng.randint(1, 30), rng.randint(1, 6)) for _ in range(6)]
+        yield traffic(sorted(arrivals), budget=rng.randint(3, 20))
 
-    sentence = "whatever comes and goes, every request ends, in turn, and no block is lost"
-    weight = 0.5
 
-    def random_cases(self, rng: random.Random) -> Iterator[Case]:
-        """An abort of a running and of a preempted request, then everything at once."""
-        yield traffic([(0, 3, 9), (1, 3, 9)], aborts=[(3, 0)])
-        yield traffic([(0, 4, 9), (0, 4, 9), (0, 4, 9)], num_blocks=5, aborts=[(6, 2)])
-        for block_size in (1, 3, 4):
-            arrivals = sorted((rng.randint(0, 20), rng.randint(1, 20), rng.randint(1, 10)) for _ in range(12))
-            aborts = [(rng.randint(arrivals[i][0] + 1, 30), i) for i in rng.sample(range(12), 3)]
-            yield traffic(
-                arrivals,
-                budget=rng.randint(2, 24),
-                num_blocks=-(-36 // block_size),
-                block_size=block_size,
-                max_num_seqs=rng.randint(2, 5),
-                aborts=sorted(aborts),
-            )
+def few_seats(rng: random.Random) -> Iterator[Case]:
+    for _ in range(3):
+        arrivals = sorted((rng.randint(0, 3), 4 * rng.randint(1, 6), 1) for _ in range(7))
+        yield traffic(arrivals, num_blocks=rng.randint(6, 12), budget=rng.randint(4, 40), max_num_seqs=3)
 
+
+def full_pools(rng: random.Random) -> Iterator[Case]:
+    for block_size in (1, 2, 4):
+        arrivals = sorted((rng.randint(0, 6), rng.randint(1, 12), rng.randint(1, 12)) for _ in range(6))
+        yield traffic(arrivals, num_blocks=24 // block_size, block_size=block_size, budget=rng.randint(6, 30))
+
+
+def full_caches(rng: random.Random) -> Iterator[Case]:
+    for _ in range(3):
+        arrivals = sorted((rng.randint(0, 6), rng.randint(9, 16), rng.randint(1, 12)) for _ in range(5))
+        yield traffic(arrivals, num_blocks=9, shared_prefix=8, budget=rng.randint(5, 40), on_paper=0)
+
+
+def anything(rng: random.Random) -> Iterator[Case]:
+    for block_size in (1, 3, 4):
+        arrivals = sorted((rng.randint(0, 20), rng.randint(1, 20), rng.randint(1, 10)) for _ in range(12))
+        yield traffic(
+            arrivals,
+            budget=rng.randint(2, 24),
+            num_blocks=-(-36 // block_size),
+            block_size=block_size,
+            max_num_seqs=rng.randint(2, 5),
+            aborts=sorted((rng.randint(arrivals[i][0] + 1, 30), i) for i in rng.sample(range(12), 3)),
+        )
+
+
+prop = partial(  # a case takes milliseconds, and a scheduler that never returns is a common mistake
+    Prop, drive=drive, judge=judge, describe=describe, in_order=("aborts", "arrivals"), time_limit=3
+)
 
 EXERCISE = Exercise(
     name="Scheduler",
     kind="class",
-    properties=(OneBudget(), Admission(), Preemption(), Recompute(), AnyTraffic()),
+    properties=(
+        prop(
+            "decodes and chunks of prompt share a step, running requests first, within the token budget",
+            weight=1.5,
+            fixed=[
+                traffic([(0, 2, 2)]),
+                traffic([(0, 10, 2)], budget=4),
+                traffic([(0, 3, 4), (1, 10, 2)], budget=4),
+                traffic([(0, 3, 4), (1, 10, 2), (1, 2, 2)], budget=4),
+                traffic([(0, 3, 4), (0, 4, 4), (0, 5, 4)], budget=8),
+                traffic([(0, 2, 1), (0, 2, 1)], budget=1),
+                *small_budgets(random.Random(1)),
+            ],
+            random=small_budgets,
+        ),
+        prop(
+            "requests start in order of arrival, while there are seats, and blocks for all their known tokens",
+            weight=1.0,
+            fixed=[
+                traffic([(0, 2, 2), (0, 2, 2)], max_num_seqs=1),
+                traffic([(0, 6, 2), (0, 2, 2), (0, 1, 1)], max_num_seqs=2),
+                traffic([(0, 2, 2), (0, 6, 2), (0, 2, 2)], max_num_seqs=1),  # the shorter one is later
+                traffic([(0, 4, 1), (0, 8, 1)], num_blocks=3),  # just enough
+                traffic([(0, 4, 1), (0, 12, 1), (0, 2, 1)], num_blocks=3),
+                traffic([(0, 2, 3), (0, 2, 2, 2), (0, 2, 2)], max_num_seqs=3),
+                traffic([(0, 4, 3), (0, 12, 1)], num_blocks=3, budget=8),  # room for its first chunk only
+                traffic([(0, 2, 3), (0, 2, 2, 3)], max_num_seqs=3),
+                traffic([(0, 2, 3), (0, 2, 2, 3), (0, 2, 2)], max_num_seqs=3),
+                traffic([(0, 4, 2, 3), (0, 2, 2), (0, 2, 2)], max_num_seqs=4),
+                traffic([(0, 4, 2, 3), (0, 2, 2), (0, 2, 2)], max_num_seqs=4, budget=2),
+                traffic([(0, 2, 1), (0, 4, 3, 5), (0, 2, 1)], max_num_seqs=3),  # more seats than there are
+                *few_seats(random.Random(1)),
+            ],
+            random=few_seats,
+        ),
+        prop(
+            "in a full pool the latest arrival gives its blocks back, and waits at the head of the line",
+            weight=1.5,
+            fixed=[
+                traffic([(0, 3, 4), (0, 3, 4)], num_blocks=4, block_size=2),
+                traffic([(0, 4, 9), (0, 4, 9), (0, 4, 9)], num_blocks=5),
+                traffic([(0, 4, 9), (0, 4, 9)], num_blocks=5, budget=3),  # computed again in chunks
+                traffic([(0, 2, 7), (0, 2, 7), (0, 2, 7), (2, 1, 2), (2, 1, 2)], num_blocks=3),
+                traffic([(0, 4, 9), (0, 16, 2, 2)], num_blocks=6, budget=4),  # in the middle of its prompt
+                traffic([(0, 4, 3, 3)], num_blocks=2),  # two in one step: the first gives no block back
+                *full_pools(random.Random(1)),
+            ],
+            random=full_pools,
+        ),
+        prop(
+            "a request that starts, or starts again, computes just what the prefix cache does not have of it",
+            weight=0.5,
+            fixed=[
+                traffic([(0, 6, 2), (2, 6, 2)], shared_prefix=4),
+                traffic([(0, 8, 2), (2, 8, 2)], shared_prefix=8),  # all of it is cached
+                traffic([(0, 9, 6), (2, 9, 2), (2, 10, 2), (2, 11, 2)], shared_prefix=8, budget=5),
+                traffic([(0, 9, 3), (2, 9, 2)], shared_prefix=8, max_num_seqs=1),
+                # b has blocks of its own, is preempted, and would find room at once, since the cache has a's
+                traffic([(0, 9, 14), (0, 9, 14)], num_blocks=6, shared_prefix=8),
+                traffic([(0, 9, 14), (0, 9, 14)], num_blocks=6, shared_prefix=8, budget=4),
+                traffic([(0, 9, 9), (2, 9, 9), (2, 10, 9)], shared_prefix=8, aborts=[(4, 1), (5, 0)]),
+                *full_caches(random.Random(1)),
+            ],
+            random=full_caches,
+        ),
+        prop(
+            "whatever comes and goes, every request ends, in turn, and no block is lost",
+            weight=0.5,
+            fixed=[  # aborted while it runs, waits, has part of its prompt, has siblings or will have, was preempted
+                traffic([(0, 3, 9), (1, 3, 9)], aborts=[(3, 0)]),
+                traffic([(0, 3, 5), (0, 3, 5), (0, 3, 2)], max_num_seqs=1, aborts=[(2, 1)]),
+                traffic([(0, 20, 3), (0, 2, 2)], budget=4, aborts=[(2, 0)]),
+                traffic([(0, 4, 6, 3), (0, 2, 2)], max_num_seqs=3, aborts=[(3, 0)]),
+                traffic([(0, 20, 3, 3), (0, 2, 2)], budget=4, max_num_seqs=3, aborts=[(2, 0)]),
+                traffic([(0, 4, 9), (0, 4, 9), (0, 4, 9)], num_blocks=5, aborts=[(6, 2)]),
+                *anything(random.Random(1)),
+            ],
+            random=anything,
+        ),
+    ),
 )

@@ -7,10 +7,17 @@ from dataclasses import dataclass, field, replace
 
 from grader.framework import Case
 
+LETTERS = "abcdefghijklmnopqrstuvwxyz"  # the names of requests
+
 
 @dataclass(eq=False)
 class Sequence:
-    """A request on paper: tokens known and computed, blocks held, tokens it will have, seats it takes."""
+    """A request on paper: tokens known and computed, tokens it will have, seats it takes.
+
+    Attributes:
+        held: blocks of its own.
+        shared: blocks in front of these that others may have too.
+    """
 
     name: str
     known: int
@@ -18,6 +25,7 @@ class Sequence:
     seats: int = 1
     computed: int = 0
     held: int = 0
+    shared: int = 0
 
 
 @dataclass
@@ -32,16 +40,27 @@ class Step:
 
 @dataclass
 class ScheduleBooks:
-    """Requests over a pool in which they share nothing.
+    """Requests over a pool that share a beginning at most, the same for all.
 
     Attributes:
         line: all of them in order of arrival.
         num_running: how many of the first ones run.
+        cached: blocks of the common beginning in the prefix cache.
     """
 
     case: Case
     line: list[Sequence] = field(default_factory=list)
     num_running: int = 0
+    cached: int = 0
+
+    def come_and_go(self, step: int) -> None:
+        """The arrivals and aborts before a step."""
+        for index, (when, num_prompt, num_output, *copies) in enumerate(self.case["arrivals"]):
+            if when == step:
+                self.line.append(Sequence(LETTERS[index], num_prompt, num_prompt + num_output, *copies))
+        for when, index in self.case["aborts"]:
+            if when == step:
+                self.drop(LETTERS[index])
 
     def blocks(self, num_tokens: int) -> int:
         """Blocks that so many tokens of one request take."""
@@ -60,8 +79,8 @@ class ScheduleBooks:
         running = self.line[: self.num_running]
         for kept in range(len(running), 0, -1):
             pairs = list(zip(running[:kept], shares, strict=False))
-            wanted = sum(self.blocks(r.computed + share) if share else r.held for r, share in pairs)
-            if wanted <= self.case["num_blocks"]:
+            wanted = sum(self.blocks(r.computed + share) - r.shared if share else r.held for r, share in pairs)
+            if wanted + max(r.shared for r, _ in pairs) <= self.case["num_blocks"]:
                 return kept
         return 0
 
@@ -71,11 +90,11 @@ class ScheduleBooks:
         kept = self.num_kept(shares)
         lost = self.line[kept : self.num_running]
         for request in lost:
-            request.computed = request.held = 0
+            request.computed = request.held = request.shared = 0
         self.num_running = kept
         served = [(r, share) for r, share in zip(self.line[:kept], shares, strict=False) if share]
         for request, share in served:
-            request.held = self.blocks(request.computed + share)
+            request.held = self.blocks(request.computed + share) - request.shared
         if not lost:
             served += self.admitted(self.case["budget"] - sum(shares))
         return Step(
@@ -91,12 +110,14 @@ class ScheduleBooks:
         for request in self.line[self.num_running :]:
             running = self.line[: self.num_running]
             seats = sum(other.seats for other in running) + request.seats
-            free = self.case["num_blocks"] - sum(other.held for other in running)
+            hit = min(self.cached, (request.known - 1) // self.case["block_size"])  # one token is left to compute
+            taken = sum(other.held for other in running) + max([hit, *(other.shared for other in running)])
             no_seat = seats > self.case["max_num_seqs"] and running
-            if budget <= 0 or no_seat or self.blocks(request.known) > free:
+            if budget <= 0 or no_seat or taken + self.blocks(request.known) - hit > self.case["num_blocks"]:
                 break
-            share = min(request.known, budget)
-            request.held = self.blocks(share)
+            request.computed, request.shared = hit * self.case["block_size"], hit
+            share = min(request.known - request.computed, budget)
+            request.held = self.blocks(request.computed + share) - hit
             found.append((request, share))
             self.num_running += 1
             budget -= share
@@ -108,13 +129,19 @@ class ScheduleBooks:
         for request in list(self.line):
             request.computed += shares.get(request.name, 0)
             if shares.get(request.name) and request.computed == request.known:
+                if not self.cached and self.case["shared_prefix"]:
+                    self.cached = min(request.known, self.case["shared_prefix"]) // self.case["block_size"]
+                    self.share(request, self.cached)
                 for member in [request, *self.forked(request)]:
                     member.known += 1
                     if member.known >= member.final:
                         self.drop(member.name)
 
     def forked(self, request: Sequence) -> list[Sequence]:
-        """The other continuations of a prompt, from its first computed token on; its blocks are counted for each."""
+        """The other continuations of a prompt, from its first computed token on. They share its full blocks; the last
+        one is counted for each, since each will write to it."""
+        if request.seats > 1:
+            self.share(request, request.known // self.case["block_size"])
         names = [f"{request.name}{number}" for number in range(1, request.seats)]
         request.seats = 1
         siblings = [replace(request, name=name) for name in names]
@@ -122,6 +149,11 @@ class ScheduleBooks:
         self.line[place:place] = siblings
         self.num_running += len(siblings)
         return siblings
+
+    def share(self, request: Sequence, num_blocks: int) -> None:
+        """Let others have the first blocks of a request too."""
+        request.held -= num_blocks - request.shared
+        request.shared = num_blocks
 
     def drop(self, name: str) -> None:
         """Take a request out, wherever it is."""
