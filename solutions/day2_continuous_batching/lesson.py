@@ -118,8 +118,10 @@ plots.causal_mask("Ten tokens", num_new=4)
 #
 # For each of the B sequences: find the slots of its `context_lens[i]` positions through row i of `block_tables`, gather
 # its keys and values, and attend from its new tokens, causally. Row i may have more entries than the sequence has
-# blocks. These are padding and must not be read: they may name any block, or none that exists, and what lies there may
-# be NaN.
+# blocks. These are padding and must not be read: they may name any block, or none that exists. Nor may the slots behind
+# a sequence's last token be read. What lies there may be NaN, and 0 times NaN is NaN.
+#
+# The tensors have one dtype, float32, bfloat16 or float16, and any strides.
 #
 # `torch.nn.functional.scaled_dot_product_attention` is welcome: it takes [..., heads, tokens, D], a boolean mask that is
 # True where a query may look, and `enable_gqa=True`. So is a softmax of your own.

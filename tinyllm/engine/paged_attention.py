@@ -21,8 +21,10 @@ def paged_attention(
     Query head h reads KV head h // (Hq / Hkv). Scores are scaled by 1 / sqrt(D).
 
     Args:
-        q: [T, Hq, D]; rows `query_start_loc[i]` to `query_start_loc[i + 1] - 1` are the last tokens of sequence i.
-        k_cache, v_cache: [N * P, Hkv, D]; position p of a sequence is in slot `block * P + p % P`.
+        q: [T, Hq, D]; rows `query_start_loc[i]` to `query_start_loc[i + 1] - 1` are the last tokens of sequence i, one
+            at least.
+        k_cache, v_cache: [N * P, Hkv, D], in the dtype of q; position p of a sequence is in slot `block * P + p % P`.
+            Slots of no position may hold NaN.
         block_tables: [B, max_blocks], the blocks of each sequence in order, then padding that must not be read.
         context_lens: [B], tokens of each sequence in the pool, the new ones included.
         query_start_loc: [B + 1].

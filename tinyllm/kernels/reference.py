@@ -101,7 +101,7 @@ def merge_attention_states(out_a: Tensor, lse_a: Tensor, out_b: Tensor, lse_b: T
         lse_a, lse_b: [...], natural log-sum-exp of the scores; -inf is an empty set, whose output is not read.
 
     Returns:
-        The merged output and log-sum-exp.
+        The merged output and log-sum-exp, as new tensors.
     """
     highest = torch.maximum(lse_a, lse_b)
     shift = highest.masked_fill(highest.isneginf(), 0.0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import cycle
 from types import SimpleNamespace
 
 import torch
@@ -11,50 +13,27 @@ from torch import Tensor
 
 from grader.checks.day2.tensors import closeness_problem
 from grader.checks.support import shuffled
-from grader.framework import Case, Exercise, Observations, Property, generator, plain, tensor_problem
+from grader.framework import Case, Exercise, Observations, Prop, generator, plain
 
 Lengths = Sequence[tuple[int, int]]  # of each sequence: tokens in the pool, and how many of them are new
 
+NO_BLOCK = 1000  # more than any pool here has
 
-def batch(
-    rng: random.Random,
-    lengths: Lengths,
-    block_size: int,
-    heads: tuple[int, int] = (1, 1),
-    head_dim: int = 4,
-    scale: float = 1.0,
-    strided: bool = False,
-) -> Case:
-    """Sequences in a pool whose blocks lie in any order and whose other slots hold other requests' tokens.
 
-    Args:
-        heads: Hq and Hkv.
-        scale: how large the queries are, and with them the scores.
-        strided: q, K and V are slices of larger tensors.
-    """
-    gen = generator(rng)
-    num_blocks = [-(-context_len // block_size) for context_len, _ in lengths]
-    order = shuffled(rng, sum(num_blocks) + 2)
-    tables = torch.zeros(len(lengths), max(num_blocks) + 1, dtype=torch.int32)
-    for row, count in enumerate(num_blocks):
-        tables[row, :count] = torch.tensor([order.pop() for _ in range(count)], dtype=torch.int32)
-    num_slots = (sum(num_blocks) + 2) * block_size
-    q = torch.randn(sum(new for _, new in lengths), heads[0], head_dim, generator=gen) * scale
-    kv = torch.randn(num_slots, 2, heads[1], head_dim, generator=gen)
-    if strided:
-        q = q.transpose(0, 1).contiguous().transpose(0, 1)
-    starts = [0]
-    for _, new in lengths:
-        starts.append(starts[-1] + new)
-    return {
-        "q": q,
-        "k_cache": kv[:, 0] if strided else kv[:, 0].contiguous(),
-        "v_cache": kv[:, 1] if strided else kv[:, 1].contiguous(),
-        "block_tables": tables,
-        "context_lens": torch.tensor([context_len for context_len, _ in lengths], dtype=torch.int32),
-        "query_start_loc": torch.tensor(starts, dtype=torch.int32),
-        "block_size": block_size,
-    }
+def drive(parts: SimpleNamespace, case: Case) -> Observations:
+    """Arguments by position, as the engine gives them."""
+    return plain(parts.paged_attention(*case.values()))
+
+
+def judge(case: Case, observations: Observations) -> str | None:
+    """Held against the definition, within the rounding of the scores to the dtype."""
+    q, expected = case["q"], attention_by_definition(case)
+    highest = float(q.abs().max() * case["k_cache"].abs().nan_to_num(0).max()) / q.shape[2] ** 0.5
+    atol = 1e-4 + 2 * torch.finfo(q.dtype).eps * highest
+    problem = closeness_problem("the output ([T, Hq, D])", expected, observations, rtol=1e-3, atol=atol)
+    if problem or observations.dtype is q.dtype:
+        return problem
+    return f"the output should be {q.dtype}, as q is, got {observations.dtype}"
 
 
 def attention_by_definition(case: Case) -> Tensor:
@@ -76,116 +55,174 @@ def attention_by_definition(case: Case) -> Tensor:
     return out
 
 
-class AttentionProperty(Property):
-    """Attends in one batch (see `batch`)."""
-
-    def drive(self, parts: SimpleNamespace, case: Case) -> Observations:
-        """Arguments by position, as the engine gives them."""
-        return plain(parts.paged_attention(*case.values()))
-
-    def judge(self, case: Case, observations: Observations) -> str | None:
-        """Held against the definition, within the rounding of float32."""
-        expected = attention_by_definition(case)
-        problem = closeness_problem("the output ([T, Hq, D])", expected, observations, rtol=1e-3, atol=1e-4)
-        if problem or observations.dtype is case["q"].dtype:
-            return problem
-        return tensor_problem("the output", expected.to(case["q"].dtype), observations)
-
-    def describe(self, case: Case) -> str:
-        """Lengths and sizes in words."""
-        new = case["query_start_loc"].diff().tolist()
-        sequences = [
-            f"{context_len} tokens, the last {count} of them new" if context_len > 1 else "1 token, which is new"
-            for context_len, count in zip(case["context_lens"].tolist(), new, strict=True)
-        ]
-        (_, num_heads, head_dim), num_kv_heads = case["q"].shape, case["k_cache"].shape[1]
-        table = f", block_tables={case['block_tables'].tolist()}" if case["block_tables"].numel() <= 12 else ""
-        strides = "" if case["q"].is_contiguous() else ", tensors with gaps between their rows"
-        return (
-            f"{'; '.join(sequences)}: P={case['block_size']}, Hq={num_heads}, Hkv={num_kv_heads}, D={head_dim}"
-            f"{table}{strides}"
-        )
+def describe(case: Case) -> str:
+    """Lengths and sizes in words."""
+    new = case["query_start_loc"].diff().tolist()
+    sequences = [
+        f"{context_len} tokens, the last {count} of them new" if context_len > 1 else "1 token, which is new"
+        for context_len, count in zip(case["context_lens"].tolist(), new, strict=True)
+    ]
+    (_, num_heads, head_dim), (num_slots, num_kv_heads, _) = case["q"].shape, case["k_cache"].shape
+    sizes = f"P={case['block_size']}, Hq={num_heads}, Hkv={num_kv_heads}, D={head_dim}"
+    table = f", block_tables={case['block_tables'].tolist()}" if case["block_tables"].numel() <= 12 else ""
+    nan = f", NaN in all other slots of {num_slots}" if case["k_cache"].isnan().any() else ""
+    dtype = "" if case["q"].dtype is torch.float32 else f", {str(case['q'].dtype).removeprefix('torch.')}"
+    strides = "" if case["k_cache"].is_contiguous() else ", tensors with gaps between their rows"
+    return f"{'; '.join(sequences)}: {sizes}{table}{nan}{dtype}{strides}"
 
 
-class OneNewToken(AttentionProperty):
-    """Decoding: a single query per sequence, one head."""
-
-    sentence = "one new token looks at all tokens of its sequence, wherever their blocks lie"
-    weight = 0.5
-
-    def random_cases(self, rng: random.Random) -> Iterator[Case]:
-        """A token alone, full and partly filled last blocks, blocks of 1, 3, 4 and 16 slots."""
-        yield batch(rng, [(1, 1)], 2)
-        yield batch(rng, [(3, 1)], 2)
-        yield batch(rng, [(10, 1)], 4)
-        for block_size in (1, 3, 16):
-            yield batch(rng, [(rng.randint(block_size + 1, 3 * block_size + 2), 1)], block_size)
+# ---------------------------------------------------------------- cases
 
 
-class CausalChunk(AttentionProperty):
-    """Prefill: several queries, with and without a context before them."""
+def batch(
+    lengths: Lengths,
+    block_size: int,
+    heads: tuple[int, int] = (1, 1),
+    head_dim: int = 4,
+    *,
+    columns: int = 1,
+    padding: int | None = None,
+    nan: bool = False,
+    levels: Sequence[float] = (),
+    dtype: torch.dtype = torch.float32,
+    strided: bool = False,
+    rng: random.Random | None = None,
+) -> Case:
+    """Sequences in a pool whose blocks lie in any order and whose other slots hold other requests' tokens.
 
-    sentence = "a chunk of new tokens is causal, and stands at the end of the context"
-    weight = 1.0
+    Args:
+        heads: Hq and Hkv.
+        columns: of padding behind the longest sequence's blocks.
+        padding: what padding says; None names a block of another request.
+        nan: the other slots hold NaN.
+        levels: twice what is added to the scores of the new tokens, in turn, where D is 4; all numbers stay exact.
+        strided: the strides of q, K and V differ, and there is room between their rows and heads.
+    """
+    rng = rng or random.Random(1)
+    gen = generator(rng)
+    num_blocks = [-(-context_len // block_size) for context_len, _ in lengths]
+    order = shuffled(rng, sum(num_blocks) + 2)
+    tables = torch.full((len(lengths), max(num_blocks) + columns), order.pop() if padding is None else padding)
+    others = torch.ones(sum(num_blocks) + 2, block_size, dtype=torch.bool)
+    for row, count in enumerate(num_blocks):
+        blocks = torch.tensor([order.pop() for _ in range(count)])
+        tables[row, :count] = blocks
+        others[blocks] = (torch.arange(count * block_size) >= lengths[row][0]).view(count, block_size)
 
-    def random_cases(self, rng: random.Random) -> Iterator[Case]:
-        """A whole prompt, then chunks after a context, whose first query sees that context and itself."""
-        yield batch(rng, [(2, 2)], 2)
-        yield batch(rng, [(3, 2)], 2)
-        yield batch(rng, [(10, 10)], 4)
-        yield batch(rng, [(10, 4)], 4)
-        for block_size in (1, 3, 16):
-            context_len = rng.randint(block_size + 2, 3 * block_size + 4)
-            yield batch(rng, [(context_len, rng.randint(2, context_len - 1))], block_size)
+    def eighths(*shape: int) -> Tensor:
+        return (torch.randn(shape, generator=gen) * 8).round() / 8
+
+    q = eighths(sum(new for _, new in lengths), heads[0], head_dim)
+    k, v = (eighths(others.numel(), heads[1], head_dim) for _ in range(2))
+    if levels:
+        k[..., 0] = 1
+    for t, level in zip(range(len(q)) if levels else (), cycle(levels)):
+        q[t, :, 0] = level
+    if nan:
+        k[others.flatten()] = v[others.flatten()] = torch.nan
+    q, k, v = (tensor.to(dtype) for tensor in (q, k, v))
+    if strided:
+        q = q.transpose(0, 1).contiguous().transpose(0, 1)
+        k, v = torch.stack([k, v], 1)[:, 0], torch.cat([v, v], 2)[..., :head_dim]
+    return {
+        "q": q,
+        "k_cache": k,
+        "v_cache": v,
+        "block_tables": tables.int(),
+        "context_lens": torch.tensor([context_len for context_len, _ in lengths], dtype=torch.int32),
+        "query_start_loc": torch.tensor([0, *(new for _, new in lengths)], dtype=torch.int32).cumsum(0).int(),
+        "block_size": block_size,
+    }
 
 
-class GroupedHeads(AttentionProperty):
-    """Several heads, some or all of which share a KV head."""
-
-    sentence = "query head h reads KV head h // (Hq / Hkv)"
-    weight = 0.5
-
-    def random_cases(self, rng: random.Random) -> Iterator[Case]:
-        """No sharing, all share one, and groups of two and three, in decode and prefill."""
-        yield batch(rng, [(3, 1)], 2, heads=(2, 2))
-        yield batch(rng, [(3, 1)], 2, heads=(2, 1))
-        yield batch(rng, [(3, 1)], 2, heads=(4, 2))
-        yield batch(rng, [(5, 2)], 4, heads=(6, 2))
-        yield batch(rng, [(rng.randint(4, 12), 3)], 3, heads=rng.choice([(6, 3), (8, 2)]), head_dim=rng.randint(1, 6))
+def anything(rng: random.Random) -> Iterator[Case]:
+    """Decodes and chunks, with NaN wherever nobody should read."""
+    for block_size in (1, 3, 16):
+        lengths = [(n, rng.choice([1, 1, rng.randint(1, n)])) for n in rng.choices(range(1, 40), k=5)]
+        heads, padding = rng.choice([(4, 2), (3, 3), (6, 2), (4, 1)]), rng.choice([-1, NO_BLOCK, None])
+        options = {"columns": rng.randint(0, 2), "padding": padding, "nan": True, "strided": rng.random() < 0.5}
+        yield batch(lengths, block_size, heads, rng.randint(1, 8), **options, rng=rng)
 
 
-class SideBySide(AttentionProperty):
-    """Decodes and chunks in one flattened batch."""
-
-    sentence = "sequences of any lengths go side by side in one batch"
-    weight = 0.5
-
-    def random_cases(self, rng: random.Random) -> Iterator[Case]:
-        """Two and more sequences, tables padded with block 0, tensors that are not contiguous."""
-        yield batch(rng, [(2, 1), (1, 1)], 2)
-        yield batch(rng, [(5, 3), (2, 1), (4, 4)], 2)
-        for block_size in (1, 3, 16):
-            lengths = [(n, rng.choice([1, 1, rng.randint(1, n)])) for n in rng.choices(range(1, 40), k=5)]
-            yield batch(rng, lengths, block_size, heads=(4, 2), head_dim=rng.randint(2, 8), strided=True)
-
-
-class LargeScores(AttentionProperty):
-    """Queries so large that the scores leave the range of exp."""
-
-    sentence = "large scores do not overflow"
-    weight = 0.5
-
-    def random_cases(self, rng: random.Random) -> Iterator[Case]:
-        """Scores of some hundreds; exp in float32 ends at about 88."""
-        yield batch(rng, [(3, 1)], 2, scale=400.0)
-        yield batch(rng, [(10, 4)], 4, scale=400.0)
-        yield batch(rng, [(rng.randint(5, 30), 3)], 3, heads=(2, 1), scale=1000.0)
-
+prop = partial(Prop, drive=drive, judge=judge, describe=describe)
 
 EXERCISE = Exercise(
     name="paged_attention",
     kind="function",
-    properties=(OneNewToken(), CausalChunk(), GroupedHeads(), SideBySide(), LargeScores()),
+    properties=(
+        prop(
+            "one new token looks at all tokens of its sequence, wherever their blocks lie",
+            weight=0.5,
+            fixed=[
+                batch([(1, 1)], 2),
+                batch([(3, 1)], 2),
+                batch([(10, 1)], 4, columns=0),
+                *(batch([(length, 1)], block_size) for length, block_size in ((3, 1), (8, 3), (33, 16))),
+            ],
+        ),
+        prop(
+            "a chunk of new tokens is causal, and stands at the end of the context",
+            weight=0.75,
+            fixed=[
+                batch([(2, 2)], 2),
+                batch([(3, 2)], 2),
+                batch([(10, 10)], 4),
+                batch([(8, 4)], 4, columns=0),
+                *(batch([lengths], size) for lengths, size in (((7, 3), 1), ((9, 8), 3), ((20, 5), 16))),
+            ],
+        ),
+        prop(
+            "query head h reads KV head h // (Hq / Hkv)",
+            weight=0.5,
+            fixed=[
+                batch([(3, 1)], 2, heads=(2, 2)),
+                batch([(3, 1)], 2, heads=(2, 1)),
+                batch([(3, 1)], 2, heads=(4, 2)),
+                batch([(5, 2)], 4, heads=(6, 2), head_dim=3),
+            ],
+        ),
+        prop(
+            "sequences of any lengths go side by side in one batch",
+            weight=0.25,
+            fixed=[
+                batch([(2, 1), (1, 1)], 2),
+                batch([(5, 3), (2, 1), (4, 4)], 2),
+                batch([(39, 1), (1, 1), (17, 17), (20, 3)], 16, heads=(4, 2), head_dim=5),
+            ],
+        ),
+        prop(
+            "large scores do not overflow",
+            weight=0.5,
+            fixed=[
+                batch([(3, 1)], 2, levels=[400]),
+                batch([(10, 4)], 4, levels=[-400]),
+                batch([(7, 3)], 3, heads=(2, 1), levels=[400, -400, 0]),
+                batch([(6, 4)], 4, levels=[-30000]),
+            ],
+        ),
+        prop(
+            "neither slots behind a sequence's last token are read, nor what the padding of its table names",
+            weight=0.25,
+            fixed=[
+                batch([(3, 1)], 4, columns=0, nan=True),
+                batch([(4, 1)], 2, nan=True),
+                batch([(4, 1)], 2, nan=True, padding=NO_BLOCK),
+                batch([(9, 3), (1, 1)], 4, heads=(4, 2), nan=True, padding=-1),
+                batch([(5, 4), (12, 1)], 3, heads=(4, 2), nan=True, padding=NO_BLOCK, columns=2),
+            ],
+            random=anything,
+        ),
+        prop(
+            "the output has the dtype of q, and the tensors may have any strides",
+            weight=0.25,
+            fixed=[
+                batch([(3, 1)], 2, dtype=torch.bfloat16),
+                batch([(5, 3), (2, 1)], 2, heads=(4, 2), dtype=torch.float16),
+                batch([(7, 3)], 2, heads=(6, 3), head_dim=5, strided=True),
+                batch([(4, 1), (5, 2)], 4, heads=(4, 2), head_dim=3, strided=True, dtype=torch.bfloat16),
+            ],
+        ),
+    ),
     twins=(
         "tinyllm.kernels.reference:paged_attention",
         "tinyllm.kernels.paged_decode:launch_paged_decode",

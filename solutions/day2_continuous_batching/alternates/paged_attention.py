@@ -17,19 +17,17 @@ def one_query_at_a_time(
     block_size: int,
 ) -> Tensor:
     """No mask at all: each query is given the keys that it may see, and the heads of a group are its rows."""
-    out = torch.zeros_like(q)
-    num_kv_heads = k_cache.shape[1]
+    rows = []
     starts = query_start_loc.tolist()
     for i, context_len in enumerate(context_lens.tolist()):
-        blocks = block_tables[i, : -(-context_len // block_size)].long()
-        slots = (blocks[:, None] * block_size + torch.arange(block_size)).flatten()[:context_len]
         for t in range(starts[i], starts[i + 1]):
-            visible = slots[: context_len - (starts[i + 1] - 1 - t)]
-            grouped = q[t].reshape(num_kv_heads, -1, q.shape[2])  # [Hkv, Hq / Hkv, D]
-            scores = torch.einsum("kgd,skd->kgs", grouped, k_cache[visible]) * q.shape[2] ** -0.5
-            attended = torch.einsum("kgs,skd->kgd", scores.softmax(-1), v_cache[visible])
-            out[t] = attended.reshape(q.shape[1:])
-    return out
+            visible = torch.arange(context_len - (starts[i + 1] - 1 - t))
+            slots = block_tables[i, visible // block_size] * block_size + visible % block_size
+            grouped = q[t].reshape(k_cache.shape[1], -1, q.shape[2])  # [Hkv, Hq / Hkv, D]
+            scores = torch.einsum("kgd,skd->kgs", grouped, k_cache[slots]) * q.shape[2] ** -0.5
+            attended = torch.einsum("kgs,skd->kgd", scores.softmax(-1), v_cache[slots])
+            rows.append(attended.reshape(q.shape[1:]))
+    return torch.stack(rows)
 
 
 @alternate
@@ -42,31 +40,30 @@ def block_by_block(
     query_start_loc: Tensor,
     block_size: int,
 ) -> Tensor:
-    """Online softmax over the blocks, as the kernels do it: no copy of the context is made."""
-    out = torch.zeros_like(q)
-    group = q.shape[1] // k_cache.shape[1]
-    for i in range(len(context_lens)):
-        start, stop, context_len = int(query_start_loc[i]), int(query_start_loc[i + 1]), int(context_lens[i])
-        queries = q[start:stop] * q.shape[2] ** -0.5
-        query_positions = torch.arange(context_len - (stop - start), context_len)
+    """Online softmax over the blocks, as the kernels do it, in float32: no copy of the context is made."""
+    chunks = []
+    starts = query_start_loc.tolist()
+    for i, context_len in enumerate(context_lens.tolist()):
+        queries = q[starts[i] : starts[i + 1]].float() * q.shape[2] ** -0.5
+        query_positions = torch.arange(context_len - len(queries), context_len)
         highest = torch.full(queries.shape[:2], -torch.inf)
-        total = torch.zeros(queries.shape[:2])
-        summed = torch.zeros(queries.shape)
-        for j in range(-(-context_len // block_size)):
-            first = int(block_tables[i, j]) * block_size
-            keys = k_cache[first : first + block_size].repeat_interleave(group, 1)
-            values = v_cache[first : first + block_size].repeat_interleave(group, 1)
-            visible = torch.arange(j * block_size, (j + 1) * block_size) <= query_positions[:, None]
-            scores = torch.einsum("thd,shd->ths", queries, keys).masked_fill(~visible[:, None], -torch.inf)
+        total, summed = torch.zeros(queries.shape[:2]), torch.zeros(queries.shape)
+        for start in range(0, context_len, block_size):
+            positions = torch.arange(start, min(start + block_size, context_len))
+            slots = block_tables[i, start // block_size] * block_size + positions - start
+            keys, values = (
+                cache[slots].float().repeat_interleave(q.shape[1] // cache.shape[1], 1) for cache in (k_cache, v_cache)
+            )
+            hidden = positions > query_positions[:, None]
+            scores = torch.einsum("thd,shd->ths", queries, keys).masked_fill(hidden[:, None], -torch.inf)
             new_highest = torch.maximum(highest, scores.amax(-1))
-            safe = new_highest.masked_fill(new_highest.isneginf(), 0.0)
-            weights = (scores - safe[..., None]).exp()
-            shrink = (highest - safe).exp()
+            weights = (scores - new_highest[..., None]).exp()
+            shrink = (highest - new_highest).exp()
             total = total * shrink + weights.sum(-1)
             summed = summed * shrink[..., None] + torch.einsum("ths,shd->thd", weights, values)
             highest = new_highest
-        out[start:stop] = summed / total[..., None]
-    return out
+        chunks.append(summed / total[..., None])
+    return torch.cat(chunks).to(q.dtype)
 
 
 @alternate
@@ -79,19 +76,20 @@ def one_padded_batch(
     query_start_loc: Tensor,
     block_size: int,
 ) -> Tensor:
-    """All sequences at once: the batch is padded on both sides, and the padding masked."""
-    lens, query_lens = context_lens.long(), query_start_loc.diff().long()
-    longest, most = int(lens.max()), int(query_lens.max())
-    positions = torch.arange(longest)
-    slots = block_tables.long()[:, positions // block_size] * block_size + positions % block_size  # [B, S]
-    group = q.shape[1] // k_cache.shape[1]
-    keys, values = (cache[slots].repeat_interleave(group, 2) for cache in (k_cache, v_cache))  # [B, S, Hq, D]
-    sequence = torch.arange(len(lens)).repeat_interleave(query_lens)
-    place = torch.arange(len(q)) - query_start_loc[:-1].long().repeat_interleave(query_lens)
-    padded = q.new_zeros(len(lens), most, *q.shape[1:])
+    """All sequences at once: the batch is padded, with each sequence's own last key, and the padding masked."""
+    query_lens = query_start_loc.diff()
+    everywhere = torch.arange(max(context_lens.tolist()))
+    positions = torch.minimum(everywhere, context_lens[:, None] - 1)  # [B, S]
+    slots = block_tables.gather(1, positions // block_size) * block_size + positions % block_size
+    keys, values = (
+        cache[slots].repeat_interleave(q.shape[1] // cache.shape[1], 2) for cache in (k_cache, v_cache)
+    )  # [B, S, Hq, D]
+    sequence = torch.arange(len(query_lens)).repeat_interleave(query_lens)
+    place = torch.arange(len(q)) - query_start_loc[:-1].repeat_interleave(query_lens)
+    padded = q.new_zeros(len(query_lens), max(query_lens.tolist()), *q.shape[1:])
     padded[sequence, place] = q
-    query_positions = (lens - query_lens)[:, None] + torch.arange(most)  # [B, t]
-    visible = positions <= query_positions.clamp(max=longest - 1)[..., None]  # [B, t, S]
+    query_positions = (context_lens - query_lens)[:, None] + torch.arange(padded.shape[1])  # [B, t]
+    visible = everywhere <= query_positions[..., None]  # [B, t, S]
     scores = torch.einsum("bthd,bshd->bhts", padded, keys) / q.shape[2] ** 0.5
     weights = scores.masked_fill(~visible[:, None], -torch.inf).softmax(-1)
     return torch.einsum("bhts,bshd->bthd", weights, values)[sequence, place]
