@@ -120,7 +120,7 @@ class Rules:
         memory = (ctypes.c_char * num_bytes).from_address(self._free)
         far = torch.frombuffer(memory, dtype=content.dtype).as_strided(content.shape, (FAR, *content.stride()[1:]))
         self.spreads[self._free] = (far, content)
-        self._free += 2 * num_bytes
+        self._free += 2 * FAR * content.element_size() * content.shape[0]
         return far
 
     def regions(self, arguments: Mapping[str, Any]) -> list[Region]:

@@ -58,6 +58,8 @@ def seen() -> Any:
     return json.loads(done.stdout)
 
 
+READS = "OutsideRead: program (0, 0, 0) reads a number outside of the tensors that the launch was given"
+WRITES = "OutsideWrite: program (0, 0, 0) writes a number outside of the tensors that the launch was given"
 BEHIND = "is 1 behind the last of the tensor at"
 
 
@@ -65,18 +67,18 @@ BEHIND = "is 1 behind the last of the tensor at"
 @pytest.mark.parametrize(
     ("launch", "words"),
     [
-        ("no mask", f"OutsideRead: program (0, 0, 0) reads a number outside of the tensors that the launch was given: it {BEHIND} `x_ptr`, [3]"),
-        ("before", "reads 2 numbers outside of the tensors that the launch was given: the first is 2 before the first of the tensor"),
+        ("no mask", f"{READS}: it {BEHIND} `x_ptr`, [3]"),
+        ("before", "reads 2 numbers outside of the tensors that the launch was given: the first is 2 before the first"),
         ("far", "reads 2 numbers outside of the tensors that the launch was given, far from all of them"),
-        ("written", f"OutsideWrite: program (0, 0, 0) writes a number outside of the tensors that the launch was given: it {BEHIND} `out_ptr`, [2]"),
-        ("between rows", "it is in the room between the rows of the tensor at `x_ptr`, [6]"),
-        ("atomic", f"OutsideWrite: program (0, 0, 0) writes a number outside of the tensors that the launch was given: it {BEHIND} `out_ptr`"),
-        ("compare and swap", f"writes a number outside of the tensors that the launch was given: it {BEHIND} `out_ptr`"),
-        ("block unchecked", f"OutsideRead: program (0, 0, 0) reads a number outside of the tensors that the launch was given: it {BEHIND} `x_ptr`"),
-        ("not this entry", "behind the last of what it may use of the tensor at `x_ptr`, [3]"),
-        ("overflow", "OutsideRead: program (2, 0, 0) reads a number outside of the tensors that the launch was given, far from"),
+        ("written", f"{WRITES}: it {BEHIND} `out_ptr`, [2]"),
+        ("between rows", f"{READS}: it is in the room between the rows of the tensor at `x_ptr`, [6]"),
+        ("atomic", f"{WRITES}: it {BEHIND} `out_ptr`"),
+        ("compare and swap", f"{WRITES}: it {BEHIND} `out_ptr`"),
+        ("block unchecked", f"{READS}: it {BEHIND} `x_ptr`"),
+        ("not this entry", "it is 1 behind the last of what it may use of the tensor at `x_ptr`, [3]"),
+        ("overflow", "program (2, 0, 0) reads a number outside of the tensors that the launch was given, far from"),
     ],
-)  # fmt: skip
+)
 def test_what_is_outside_is_told_in_words(seen: Any, launch: str, words: str) -> None:
     assert words in seen["told"][launch]
 
