@@ -11,6 +11,7 @@ from torch import Tensor
 
 from grader.checks.support import count_of
 from grader.framework import Case, Observations, Prop, Property, two_numbers
+from grader.kernel_access import access_rules
 from tinyllm.kernels import cases as kernel_cases
 from tinyllm.kernels.guards import CANARY, Inputs, changed, make_inputs, snapshot
 from tinyllm.kernels.selftest import TOLERANCES
@@ -48,11 +49,12 @@ def attention_case(kernel: str, context_lens: list[int], *sizes: int, seed: int 
         kernel: one of `tinyllm.kernels.cases.KERNELS`.
         sizes: Hq, Hkv, D and P.
         seed: what the tensors are drawn from.
-        changes: other fields of `tinyllm.kernels.cases.Case`; `opposed=True` makes all scores negative.
+        changes: other fields of `tinyllm.kernels.cases.Case`; `opposed=True` makes all scores negative, `far=True`
+            lays the slots of the pools so far apart that offsets pass 2**31.
     """
     named = dict(zip(SIZES, sizes, strict=True))
     lens = {"query_lens": [1] * len(context_lens), "context_lens": context_lens}
-    case = {"kernel": kernel, **lens, **named, "opposed": False, "seed": seed, **changes}
+    case = {"kernel": kernel, **lens, **named, "opposed": False, "far": False, "seed": seed, **changes}
     while int(inputs_of(case, "cpu").block_tables[0, 0]) == 0:
         case["seed"] += 1
     return case
@@ -60,7 +62,7 @@ def attention_case(kernel: str, context_lens: list[int], *sizes: int, seed: int 
 
 def inputs_of(case: Case, device: str) -> Inputs:
     """The tensors of a case, the same on both sides: what must not be read is NaN, all else is watched."""
-    fields = {key: value for key, value in case.items() if key not in ("seed", "opposed")}
+    fields = {key: value for key, value in case.items() if key not in ("seed", "opposed", "far")}
     lens = {key: tuple(case[key]) for key in ("query_lens", "context_lens")}
     inputs = make_inputs(kernel_cases.Case(**{**fields, **lens}), device, case["seed"])
     if case["opposed"]:
@@ -76,11 +78,20 @@ def drive_attention(case: Case, answer: Callable[..., Any], **options: Any) -> O
     before = snapshot(inputs)
     where = (inputs.block_tables, inputs.context_lens, inputs.query_start_loc, case["block_size"])
     options |= {"sliding_window": case.get("sliding_window"), "out": inputs.out}
-    answer(inputs.q, inputs.k_cache, inputs.v_cache, *where, **options)
-    synchronize(device)
+    with access_rules() as rules:
+        rules.only(inputs.block_tables, used_entries(inputs.block_tables, case))
+        pools = [rules.spread(pool) if case["far"] else pool for pool in (inputs.k_cache, inputs.v_cache)]
+        answer(inputs.q, *pools, *where, **options)
+        synchronize(device)
     out = inputs.out.clone()
     inputs.out.fill_(CANARY)
     return {"out": out, "changed": changed(inputs, before)}
+
+
+def used_entries(block_tables: Tensor, case: Case) -> list[Tensor]:
+    """Of each row the entries that name blocks of the context."""
+    blocks = [-(-length // case["block_size"]) for length in case["context_lens"]]
+    return [row[:used] for row, used in zip(block_tables, blocks, strict=True)]
 
 
 def judge_attention(case: Case, observations: Observations) -> str | None:
@@ -113,7 +124,8 @@ def describe_attention(case: Case) -> str:
     text = f"context_lens = {case['context_lens']}{new}, {heads} of {case['head_dim']} numbers"
     more = [f"{name} = {case[name]}" for name in ("sliding_window", "split_size", "dtype") if case.get(name)]
     blocks = f"blocks of {count_of(case['block_size'], 'slot')} in any order"
-    return ", ".join([text, blocks, *more, *scores_of(case)])
+    far = ["a pool of more than 2**31 numbers"] if case["far"] else []
+    return ", ".join([text, blocks, *more, *scores_of(case), *far])
 
 
 #: A row of a table of attention properties, but for `drive`.
