@@ -23,6 +23,9 @@ SIZES = ("num_heads", "num_kv_heads", "head_dim", "block_size")
 #: from below 0 to above, they are of another sign for the next head and token, or all far below 0 and the same.
 SCORES = {"rising": 1, "falling": -1, "of both signs": 0, "far below 0": 0}
 
+#: What a case says beyond the fields of `tinyllm.kernels.cases.Case`.
+OWN = {"seed": 1, "opposed": False, "far": False, "room": False, "scores": "", "values": 0.0}
+
 
 def kernel_device() -> str:
     """Where the driver's process runs kernels."""
@@ -55,12 +58,11 @@ def attention_case(kernel: str, context_lens: list[int], *sizes: int, seed: int 
         seed: what the tensors are drawn from.
         changes: other fields of `tinyllm.kernels.cases.Case`; `opposed=True` makes all scores negative, `far=True`
             lays the slots of the pools so far apart that offsets pass 2**31, `room=True` leaves room between their
-            heads, and `scores` is one of SCORES.
+            heads, `scores` is one of SCORES, and `values` is added to V.
     """
     named = dict(zip(SIZES, sizes, strict=True))
     lens = {"query_lens": [1] * len(context_lens), "context_lens": context_lens}
-    own = {"opposed": False, "far": False, "room": False, "scores": "", "seed": seed}
-    case = {"kernel": kernel, **lens, **named, **own, **changes}
+    case = {"kernel": kernel, **lens, **named, **OWN, "seed": seed, **changes}
     while int(inputs_of(case, "cpu").block_tables[0, 0]) == 0:
         case["seed"] += 1
     return case
@@ -68,12 +70,13 @@ def attention_case(kernel: str, context_lens: list[int], *sizes: int, seed: int 
 
 def inputs_of(case: Case, device: str) -> Inputs:
     """The tensors of a case, the same on both sides: what must not be read is NaN, all else is watched."""
-    fields = {key: value for key, value in case.items() if key not in ("seed", "opposed", "far", "room", "scores")}
+    fields = {key: value for key, value in case.items() if key not in OWN}
     lens = {key: tuple(case[key]) for key in ("query_lens", "context_lens")}
     inputs = make_inputs(kernel_cases.Case(**{**fields, **lens}), device, case["seed"])
     if case["opposed"]:
         inputs.q.abs_()
         inputs.k_cache.copy_(-inputs.k_cache.abs())
+    inputs.v_cache.add_(case["values"])
     if case["scores"]:
         set_scores(inputs, case)
     if case["room"]:
@@ -167,7 +170,8 @@ def describe_attention(case: Case) -> str:
     blocks = f"blocks of {count_of(case['block_size'], 'slot')} in any order"
     far = ["a pool of more than 2**31 numbers"] if case["far"] else []
     room = ["room between the heads of the pool"] if case["room"] else []
-    return ", ".join([text, blocks, *more, *scores_of(case), *far, *room])
+    values = [f"all of V near {case['values']:g}"] if case["values"] else []
+    return ", ".join([text, blocks, *more, *scores_of(case), *far, *room, *values])
 
 
 #: A row of a table of attention properties, but for `drive`.

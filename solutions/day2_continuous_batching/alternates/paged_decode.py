@@ -7,32 +7,39 @@ from tinyllm.kernels.tiles import load_tile
 
 
 @triton.jit
+def _scores(
+    q, kv_head, positions, last, k_ptr, table_ptr, scale, kv_stride_slot, kv_stride_head, HEAD_DIM: tl.constexpr,
+    PADDED_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr,
+):  # fmt: skip
+    inside = positions < last
+    offsets = page_slots(table_ptr, positions, inside, BLOCK_SIZE) * kv_stride_slot + kv_head * kv_stride_head
+    k = load_tile(k_ptr, offsets, inside, HEAD_DIM, PADDED_DIM)
+    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+    return offsets, inside, tl.where(inside[None, :], scores, float("-inf"))
+
+
+@triton.jit
 def _highest_first(
     q, kv_head, first, last, k_ptr, v_ptr, table_ptr, scale, kv_stride_slot, kv_stride_head, ROWS: tl.constexpr,
     HEAD_DIM: tl.constexpr, PADDED_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     highest = tl.full([ROWS], float("-inf"), tl.float32)
-    for start in range(first, last, TILE):
-        positions = start + tl.arange(0, TILE)
-        inside = positions < last
-        block = tl.load(table_ptr + positions // BLOCK_SIZE, mask=inside, other=0)
-        offsets = (block * BLOCK_SIZE + positions % BLOCK_SIZE) * kv_stride_slot + kv_head * kv_stride_head
-        k = load_tile(k_ptr, offsets, inside, HEAD_DIM, PADDED_DIM)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-        highest = tl.maximum(highest, tl.max(tl.where(inside[None, :], scores, float("-inf")), 1))
     total = tl.zeros([ROWS], tl.float32)
     acc = tl.zeros([ROWS, PADDED_DIM], tl.float32)
-    for start in range(first, last, TILE):
-        positions = start + tl.arange(0, TILE)
-        inside = positions < last
-        block = tl.load(table_ptr + positions // BLOCK_SIZE, mask=inside, other=0)
-        offsets = (block * BLOCK_SIZE + positions % BLOCK_SIZE) * kv_stride_slot + kv_head * kv_stride_head
-        k = load_tile(k_ptr, offsets, inside, HEAD_DIM, PADDED_DIM)
-        v = load_tile(v_ptr, offsets, inside, HEAD_DIM, PADDED_DIM)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-        weights = tl.where(inside[None, :], tl.exp2(scores - highest[:, None]), 0.0)
-        total += tl.sum(weights, 1)
-        acc += tl.dot(weights.to(v.dtype), v, input_precision="ieee")
+    tiles = tl.cdiv(last - first, TILE)
+    for step in range(2 * tiles):  # every tile twice: for the highest score, then for the sums
+        positions = first + step % tiles * TILE + tl.arange(0, TILE)
+        offsets, inside, scores = _scores(
+            q, kv_head, positions, last, k_ptr, table_ptr, scale, kv_stride_slot, kv_stride_head, HEAD_DIM, PADDED_DIM,
+            BLOCK_SIZE,
+        )  # fmt: skip
+        if step < tiles:
+            highest = tl.maximum(highest, tl.max(scores, 1))
+        else:
+            v = load_tile(v_ptr, offsets, inside, HEAD_DIM, PADDED_DIM)
+            weights = tl.exp2(scores - highest[:, None])
+            total += tl.sum(weights, 1)
+            acc += tl.dot(weights.to(v.dtype), v, input_precision="ieee")
     return highest, total, acc
 
 
