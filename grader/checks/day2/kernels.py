@@ -20,8 +20,9 @@ from tinyllm.kernels.selftest import TOLERANCES
 TIME_LIMIT = 60  # seconds: the first launch compiles, on a GPU
 SIZES = ("num_heads", "num_kv_heads", "head_dim", "block_size")
 #: What the scores of a case can be beside random, with the sign of their slope: over the positions they rise or fall
-#: from below 0 to above, they are of another sign for the next head and token, or all far below 0 and the same.
-SCORES = {"rising": 1, "falling": -1, "of both signs": 0, "far below 0": 0}
+#: from below 0 to above, they are of another sign for the next head and token, or 64 times smaller for the next head, or
+#: all far below 0 and the same.
+SCORES = {"rising": 1, "falling": -1, "of both signs": 0, "of very different size": 0, "far below 0": 0}
 
 #: What a case says beyond the fields of `tinyllm.kernels.cases.Case`.
 OWN = {"seed": 1, "opposed": False, "far": False, "room": False, "scores": "", "values": 0.0}
@@ -97,6 +98,9 @@ def set_scores(inputs: Inputs, case: Case) -> None:
     if case["scores"] == "of both signs":
         q[::2, 1::2] *= -1
         q[1::2, ::2] *= -1
+        return
+    if case["scores"] == "of very different size":
+        q[:, 1::2] /= 64
         return
     for sequence, length in enumerate(case["context_lens"]):
         positions = torch.arange(length, device=k.device)

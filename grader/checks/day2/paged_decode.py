@@ -37,8 +37,9 @@ def any_shape(rng: random.Random) -> Iterator[Case]:
 
 # ---------------------------------------------------------------- rows that see nothing
 
-#: Tiles in which a row may look nowhere (False) or everywhere.
-SEEN = ([False, False], [False, True], [True, False])
+#: For rows of a tile whether they see the first tile of scores, and the second.
+SEEN = [[False, False], [False, True], [True, False]]
+SCORE = -3.0  # wherever a row sees anything
 ROWS = 16  # of a tile, and as many columns: what tl.dot asks for
 
 
@@ -61,36 +62,45 @@ def steps_kernel(
 
 
 def drive_steps(parts: SimpleNamespace, case: Case) -> Observations:
-    """Highest, total and acc of a row; None for an answer that has no `softmax_step`."""
+    """Highest, total and acc of each row; None for an answer that has no `softmax_step`."""
     step = parts.paged_decode.__globals__.get("softmax_step")
     if step is None:
         return None
-    seen = torch.tensor(case["seen"], device=kernel_device())[:, None, None]
-    scores = torch.where(seen, case["score"], float("-inf")).expand(-1, ROWS, ROWS).contiguous()
+    seen = torch.zeros(2, ROWS, ROWS, dtype=torch.bool, device=kernel_device())
+    for row, tiles in enumerate(case["seen"]):
+        for tile, sees in enumerate(tiles):
+            seen[tile, row] = sees
+    scores = torch.where(seen, SCORE, float("-inf"))
     out = torch.zeros(3, ROWS, device=kernel_device())
-    steps_kernel[(1,)](scores, out, len(case["seen"]), ROWS, step)
+    steps_kernel[(1,)](scores, out, 2, ROWS, step)
     synchronize(kernel_device())
-    return out[:, 0].clone()
+    return out[:, : len(case["seen"])].T.contiguous()
 
 
 def judge_steps(case: Case, observations: Observations) -> str | None:
     """All scores that are seen are equal, so each of them counts 1."""
     if observations is None:
         return None
-    count = float(ROWS * sum(case["seen"]))
-    expected = [case["score"] if count else float("-inf"), count, count]
-    if not isinstance(observations, Tensor) or observations.shape != (3,):
+    if not isinstance(observations, Tensor) or observations.shape != (len(case["seen"]), 3):
         return "softmax_step must return highest, total and acc"
-    for name, wanted, got in zip(("highest", "total", "acc"), expected, observations.tolist(), strict=True):
-        if not (got == wanted or abs(got - wanted) <= 1e-4 * abs(wanted)):
-            return f"{name} of such a row: expected {wanted:g}, got {got:g}"
+    for tiles, row in zip(case["seen"], observations.tolist(), strict=True):
+        count = float(ROWS * sum(tiles))
+        expected = (SCORE if count else float("-inf"), count, count)
+        for name, wanted, got in zip(("highest", "total", "acc"), expected, row, strict=True):
+            if not (got == wanted or abs(got - wanted) <= 1e-4 * abs(wanted)):
+                return f"a row that sees {sees_text(tiles)}: expected {name} {wanted:g}, got {got:g}"
     return None
+
+
+def sees_text(tiles: list[bool]) -> str:
+    """What a row sees of two tiles."""
+    return "neither tile" if not any(tiles) else "the first tile alone" if tiles[0] else "the second tile alone"
 
 
 def describe_steps(case: Case) -> str:
     """As a learner reads it."""
-    tiles = " and then ".join(f"scores of {case['score']:g}" if seen else "-inf everywhere" for seen in case["seen"])
-    return f"a row of softmax_step that meets tiles of {tiles}"
+    rows = ", ".join(sees_text(tiles) for tiles in case["seen"])
+    return f"softmax_step on two tiles of scores that are {SCORE:g} where a row sees them; rows see {rows}"
 
 
 prop = partial(attention_prop, drive=drive)
@@ -136,13 +146,14 @@ EXERCISE = Exercise(
                 case([33], 1, 1, 256, 4, sharpness=60.0, scores="rising"),
                 case([33], 1, 1, 256, 4, sharpness=60.0, scores="falling"),
                 case([9], 2, 1, 16, 4, sharpness=60.0, scores="of both signs"),
+                case([5], 2, 1, 16, 4, sharpness=60.0, scores="of very different size"),
                 case([10], 1, 1, 32, 4, scores="far below 0"),
             ],
         ),
         Prop(
             "a row that sees nothing stays at -inf, 0 and 0, and begins where it sees something",
             weight=0.25,
-            fixed=[{"seen": seen, "score": -3.0} for seen in SEEN],
+            fixed=[{"seen": SEEN}],
             drive=drive_steps,
             judge=judge_steps,
             describe=describe_steps,
