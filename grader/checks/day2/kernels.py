@@ -20,7 +20,7 @@ from tinyllm.kernels.selftest import TOLERANCES
 TIME_LIMIT = 60  # seconds: the first launch compiles, on a GPU
 SIZES = ("num_heads", "num_kv_heads", "head_dim", "block_size")
 #: What the scores of a case can be beside random, with the sign of their slope: over the positions they rise or fall
-#: from below 0 to above, they are of another sign for the next head and token, or 64 times smaller for the next head, or
+#: from below 0 to above, they are of another sign for the next head and token, 64 times smaller for the next head, or
 #: all far below 0 and the same.
 SCORES = {"rising": 1, "falling": -1, "of both signs": 0, "of very different size": 0, "far below 0": 0}
 
