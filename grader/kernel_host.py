@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from grader.framework import exercise_in
+from grader.kernel_access import watch_kernels
 from grader.running import Ending, LocalDriver, Report, text_of
 from grader.wire import WireError, decode, decode_report, encode_report, receive, send
 from tinyllm.kernels.runtime import INTERPRETED
@@ -170,6 +171,8 @@ def prepare() -> None:
     """Get this process ready to run kernels."""
     torch.set_num_threads(1)
     references()  # imports the kernels before the first fork
+    if INTERPRETED:
+        watch_kernels()
     # What `torch.empty` gives is NaN from now on: a kernel that reads what none has written does not get away with it.
     torch.set_deterministic_debug_mode("warn")  # `use_deterministic_algorithms` would import torch's compiler first
 

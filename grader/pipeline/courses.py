@@ -22,7 +22,8 @@ from tinyllm.paths import project_root
 
 #: The modules of `grader` that run beside a student's code.
 INSIDE = (
-    *("framework", "kernel_host", "kernel_lane", "limits", "observe", "results", "running", "usage", "wire", "words"),
+    *("framework", "kernel_access", "kernel_host", "kernel_lane", "limits", "observe", "results", "running", "usage"),
+    *("wire", "words"),
     "checks/__init__",
     *("sandbox/__init__", "sandbox/inside", "sandbox/limits", "sandbox/linux", "sandbox/parent", "sandbox/room"),
 )

@@ -46,8 +46,15 @@ def checked(body: str, call: str = LAUNCH, longest: float | None = None) -> Chec
     ["tl.store(k_cache_ptr + 2**42, 1.0)", "tl.store(k_cache_ptr, tl.load(k_ptr - 2**42))"],
     ids=["store", "load"],
 )
-def test_a_wild_access_ends_its_own_process_only(body: str) -> None:
-    result = checked(body)
+def test_a_wild_access_is_told_with_its_line(body: str) -> None:
+    message = checked(body).properties[0].message
+    assert "outside of the tensors that the launch was given, far from all of them" in message
+    assert f"in `kernel`): {body}" in message
+
+
+@needs_triton
+def test_a_wild_access_in_a_launch_ends_its_own_process_only() -> None:
+    result = checked("pass", "import ctypes; ctypes.memset(1, 0, 1)")
     assert result.outcome is Outcome.CRASHED
     assert "reads or writes far outside" in result.properties[0].message
     assert run(EXERCISE, 1, LocalDriver(EXERCISE, store_kv)), "the next answer is driven as ever"
@@ -55,9 +62,8 @@ def test_a_wild_access_ends_its_own_process_only(body: str) -> None:
 
 @needs_triton
 def test_a_write_just_outside_is_found_between_guards() -> None:
-    body = "tl.store(k_cache_ptr - 1, 0.0)"
-    call = f"launch_store_kv(store_kv_kernel, k, v, k_cache, v_cache, slot_mapping); {LAUNCH}"
-    result = checked(body, call)
+    before = "k_cache.as_strided((1,), (1,), k_cache.storage_offset() - 1).zero_()"
+    result = checked("pass", f"launch_store_kv(store_kv_kernel, k, v, k_cache, v_cache, slot_mapping); {before}")
     assert result.outcome is Outcome.WRONG
     assert "writes where nothing of its own is" in result.properties[0].message
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,12 +12,20 @@ from torch import Tensor
 
 from grader.checks.support import count_of
 from grader.framework import Case, Observations, Prop, Property, two_numbers
+from grader.kernel_access import access_rules
 from tinyllm.kernels import cases as kernel_cases
 from tinyllm.kernels.guards import CANARY, Inputs, changed, make_inputs, snapshot
 from tinyllm.kernels.selftest import TOLERANCES
 
 TIME_LIMIT = 60  # seconds: the first launch compiles, on a GPU
 SIZES = ("num_heads", "num_kv_heads", "head_dim", "block_size")
+#: What the scores of a case can be beside random, with the sign of their slope: over the positions they rise or fall
+#: from below 0 to above, they are of another sign for the next head and token, 64 times smaller for the next head, or
+#: all far below 0 and the same.
+SCORES = {"rising": 1, "falling": -1, "of both signs": 0, "of very different size": 0, "far below 0": 0}
+
+#: What a case says beyond the fields of `tinyllm.kernels.cases.Case`.
+OWN = {"seed": 1, "opposed": False, "far": False, "room": False, "scores": "", "values": 0.0}
 
 
 def kernel_device() -> str:
@@ -48,11 +57,13 @@ def attention_case(kernel: str, context_lens: list[int], *sizes: int, seed: int 
         kernel: one of `tinyllm.kernels.cases.KERNELS`.
         sizes: Hq, Hkv, D and P.
         seed: what the tensors are drawn from.
-        changes: other fields of `tinyllm.kernels.cases.Case`; `opposed=True` makes all scores negative.
+        changes: other fields of `tinyllm.kernels.cases.Case`; `opposed=True` makes all scores negative, `far=True`
+            lays the slots of the pools so far apart that offsets pass 2**31, `room=True` leaves room between their
+            heads, `scores` is one of SCORES, and `values` is added to V.
     """
     named = dict(zip(SIZES, sizes, strict=True))
     lens = {"query_lens": [1] * len(context_lens), "context_lens": context_lens}
-    case = {"kernel": kernel, **lens, **named, "opposed": False, "seed": seed, **changes}
+    case = {"kernel": kernel, **lens, **named, **OWN, "seed": seed, **changes}
     while int(inputs_of(case, "cpu").block_tables[0, 0]) == 0:
         case["seed"] += 1
     return case
@@ -60,13 +71,52 @@ def attention_case(kernel: str, context_lens: list[int], *sizes: int, seed: int 
 
 def inputs_of(case: Case, device: str) -> Inputs:
     """The tensors of a case, the same on both sides: what must not be read is NaN, all else is watched."""
-    fields = {key: value for key, value in case.items() if key not in ("seed", "opposed")}
+    fields = {key: value for key, value in case.items() if key not in OWN}
     lens = {key: tuple(case[key]) for key in ("query_lens", "context_lens")}
     inputs = make_inputs(kernel_cases.Case(**{**fields, **lens}), device, case["seed"])
     if case["opposed"]:
         inputs.q.abs_()
         inputs.k_cache.copy_(-inputs.k_cache.abs())
+    inputs.v_cache.add_(case["values"])
+    if case["scores"]:
+        set_scores(inputs, case)
+    if case["room"]:
+        pools = {name: with_room(inputs, name) for name in ("k_cache", "v_cache")}
+        inputs = replace(inputs, **pools)
     return inputs
+
+
+def set_scores(inputs: Inputs, case: Case) -> None:
+    """Have the scores be as one of SCORES says."""
+    q, k = inputs.q, inputs.k_cache
+    if case["scores"] == "far below 0":  # whole numbers, so that all scores are one
+        q.fill_(64)
+        k.mul_(0).sub_(32)  # what is NaN remains so
+        return
+    q.abs_()
+    k.abs_()
+    if case["scores"] == "of both signs":
+        q[::2, 1::2] *= -1
+        q[1::2, ::2] *= -1
+        return
+    if case["scores"] == "of very different size":
+        q[:, 1::2] /= 64
+        return
+    for sequence, length in enumerate(case["context_lens"]):
+        positions = torch.arange(length, device=k.device)
+        slots = inputs.block_tables[sequence, positions // case["block_size"]] * case["block_size"]
+        levels = torch.linspace(-1, 1, length, dtype=k.dtype, device=k.device)
+        k[slots + positions % case["block_size"]] *= SCORES[case["scores"]] * levels[:, None, None]
+
+
+def with_room(inputs: Inputs, name: str) -> Tensor:
+    """A pool with room for one more head and 16 more numbers behind each head's: all NaN, and watched."""
+    pool = getattr(inputs, name)
+    num_slots, heads, dim = pool.shape
+    wide = torch.full((num_slots, heads + 1, dim + 16), float("nan"), dtype=pool.dtype, device=pool.device)
+    inputs.watched[f"room in {name}"] = wide
+    view = wide[:, :heads, :dim]
+    return view.copy_(pool)
 
 
 def drive_attention(case: Case, answer: Callable[..., Any], **options: Any) -> Observations:
@@ -76,11 +126,20 @@ def drive_attention(case: Case, answer: Callable[..., Any], **options: Any) -> O
     before = snapshot(inputs)
     where = (inputs.block_tables, inputs.context_lens, inputs.query_start_loc, case["block_size"])
     options |= {"sliding_window": case.get("sliding_window"), "out": inputs.out}
-    answer(inputs.q, inputs.k_cache, inputs.v_cache, *where, **options)
-    synchronize(device)
+    with access_rules() as rules:
+        rules.only(inputs.block_tables, used_entries(inputs.block_tables, case))
+        pools = [rules.spread(pool) if case["far"] else pool for pool in (inputs.k_cache, inputs.v_cache)]
+        answer(inputs.q, *pools, *where, **options)
+        synchronize(device)
     out = inputs.out.clone()
     inputs.out.fill_(CANARY)
     return {"out": out, "changed": changed(inputs, before)}
+
+
+def used_entries(block_tables: Tensor, case: Case) -> list[Tensor]:
+    """Of each row the entries that name blocks of the context."""
+    blocks = [-(-length // case["block_size"]) for length in case["context_lens"]]
+    return [row[:used] for row, used in zip(block_tables, blocks, strict=True)]
 
 
 def judge_attention(case: Case, observations: Observations) -> str | None:
@@ -113,7 +172,10 @@ def describe_attention(case: Case) -> str:
     text = f"context_lens = {case['context_lens']}{new}, {heads} of {case['head_dim']} numbers"
     more = [f"{name} = {case[name]}" for name in ("sliding_window", "split_size", "dtype") if case.get(name)]
     blocks = f"blocks of {count_of(case['block_size'], 'slot')} in any order"
-    return ", ".join([text, blocks, *more, *scores_of(case)])
+    far = ["a pool of more than 2**31 numbers"] if case["far"] else []
+    room = ["room between the heads of the pool"] if case["room"] else []
+    values = [f"all of V near {case['values']:g}"] if case["values"] else []
+    return ", ".join([text, blocks, *more, *scores_of(case), *far, *room, *values])
 
 
 #: A row of a table of attention properties, but for `drive`.
@@ -124,6 +186,8 @@ attention_prop = partial(
 
 def scores_of(case: Case) -> list[str]:
     """What is special about a case's scores, if anything."""
+    if case["scores"]:
+        return [f"scores {case['scores']}"]
     if "sharpness" not in case:
         return []
     if case["sharpness"] == 0:

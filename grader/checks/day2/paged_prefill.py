@@ -41,10 +41,10 @@ EXERCISE = Exercise(
         prop(
             "a chunk sees the context before it",
             weight=0.75,
-            fixed=[  # within a tile, at the end of several, and a single token
+            fixed=[  # within a tile, a single token, at the end of several tiles and around the end of one
                 case([10], 1, 1, 16, 4, query_lens=[3]),
-                case([72], 1, 1, 128, 16, query_lens=[5]),
                 case([9], 1, 1, 48, 1, query_lens=[1]),
+                case([72, 33, 34], 1, 1, 128, 16, query_lens=[5, 3, 3]),
             ],
         ),
         prop(
@@ -58,20 +58,27 @@ EXERCISE = Exercise(
         prop(
             "each query head reads the K/V head of its group, with the mask of its own token",
             weight=0.5,
-            fixed=[
+            fixed=[  # the fourth with a whole tile before the chunk
                 case([5], 2, 2, 16, 4, query_lens=[3]),
                 case([8], 4, 2, 16, 4, query_lens=[4]),
                 case([14], 5, 1, 32, 3, query_lens=[7]),
+                case([40], 2, 2, 80, 4, query_lens=[3], room=True),
+                case([5], 1, 1, 16, 4, query_lens=[2], far=True),
             ],
             random=any_chunk,
         ),
         prop(
             "sliding windows, large scores and float16",
             weight=0.5,
-            fixed=[
-                case([12], 1, 1, 16, 4, query_lens=[5], sliding_window=4),
+            fixed=[  # windows shorter and longer than a tile, that begin in it, behind it, or leave one empty
+                case([6], 1, 1, 16, 4, query_lens=[5], sliding_window=4),
                 case([55], 1, 1, 128, 4, query_lens=[6], sliding_window=3),
-                case([40], 1, 1, 128, 4, query_lens=[4], sharpness=60.0),
+                case([90, 70], 1, 1, 128, 16, query_lens=[5, 5], sliding_window=40),
+                case([28], 1, 1, 256, 16, query_lens=[28], sliding_window=3),
+                case([28], 1, 1, 256, 16, query_lens=[28], sharpness=60.0, scores="rising"),
+                case([70], 1, 1, 128, 4, query_lens=[4], sharpness=60.0, scores="falling"),
+                case([9], 2, 1, 16, 4, query_lens=[5], sharpness=60.0, scores="of both signs"),
+                case([9], 1, 1, 16, 4, query_lens=[5], scores="far below 0"),
                 case([30], 2, 1, 256, 16, query_lens=[5], dtype="float16"),
             ],
         ),
