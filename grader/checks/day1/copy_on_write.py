@@ -14,7 +14,7 @@ from grader.checks.support import count_of, is_int_list, shuffled, steps_of
 from grader.framework import Case, Exercise, Observations, Prop, plain, short
 from tinyllm.kv_cache.block_table import BlockTable
 
-# ["new", table, tokens], ["fork", table, child], ["hold", table, child]: a fork by somebody else, as a prefix hit is,
+# ["new", table, tokens], ["fork", table, child], ["hold", table, child]: what a fork does, but by somebody else,
 # ["append", table, tokens] through copy-on-write, ["grow", table, tokens] without it, ["release", table]
 Step = list[Any]
 
@@ -110,7 +110,7 @@ def step_problem(books: SharingBooks, step: Step, seen: Any, before: Any, watche
     if not problem and "owners" in watched:
         problem = books.sharing_problem(seen["tables"], seen["owners"])
         if not problem and not seen["kinds"]:
-            problem = "a fork must be of its parent's class: type(table)(...), whoever has written that"
+            problem = "a fork must be of its parent's class, as type(table)(...) makes it"
     if not problem and not books.tables and any(seen["owners"]):
         problem = "every table is released, but some blocks still have an owner"
     return problem
@@ -139,7 +139,7 @@ def in_words(step: Step) -> str:
     words = {
         "new": "a new table {0} of {1}",
         "fork": "fork of {0} to {1}",
-        "hold": "a prefix hit {1} with all blocks of {0}",
+        "hold": "somebody else makes a table {1} with all blocks of {0}",
         "append": "append of {1} to {0}",
         "grow": "{0}.append of {1}, not through copy-on-write",
         "release": "release of {0}",
