@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from grader.checks.oracles.ownership import OwnershipBooks
-from grader.checks.support import ANY_ERROR, count_of, cut, is_int_list, owner_counts
+from grader.checks.support import ANY_ERROR, count_of, cut, is_int_list, owner_counts, steps_of
 from grader.framework import Case, Exercise, Observations, Prop, outcome_of, plain
 
 Operation = list[Any]  # ["allocate", how many] or ["share" or "free", index among all blocks handed out so far]
@@ -95,8 +95,7 @@ def in_words(operation: Operation) -> str:
 
 def pool(num_blocks: int, operations: str) -> Case:
     """A case; its operations as "allocate 2, share 0, free 0"."""
-    words = [operation.split() for operation in operations.split(", ")]
-    return {"num_blocks": num_blocks, "operations": [[name, int(argument)] for name, argument in words]}
+    return {"num_blocks": num_blocks, "operations": steps_of(operations)}
 
 
 def misused(rng: random.Random) -> Iterator[Case]:

@@ -9,9 +9,20 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from grader.checks import support
 from grader.checks.oracles.sharing import SharingBooks
-from grader.checks.support import count_of, is_int_list, is_number, shuffled, steps_of
+from grader.checks.support import (
+    count_of,
+    cut,
+    fit_problem,
+    is_int_list,
+    is_number,
+    kept_outcome,
+    kept_problem,
+    owner_counts,
+    pool_of,
+    shuffled,
+    steps_of,
+)
 from grader.framework import Case, Exercise, Observations, Prop, plain, short, two_texts
 
 # ["new", table, its tokens, its blocks], ["need" or "append", table, tokens], ["slots", table, start, stop],
@@ -21,7 +32,7 @@ Step = list[Any]
 
 def drive(parts: SimpleNamespace, case: Case) -> Observations:
     """Do the steps in one pool, and look at the tables and at the pool after each."""
-    pool = support.pool_of(case["order"])
+    pool = pool_of(case["order"])
     pool.ref_counts = defaultdict(int)  # type: ignore[assignment]  # some ids are far beyond the size of the pool
     tables: dict[str, Any] = {}
     steps, kept = [], []
@@ -39,9 +50,9 @@ def drive(parts: SimpleNamespace, case: Case) -> Observations:
             pool.free(tables[key].block_ids[-1])
             tables[key].block_ids[-1:] = pool.allocate(1)
         else:
-            seen["outcome"] = support.kept_outcome(partial(getattr(tables[key], name), *numbers), kept)
+            seen["outcome"] = kept_outcome(partial(getattr(tables[key], name), *numbers), kept)
         seen["tables"] = {key: {"block_ids": t.block_ids, "num_tokens": t.num_tokens} for key, t in tables.items()}
-        steps.append(plain({**seen, "owners": support.owner_counts(pool, len(case["order"]))}))
+        steps.append(plain({**seen, "owners": owner_counts(pool, len(case["order"]))}))
     return {"steps": steps, "kept": plain(kept)}
 
 
@@ -64,7 +75,7 @@ def judge(case: Case, observations: Observations, watched: str = "sizes") -> str
         if problem:
             return f"step {number + 1}, {in_words(step)}: {problem}"
         before = seen["tables"]
-    return support.kept_problem(observations["kept"]) if watched == "slots" else None
+    return kept_problem(observations["kept"]) if watched == "slots" else None
 
 
 def step_problem(books: SharingBooks, step: Step, seen: Any, before: Any, watched: str) -> str | None:
@@ -76,7 +87,7 @@ def step_problem(books: SharingBooks, step: Step, seen: Any, before: Any, watche
         expected, got = books.new_blocks(key, numbers[0]), seen["needed"]
         return None if is_number(got) and got == expected else f"it must be {expected}, got {short(got)}"
     if name == "append":
-        problem = support.fit_problem(seen["outcome"], fits=books.follow(step) is not None)
+        problem = fit_problem(seen["outcome"], fits=books.follow(step) is not None)
         old, new = before[key]["block_ids"], seen["tables"][key]["block_ids"]
         moved = any(a != b for a, b in zip(old, new, strict=False))
         return problem or ("the blocks that the table has must stay where they are" if moved else None)
@@ -114,7 +125,7 @@ def describe(case: Case) -> str:
     """The pool and the steps in words."""
     pool = f"{count_of(len(case['order']), 'block')} of {count_of(case['block_size'], 'slot')}"
     steps = "; ".join(map(in_words, case["steps"]))
-    return support.cut(f"{pool}, handed out in the order {case['order']}; {steps}")
+    return cut(f"{pool}, handed out in the order {case['order']}; {steps}")
 
 
 def in_words(step: Step) -> str:

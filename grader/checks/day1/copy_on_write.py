@@ -8,13 +8,23 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from grader.checks import support
 from grader.checks.oracles.sharing import Memory, SharingBooks
-from grader.checks.support import count_of, is_int_list, shuffled, steps_of
+from grader.checks.support import (
+    count_of,
+    cut,
+    fit_problem,
+    is_int_list,
+    kept_outcome,
+    kept_problem,
+    owner_counts,
+    pool_of,
+    shuffled,
+    steps_of,
+)
 from grader.framework import Case, Exercise, Observations, Prop, plain, short
 from tinyllm.kv_cache.block_table import BlockTable
 
-# ["new", table, tokens], ["fork", table, child], ["hold", table, child]: a fork by somebody else, as a prefix hit is,
+# ["new", table, tokens], ["fork", table, child], ["hold", table, child]: what a fork does, but by somebody else,
 # ["append", table, tokens] through copy-on-write, ["grow", table, tokens] without it, ["release", table]
 Step = list[Any]
 
@@ -26,7 +36,7 @@ class Table(BlockTable):
 def drive(parts: SimpleNamespace, case: Case) -> Observations:
     """Tables and pool are the reference's; appends and forks go through the answer."""
     size, num_blocks = case["block_size"], len(case["order"])
-    pool, memory = support.pool_of(case["order"]), Memory(num_blocks, size)
+    pool, memory = pool_of(case["order"]), Memory(num_blocks, size)
     cow = parts.CopyOnWrite(pool, memory.copy_block)
     tables: dict[str, Any] = {}
     steps: list[Any] = []
@@ -50,7 +60,7 @@ def drive(parts: SimpleNamespace, case: Case) -> Observations:
         else:
             start = tables[key].num_tokens
             seen["needs_copy"] = plain(cow.needs_copy(tables[key]))
-            seen["outcome"] = support.kept_outcome(partial(cow.append, tables[key], *arguments), kept)
+            seen["outcome"] = kept_outcome(partial(cow.append, tables[key], *arguments), kept)
             slots = seen["outcome"].get("value", [])
             if not is_int_list(slots) or any(not 0 <= slot < len(memory.slots) for slot in slots):
                 steps.append(seen)
@@ -62,7 +72,7 @@ def drive(parts: SimpleNamespace, case: Case) -> Observations:
             key: {"block_ids": table.block_ids, "num_tokens": table.num_tokens, "content": memory.read(table)}
             for key, table in tables.items()
         }
-        seen["owners"] = support.owner_counts(pool, num_blocks)
+        seen["owners"] = owner_counts(pool, num_blocks)
         steps.append(plain(seen))
     return {"steps": steps, "kept": plain(kept)}
 
@@ -82,7 +92,7 @@ def judge(case: Case, observations: Observations, watched: Collection[str] = ())
         if problem:
             return f"step {number + 1}, {in_words(step)}: {problem}"
         before = seen
-    return support.kept_problem(observations["kept"])
+    return kept_problem(observations["kept"])
 
 
 def step_problem(books: SharingBooks, step: Step, seen: Any, before: Any, watched: Collection[str]) -> str | None:
@@ -110,7 +120,7 @@ def step_problem(books: SharingBooks, step: Step, seen: Any, before: Any, watche
     if not problem and "owners" in watched:
         problem = books.sharing_problem(seen["tables"], seen["owners"])
         if not problem and not seen["kinds"]:
-            problem = "a fork must be of its parent's class: type(table)(...), whoever has written that"
+            problem = "a fork must be of its parent's class, as type(table)(...) makes it"
     if not problem and not books.tables and any(seen["owners"]):
         problem = "every table is released, but some blocks still have an owner"
     return problem
@@ -118,7 +128,7 @@ def step_problem(books: SharingBooks, step: Step, seen: Any, before: Any, watche
 
 def append_problem(seen: Any, num_tokens: int, fits: bool) -> str | None:
     """What is wrong with what an append returned or raised."""
-    problem = support.fit_problem(seen["outcome"], fits)
+    problem = fit_problem(seen["outcome"], fits)
     if problem or not fits:
         return problem
     slots = seen["outcome"].get("value")
@@ -130,7 +140,7 @@ def append_problem(seen: Any, num_tokens: int, fits: bool) -> str | None:
 def describe(case: Case) -> str:
     """The steps in words."""
     pool = f"{count_of(len(case['order']), 'block')} of {count_of(case['block_size'], 'slot')}"
-    return support.cut(f"{pool}; " + "; ".join(map(in_words, case["steps"])))
+    return cut(f"{pool}; " + "; ".join(map(in_words, case["steps"])))
 
 
 def in_words(step: Step) -> str:
@@ -139,7 +149,7 @@ def in_words(step: Step) -> str:
     words = {
         "new": "a new table {0} of {1}",
         "fork": "fork of {0} to {1}",
-        "hold": "a prefix hit {1} with all blocks of {0}",
+        "hold": "somebody else makes a table {1} with all blocks of {0}",
         "append": "append of {1} to {0}",
         "grow": "{0}.append of {1}, not through copy-on-write",
         "release": "release of {0}",
