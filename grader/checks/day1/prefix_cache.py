@@ -39,7 +39,7 @@ def drive(parts: SimpleNamespace, case: Case) -> Observations:
             hit = seen["hit"] = [] if kind == "twin" else lend(seen, cache.match, token_ids=tokens)
             if not is_int_list(hit):
                 return [*steps, plain(seen)]
-            missing = 0 if kind == "match" else max(0, -(-len(tokens) // size) - len(hit))
+            missing = blocks_to_allocate(kind, len(tokens), len(hit), size)
             seen["outcome"] = outcome_of(partial(pool.allocate, missing), *ANY_ERROR)
             if "value" in seen["outcome"]:
                 held[subject] = hit + seen["outcome"]["value"]
@@ -50,6 +50,11 @@ def drive(parts: SimpleNamespace, case: Case) -> Observations:
         if "raised" in seen.get("outcome", {}):
             break
     return steps
+
+
+def blocks_to_allocate(kind: str, num_tokens: int, num_hit: int, block_size: int) -> int:
+    """Blocks that a step takes from the pool, beside those that were found."""
+    return 0 if kind == "match" else max(0, -(-num_tokens // block_size) - num_hit)
 
 
 def free_all(pool: BlockAllocator, block_ids: list[int]) -> None:
@@ -110,10 +115,13 @@ def judge_step(books: PrefixBooks, step: Step, seen: Any) -> str | None:
         return "match must return the blocks that were inserted for these tokens, in order; it returned others"
     if "raised" in outcome:
         return "the pool has too few free blocks for this request; the cache must have kept some"
+    fresh, missing = outcome["value"], blocks_to_allocate(kind, len(arguments[0]), len(hit), books.block_size)
+    if not is_int_list(fresh) or len(fresh) != missing:
+        return "the pool did not hand out the blocks that this request needs"
     if seen.get("changed"):
         return f"your code changes its argument `{seen['changed'][0]}`; work on a copy"
-    books.held[subject] = hit + outcome["value"]
-    books.names |= {id_: f"block {len(hit) + i} of {subject}" for i, id_ in enumerate(outcome["value"])}
+    books.held[subject] = hit + fresh
+    books.names |= {block_id: f"block {len(hit) + i} of {subject}" for i, block_id in enumerate(fresh)}
     if kind != "match":
         books.insert(arguments[0], books.held[subject])
     return None
