@@ -213,9 +213,9 @@ class ListsTheEarliestVictimFirst(Scheduler):
 
 def test_preempted_requests_may_be_listed_in_any_order() -> None:
     exercise = find_exercise("Scheduler")
-    case = traffic([(0, 4, 3, 3)], num_blocks=2)
-    step = Traffic(SimpleNamespace(Scheduler=Scheduler), case).run()["steps"][1]
-    assert step["preempted"] == ["a2", "a1"], "two in one step"
+    case = traffic([(0, 4, 2, 4)], num_blocks=3, budget=3)
+    step = Traffic(SimpleNamespace(Scheduler=Scheduler), case).run()["steps"][2]
+    assert step["preempted"] == ["a3", "a2"], "two in one step"
     assert run(exercise, 1, LocalDriver(exercise, ListsTheEarliestVictimFirst)).outcome is Outcome.RIGHT
 
 

@@ -153,17 +153,10 @@ class Traffic:
 
 def make_request(name: str, prompt: Sequence[int], num_output: int, copies: int = 1) -> Request:
     """A request as the engine's intake makes it."""
-    return Request(
-        request_id=name,
-        group_id=name,
-        index=0,
-        token_ids=list(prompt),
-        num_prompt_tokens=len(prompt),
-        params=SamplingParams(max_tokens=num_output),
-        metrics=RequestMetrics(arrival=0.0),
-        text=OutputText(str),
-        num_siblings_to_fork=copies - 1,
-    )
+    params, metrics = SamplingParams(max_tokens=num_output), RequestMetrics(arrival=0.0)
+    request = Request(name, name, 0, list(prompt), len(prompt), params, metrics, OutputText(str))
+    request.num_siblings_to_fork = copies - 1
+    return request
 
 
 # ---------------------------------------------------------------- judging
@@ -190,7 +183,7 @@ def step_problem(expected: Step, seen: Any) -> str | None:
 def tables_problem(seen: Any) -> str | None:
     """What is wrong between counts, slots and tables, whoever was scheduled."""
     if seen["changed"]:
-        return "your code changes a request's token_ids or num_siblings_to_fork; of a request only the count is yours"
+        return "your code changes token_ids or num_siblings_to_fork; of a request only num_computed_tokens is yours"
     for name in seen["waiting"]:
         if seen["computed"].get(name) != 0:
             return f"{name} waits, so it has nothing computed; its num_computed_tokens is {seen['computed'].get(name)}"
@@ -350,7 +343,8 @@ EXERCISE = Exercise(
                 traffic([(0, 4, 9), (0, 4, 9)], num_blocks=5, budget=3),  # computed again in chunks
                 traffic([(0, 2, 7), (0, 2, 7), (0, 2, 7), (2, 1, 2), (2, 1, 2)], num_blocks=3),
                 traffic([(0, 4, 9), (0, 16, 2, 2)], num_blocks=6, budget=4),  # in the middle of its prompt
-                traffic([(0, 4, 3, 3)], num_blocks=2),  # two in one step: the first gives no block back
+                traffic([(0, 4, 7), (0, 5, 3)], num_blocks=3, budget=5),  # room for a part of its chunk
+                traffic([(0, 4, 2, 4)], num_blocks=3, budget=3),  # two in one step: the first gives no block back
                 *full_pools(random.Random(1)),
             ],
             random=full_pools,
@@ -381,6 +375,7 @@ EXERCISE = Exercise(
                 traffic([(0, 4, 6, 3), (0, 2, 2)], max_num_seqs=3, aborts=[(3, 0)]),
                 traffic([(0, 20, 3, 3), (0, 2, 2)], budget=4, max_num_seqs=3, aborts=[(2, 0)]),
                 traffic([(0, 4, 9), (0, 4, 9), (0, 4, 9)], num_blocks=5, aborts=[(6, 2)]),
+                traffic([(0, 4, 7), (0, 5, 3)], num_blocks=3, budget=5, aborts=[(3, 1)]),
                 *anything(random.Random(1)),
             ],
             random=anything,
