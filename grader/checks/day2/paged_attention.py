@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import cycle
 from types import SimpleNamespace
 
 import torch
@@ -14,8 +13,6 @@ from torch import Tensor
 from grader.checks.day2.tensors import closeness_problem
 from grader.checks.support import shuffled
 from grader.framework import Case, Exercise, Observations, Prop, generator, plain
-
-Lengths = Sequence[tuple[int, int]]  # of each sequence: tokens in the pool, and how many of them are new
 
 NO_BLOCK = 1000  # more than any pool here has
 
@@ -75,7 +72,7 @@ def describe(case: Case) -> str:
 
 
 def batch(
-    lengths: Lengths,
+    lengths: Sequence[tuple[int, int]],
     block_size: int,
     heads: tuple[int, int] = (1, 1),
     head_dim: int = 4,
@@ -91,6 +88,7 @@ def batch(
     """Sequences in a pool whose blocks lie in any order and whose other slots hold other requests' tokens.
 
     Args:
+        lengths: of each sequence: tokens in the pool, and how many of them are new.
         heads: Hq and Hkv.
         columns: of padding behind the longest sequence's blocks.
         padding: what padding says; None names a block of another request.
@@ -116,8 +114,7 @@ def batch(
     k, v = (eighths(others.numel(), heads[1], head_dim) for _ in range(2))
     if levels:
         k[..., 0] = 1
-    for t, level in zip(range(len(q)) if levels else (), cycle(levels)):
-        q[t, :, 0] = level
+        q[..., 0] = torch.tensor(levels).repeat(len(q))[: len(q), None]
     if nan:
         k[others.flatten()] = v[others.flatten()] = torch.nan
     q, k, v = (tensor.to(dtype) for tensor in (q, k, v))
@@ -140,8 +137,8 @@ def anything(rng: random.Random) -> Iterator[Case]:
     for block_size in (1, 3, 16):
         lengths = [(n, rng.choice([1, 1, rng.randint(1, n)])) for n in rng.choices(range(1, 40), k=5)]
         heads, padding = rng.choice([(4, 2), (3, 3), (6, 2), (4, 1)]), rng.choice([-1, NO_BLOCK, None])
-        options = {"columns": rng.randint(0, 2), "padding": padding, "nan": True, "strided": rng.random() < 0.5}
-        yield batch(lengths, block_size, heads, rng.randint(1, 8), **options, rng=rng)
+        strided = rng.random() < 0.5
+        yield batch(lengths, block_size, heads, rng.randint(1, 8), padding=padding, nan=True, strided=strided, rng=rng)
 
 
 prop = partial(Prop, drive=drive, judge=judge, describe=describe)

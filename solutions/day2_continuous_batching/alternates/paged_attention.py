@@ -1,21 +1,12 @@
 """Other right ways to `paged_attention`."""
 
 import torch
-from torch import Tensor
 
 from grader.mutants import alternate
 
 
 @alternate
-def one_query_at_a_time(
-    q: Tensor,
-    k_cache: Tensor,
-    v_cache: Tensor,
-    block_tables: Tensor,
-    context_lens: Tensor,
-    query_start_loc: Tensor,
-    block_size: int,
-) -> Tensor:
+def one_query_at_a_time(q, k_cache, v_cache, block_tables, context_lens, query_start_loc, block_size):
     """No mask at all: each query is given the keys that it may see, and the heads of a group are its rows."""
     rows = []
     starts = query_start_loc.tolist()
@@ -31,15 +22,7 @@ def one_query_at_a_time(
 
 
 @alternate
-def block_by_block(
-    q: Tensor,
-    k_cache: Tensor,
-    v_cache: Tensor,
-    block_tables: Tensor,
-    context_lens: Tensor,
-    query_start_loc: Tensor,
-    block_size: int,
-) -> Tensor:
+def block_by_block(q, k_cache, v_cache, block_tables, context_lens, query_start_loc, block_size):
     """Online softmax over the blocks, as the kernels do it, in float32: no copy of the context is made."""
     chunks = []
     starts = query_start_loc.tolist()
@@ -67,15 +50,7 @@ def block_by_block(
 
 
 @alternate
-def one_padded_batch(
-    q: Tensor,
-    k_cache: Tensor,
-    v_cache: Tensor,
-    block_tables: Tensor,
-    context_lens: Tensor,
-    query_start_loc: Tensor,
-    block_size: int,
-) -> Tensor:
+def one_padded_batch(q, k_cache, v_cache, block_tables, context_lens, query_start_loc, block_size):
     """All sequences at once: the batch is padded, with each sequence's own last key, and the padding masked."""
     query_lens = query_start_loc.diff()
     everywhere = torch.arange(max(context_lens.tolist()))
