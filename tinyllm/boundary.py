@@ -97,7 +97,8 @@ def _yes_or_no(_: Any, result: Any, *arguments: Any) -> str | None:
 
 
 def _table(_: Any, result: Any, table: Any) -> str | None:
-    return None if isinstance(result, type(table)) else f"must return a block table, returned {_short(result)}"
+    alike = all(hasattr(result, name) for name in ("block_ids", "num_tokens"))
+    return None if alike else f"must return a block table, returned {_short(result)}"
 
 
 def _hit(cache: Any, result: Any, token_ids: Sequence[int]) -> str | None:

@@ -19,11 +19,16 @@ SIZES = ("num_layers", "num_blocks", "block_size", "num_kv_heads", "head_dim")
 
 
 def drive(parts: SimpleNamespace, case: Case) -> Observations:
-    """Fill the pools, write, copy and gather, as far as the case says; then look at the pools, old tensors too."""
+    """Fill the pools, gather, write, copy and gather again, as far as the case says; then look at the pools.
+
+    Those who held the pools from the beginning look at them too.
+    """
     cache = parts.PagedKVCache(*(case[name] for name in SIZES), getattr(torch, case["dtype"]))
     held = [cache.k, cache.v]
     for pool, content in zip(held, (case["pool_k"], case["pool_v"]), strict=True):
         pool.copy_(content)
+    if "slots" in case:
+        cache.gather(case["layer"], case["slots"])
     if "slot_mapping" in case:
         chunks = (case[name].split(case["tokens_a_write"]) for name in ("k", "v", "slot_mapping"))
         for k, v, slot_mapping in zip(*chunks, strict=True):
@@ -86,6 +91,7 @@ def cache_case(
     tokens_a_write: int = 99,
     copy: tuple[int, int] | None = None,
     gather: list[Any] | None = None,
+    turned: bool = False,
     layouts: tuple[str, str] = ("plain", "plain"),
     dtypes: tuple[str, str] = ("float32", "float32"),
     seed: int = 1,
@@ -96,6 +102,8 @@ def cache_case(
         sizes: L, N, P, Hkv, D.
         write: the slot of each token.
         copy: source and target.
+        gather: the slots to read.
+        turned: their rows are the columns of a tensor.
         layouts: of K and V, see LAYOUTS.
         dtypes: of the pool, and of K and V. If they differ, the numbers are such as have to be rounded.
     """
@@ -116,7 +124,8 @@ def cache_case(
     if copy is not None:
         case |= {"source": copy[0], "target": copy[1]}
     if gather is not None:
-        case["slots"] = torch.tensor(gather, dtype=torch.int64)
+        slots = torch.tensor(gather, dtype=torch.int64)
+        case["slots"] = slots.T.contiguous().T if turned else slots
     return {**case, "pool_k": pools[0], "pool_v": pools[1]}
 
 
@@ -158,6 +167,8 @@ EXERCISE = Exercise(
                 cache_case(2, 2, 2, 1, 2, layer=1, write=[2]),
                 cache_case(1, 3, 2, 1, 1, write=[1, 4, 2]),
                 cache_case(1, 2, 2, 1, 2, write=[]),
+                cache_case(1, 4, 2, 1, 2, write=[4, 6, 5, 7]),
+                cache_case(1, 2, 2, 1, 2, write=[1, 2], gather=[2, 1]),
                 cache_case(3, 4, 16, 2, 5, layer=1, write=[40, 39, 3, 63, 0, 17]),
                 cache_case(2, 2, 3, 3, 1, write=[5, 0, 3, 1, 4, 2]),
             ],
@@ -171,6 +182,8 @@ EXERCISE = Exercise(
                 cache_case(1, 3, 2, 1, 2, gather=[3, 0, 1]),
                 cache_case(1, 2, 2, 1, 2, gather=[2, 2]),
                 cache_case(1, 3, 2, 1, 2, gather=[[4, 5, 0], [2, 0, 0]]),
+                cache_case(1, 4, 2, 1, 2, gather=[4, 6, 5, 7]),
+                cache_case(1, 3, 2, 1, 2, gather=[[0, 1, 2], [3, 4, 5]], turned=True),
                 cache_case(1, 2, 2, 1, 2, gather=[]),
                 cache_case(1, 2, 2, 1, 2, gather=[[], []]),
                 cache_case(3, 3, 16, 3, 5, layer=2, gather=[[[47, 0, 9]], [[31, 32, 9]]]),
@@ -196,6 +209,7 @@ EXERCISE = Exercise(
                 cache_case(1, 2, 1, 1, 1, write=[1], dtypes=("float16", "float32")),
                 cache_case(1, 2, 2, 2, 2, write=[1, 2], gather=[2, 1], dtypes=("bfloat16", "float32")),
                 cache_case(1, 2, 2, 2, 2, write=[1, 2], gather=[2, 1], dtypes=("float32", "bfloat16")),
+                cache_case(1, 2, 2, 2, 2, write=[1, 2], dtypes=("float32", "float64")),
                 cache_case(1, 2, 2, 2, 2, write=[], dtypes=("bfloat16", "float32")),
             ],
         ),
@@ -215,6 +229,7 @@ EXERCISE = Exercise(
             fixed=[
                 cache_case(1, 2, 1, 1, 1, copy=(0, 1)),
                 cache_case(1, 2, 2, 1, 1, copy=(0, 1)),
+                cache_case(1, 2, 2, 1, 1, copy=(0, 1), gather=[2, 3]),
                 cache_case(2, 3, 2, 1, 2, copy=(2, 0)),
                 cache_case(1, 2, 2, 1, 1, copy=(1, 1)),
                 cache_case(3, 4, 16, 2, 3, copy=(1, 3), dtypes=("bfloat16", "bfloat16")),
