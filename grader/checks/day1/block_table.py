@@ -156,9 +156,9 @@ def grown(order: list[int], block_size: int, *appends: int, start: str = "0 0") 
 def any_turns(rng: random.Random) -> Iterator[Case]:
     turns = ["need {0} {1}, append {0} {1}", "append {0} 1", "append {0} {1}, slots {0} 0 {1}", "release {0}"]
     for block_size in (1, 3, 4):
-        steps = [rng.choice(turns).format(rng.choice("abc"), rng.randint(0, 2 * block_size)) for _ in range(18)]
+        steps = [rng.choice(turns).format(rng.choice("abc"), rng.randint(0, 2 * block_size)) for _ in range(10)]
         yield tables(
-            shuffled(rng, 3 * 18),
+            shuffled(rng, 3 * 10),
             block_size,
             ", ".join(["new a 0 0, new b 0 0, new c 0 0", *steps, "release a, release b, release c"]),
         )
