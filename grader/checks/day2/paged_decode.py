@@ -62,10 +62,10 @@ def steps_kernel(
 
 
 def drive_steps(parts: SimpleNamespace, case: Case) -> Observations:
-    """Highest, total and acc of each row; "absent" for an answer that has no `softmax_step`."""
+    """Highest, total and acc of each row; None for an answer that has no `softmax_step`."""
     step = parts.paged_decode.__globals__.get("softmax_step")
     if step is None:
-        return "absent"
+        return None
     seen = torch.zeros(2, ROWS, ROWS, dtype=torch.bool, device=kernel_device())
     for row, tiles in enumerate(case["seen"]):
         for tile, sees in enumerate(tiles):
@@ -79,8 +79,8 @@ def drive_steps(parts: SimpleNamespace, case: Case) -> Observations:
 
 def judge_steps(case: Case, observations: Observations) -> str | None:
     """All scores that are seen are equal, so each of them counts 1."""
-    if isinstance(observations, str) and observations == "absent":
-        return None
+    if observations is None:
+        return "the cell has no `softmax_step`"
     if not isinstance(observations, Tensor) or observations.shape != (len(case["seen"]), 3):
         return "softmax_step must return highest, total and acc"
     for tiles, row in zip(case["seen"], observations.tolist(), strict=True):
