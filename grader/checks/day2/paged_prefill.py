@@ -71,7 +71,7 @@ EXERCISE = Exercise(
             "sliding windows, large scores and float16",
             weight=0.5,
             fixed=[  # windows shorter and longer than a tile, that begin in it, behind it, or leave one empty
-                case([6], 1, 1, 16, 4, query_lens=[5], sliding_window=4),
+                case([12], 1, 1, 16, 4, query_lens=[5], sliding_window=4),
                 case([55], 1, 1, 128, 4, query_lens=[6], sliding_window=3),
                 case([90, 70], 1, 1, 128, 16, query_lens=[5, 5], sliding_window=40),
                 case([28], 1, 1, 256, 16, query_lens=[28], sliding_window=3),
