@@ -354,12 +354,6 @@ def test_a_file_of_equivalents_that_is_none_is_refused(text: str, words: str, tm
 # ---------------------------------------------------------------- the course's exercises
 
 PARTS = 60
-#: Whose checks miss a mutation that should be caught.
-INCOMPLETE = {
-    *("reservation_waste", "BlockAllocator", "BlockTable", "PagedKVCache", "CopyOnWrite", "PrefixCache"),
-    "Scheduler",
-    *("store_kv", "paged_decode", "paged_decode_split", "paged_prefill"),
-}
 KERNELS = [name for name, item in exercises().items() if item.kind == "kernel"]
 
 
@@ -374,7 +368,7 @@ def told(report: MutationReport, command: str) -> str:
 
 
 def test_a_sample_of_the_mutations_is_caught() -> None:
-    names = [name for name in exercises() if name not in KERNELS and name not in INCOMPLETE]
+    names = [name for name in exercises() if name not in KERNELS]
     report = run_mutation(names, MUTATION_SEEDS, sample=Sample.parse(rotating()))
     assert not any(row.escapes or row.problems for row in report.rows), told(
         report, f"grader gate --mutate --sample {rotating()} {' '.join(names)}"
@@ -382,8 +376,7 @@ def test_a_sample_of_the_mutations_is_caught() -> None:
 
 
 def marks(name: str) -> list[pytest.MarkDecorator]:
-    incomplete = [pytest.mark.xfail(reason="a case is missing", strict=True)] if name in INCOMPLETE else []
-    return [*incomplete, *([pytest.mark.needs("triton")] if name in KERNELS else [])]
+    return [pytest.mark.needs("triton")] if name in KERNELS else []
 
 
 @pytest.mark.slow

@@ -81,7 +81,13 @@ EXERCISE = Exercise(
         prop(
             "the bytes follow the dtype of the cache",
             weight=0.25,
-            fixed=[shape(1, 1, 1, 4, 4), shape(1, 1, 1, 4, 1), shape(3, 2, 2, 9, 8), shape(5, 6, 1, 7, 4), shape(2, 9, 3, 5, 1, 99)],
+            fixed=[
+                shape(1, 1, 1, 4, 4),
+                shape(1, 1, 1, 4, 1),
+                shape(3, 2, 2, 9, 8),
+                shape(5, 6, 1, 7, 4),
+                shape(2, 9, 3, 5, 1, 99),
+            ],
             random=any_shape,
         ),
     ),
