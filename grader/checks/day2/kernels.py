@@ -77,8 +77,7 @@ def inputs_of(case: Case, device: str) -> Inputs:
     if case["scores"]:
         set_scores(inputs, case)
     if case["room"]:
-        pools = {name: with_room(inputs, name) for name in ("k_cache", "v_cache")}
-        inputs = replace(inputs, **pools)
+        inputs = replace(inputs, k_cache=with_room(inputs, "k_cache"), v_cache=with_room(inputs, "v_cache"))
     return inputs
 
 
