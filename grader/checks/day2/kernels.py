@@ -25,7 +25,7 @@ SIZES = ("num_heads", "num_kv_heads", "head_dim", "block_size")
 SCORES = {"rising": 1, "falling": -1, "of both signs": 0, "of very different size": 0, "far below 0": 0}
 
 #: What a case says beyond the fields of `tinyllm.kernels.cases.Case`.
-OWN = {"seed": 1, "opposed": False, "far": False, "room": False, "scores": "", "values": 0.0}
+OWN: Case = {"seed": 1, "opposed": False, "far": False, "room": False, "scores": "", "values": 0.0}
 
 
 def kernel_device() -> str:
@@ -81,8 +81,7 @@ def inputs_of(case: Case, device: str) -> Inputs:
     if case["scores"]:
         set_scores(inputs, case)
     if case["room"]:
-        pools = {name: with_room(inputs, name) for name in ("k_cache", "v_cache")}
-        inputs = replace(inputs, **pools)
+        inputs = replace(inputs, k_cache=with_room(inputs, "k_cache"), v_cache=with_room(inputs, "v_cache"))
     return inputs
 
 
