@@ -209,13 +209,13 @@ def true_addresses(
 
     Args:
         pointers: uint64 addresses of any shape.
-        active: bool, those that are not masked.
+        active: those that are not masked.
         program: which one of the grid asks, for the message.
 
     Raises:
         Exception: of the class `error`, where an active pointer is none of a given tensor's.
     """
-    active = np.broadcast_to(active, pointers.shape)
+    active = np.broadcast_to(active, pointers.shape).astype(bool)  # `a & b` of masks is an array of integers
     left, result = pointers[active].astype(np.int64), pointers.astype(np.int64)
     real, lost = left.copy(), np.ones(len(left), bool)
     for region in _given:

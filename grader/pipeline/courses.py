@@ -150,7 +150,7 @@ def driving_part(module_text: str, names: Collection[str] = ("EXERCISE",)) -> st
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef) and any(name in HIDDEN_METHODS for name in map(name_of, node.body)):
             node.body = [hidden(item) if name_of(item) in HIDDEN_METHODS else item for item in node.body]
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not is_kernel(node):
             without_annotations(node)
     for node in (call for item in tree.body if isinstance(item, ast.Assign) for call in ast.walk(item)):
         if isinstance(node, ast.Call):
@@ -175,6 +175,11 @@ def name_of(node: ast.stmt) -> str:
 def hidden(node: ast.stmt) -> ast.stmt:
     """`name = None` in place of a method, so that the class can still be instantiated."""
     return ast.Assign([ast.Name(name_of(node), ast.Store())], ast.Constant(None))
+
+
+def is_kernel(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether a function is Triton's, to which its annotations say what is a constant."""
+    return any(ast.unparse(decorator) == "triton.jit" for decorator in node.decorator_list)
 
 
 def without_annotations(node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:

@@ -20,6 +20,13 @@ def copy(x_ptr, out_ptr, first, count, stride, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def two_masks(x_ptr, out_ptr, first, BLOCK: tl.constexpr):
+    numbers = first + tl.arange(0, BLOCK)
+    inside = (numbers >= 0) & (numbers < 3)
+    tl.store(out_ptr + numbers, tl.load(x_ptr + numbers, mask=inside), mask=inside & (first > -3))
+
+
+@triton.jit
 def copy_rows(x_ptr, out_ptr, stride, dtype: tl.constexpr):
     row = tl.program_id(0).to(dtype)
     tl.store(out_ptr + row, tl.load(x_ptr + row * stride))
@@ -59,6 +66,8 @@ def main() -> None:
     grid = (1,)
     told_of = {
         "within": told(lambda: copy[grid](x, out, 0, 3, 1, BLOCK=4)),
+        "two masks": told(lambda: two_masks[grid](x, out, -1, BLOCK=4)),
+        "all masked": told(lambda: two_masks[grid](x, out, -9, BLOCK=4)),
         "no mask": told(lambda: copy[grid](x, out, 0, 9, 1, BLOCK=4)),
         "before": told(lambda: copy[grid](x, out, -2, 3, 1, BLOCK=4)),
         "far": told(lambda: copy[grid](x, out, 0, 3, 2**40, BLOCK=4)),

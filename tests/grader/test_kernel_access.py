@@ -85,7 +85,18 @@ def test_what_is_outside_is_told_in_words(seen: Any, launch: str, words: str) ->
 
 @pytest.mark.needs("triton")
 @pytest.mark.parametrize(
-    "launch", ["within", "strided", "another tensor", "block", "far rows", "far pool", "rules are over"]
+    "launch",
+    [
+        "within",
+        "two masks",
+        "all masked",
+        "strided",
+        "another tensor",
+        "block",
+        "far rows",
+        "far pool",
+        "rules are over",
+    ],
 )
 def test_what_is_inside_is_let_through(seen: Any, launch: str) -> None:
     assert seen["told"][launch] == ""

@@ -20,8 +20,12 @@ from tinyllm.kernels.selftest import TOLERANCES
 TIME_LIMIT = 60  # seconds: the first launch compiles, on a GPU
 SIZES = ("num_heads", "num_kv_heads", "head_dim", "block_size")
 #: What the scores of a case can be beside random, with the sign of their slope: over the positions they rise or fall
-#: from below 0 to above, they are of another sign for the next head and token, or all far below 0 and the same.
-SCORES = {"rising": 1, "falling": -1, "of both signs": 0, "far below 0": 0}
+#: from below 0 to above, they are of another sign for the next head and token, 64 times smaller for the next head, or
+#: all far below 0 and the same.
+SCORES = {"rising": 1, "falling": -1, "of both signs": 0, "of very different size": 0, "far below 0": 0}
+
+#: What a case says beyond the fields of `tinyllm.kernels.cases.Case`.
+OWN: Case = {"seed": 1, "opposed": False, "far": False, "room": False, "scores": "", "values": 0.0}
 
 
 def kernel_device() -> str:
@@ -55,12 +59,11 @@ def attention_case(kernel: str, context_lens: list[int], *sizes: int, seed: int 
         seed: what the tensors are drawn from.
         changes: other fields of `tinyllm.kernels.cases.Case`; `opposed=True` makes all scores negative, `far=True`
             lays the slots of the pools so far apart that offsets pass 2**31, `room=True` leaves room between their
-            heads, and `scores` is one of SCORES.
+            heads, `scores` is one of SCORES, and `values` is added to V.
     """
     named = dict(zip(SIZES, sizes, strict=True))
     lens = {"query_lens": [1] * len(context_lens), "context_lens": context_lens}
-    own = {"opposed": False, "far": False, "room": False, "scores": "", "seed": seed}
-    case = {"kernel": kernel, **lens, **named, **own, **changes}
+    case = {"kernel": kernel, **lens, **named, **OWN, "seed": seed, **changes}
     while int(inputs_of(case, "cpu").block_tables[0, 0]) == 0:
         case["seed"] += 1
     return case
@@ -68,12 +71,13 @@ def attention_case(kernel: str, context_lens: list[int], *sizes: int, seed: int 
 
 def inputs_of(case: Case, device: str) -> Inputs:
     """The tensors of a case, the same on both sides: what must not be read is NaN, all else is watched."""
-    fields = {key: value for key, value in case.items() if key not in ("seed", "opposed", "far", "room", "scores")}
+    fields = {key: value for key, value in case.items() if key not in OWN}
     lens = {key: tuple(case[key]) for key in ("query_lens", "context_lens")}
     inputs = make_inputs(kernel_cases.Case(**{**fields, **lens}), device, case["seed"])
     if case["opposed"]:
         inputs.q.abs_()
         inputs.k_cache.copy_(-inputs.k_cache.abs())
+    inputs.v_cache.add_(case["values"])
     if case["scores"]:
         set_scores(inputs, case)
     if case["room"]:
@@ -93,6 +97,9 @@ def set_scores(inputs: Inputs, case: Case) -> None:
     if case["scores"] == "of both signs":
         q[::2, 1::2] *= -1
         q[1::2, ::2] *= -1
+        return
+    if case["scores"] == "of very different size":
+        q[:, 1::2] /= 64
         return
     for sequence, length in enumerate(case["context_lens"]):
         positions = torch.arange(length, device=k.device)
@@ -166,7 +173,8 @@ def describe_attention(case: Case) -> str:
     blocks = f"blocks of {count_of(case['block_size'], 'slot')} in any order"
     far = ["a pool of more than 2**31 numbers"] if case["far"] else []
     room = ["room between the heads of the pool"] if case["room"] else []
-    return ", ".join([text, blocks, *more, *scores_of(case), *far, *room])
+    values = [f"all of V near {case['values']:g}"] if case["values"] else []
+    return ", ".join([text, blocks, *more, *scores_of(case), *far, *room, *values])
 
 
 #: A row of a table of attention properties, but for `drive`.

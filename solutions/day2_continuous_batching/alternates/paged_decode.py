@@ -7,39 +7,55 @@ from tinyllm.kernels.tiles import load_tile
 
 
 @triton.jit
+def softmax_step(scores, v, highest, total, acc):
+    """With sums in place of `tl.dot`, and weights of unseen scores set to 0 where they are made."""
+    new_highest = tl.maximum(highest, tl.max(scores, 1))
+    weights = tl.where(scores == float("-inf"), 0.0, tl.exp2(scores - new_highest[:, None]))
+    correction = tl.where(highest == float("-inf"), 0.0, tl.exp2(highest - new_highest))
+    acc = acc * correction[:, None] + tl.sum(weights[:, :, None] * v[None, :, :], 1)
+    return new_highest, total * correction + tl.sum(weights, 1), acc
+
+
+@triton.jit
+def _scores(
+    q, kv_head, positions, last, k_ptr, table_ptr, scale, kv_stride_slot, kv_stride_head, HEAD_DIM: tl.constexpr,
+    PADDED_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr,
+):  # fmt: skip
+    inside = positions < last
+    offsets = page_slots(table_ptr, positions, inside, BLOCK_SIZE) * kv_stride_slot + kv_head * kv_stride_head
+    k = load_tile(k_ptr, offsets, inside, HEAD_DIM, PADDED_DIM)
+    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+    return offsets, inside, tl.where(inside[None, :], scores, float("-inf"))
+
+
+@triton.jit
 def _highest_first(
     q, kv_head, first, last, k_ptr, v_ptr, table_ptr, scale, kv_stride_slot, kv_stride_head, ROWS: tl.constexpr,
     HEAD_DIM: tl.constexpr, PADDED_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     highest = tl.full([ROWS], float("-inf"), tl.float32)
-    for start in range(first, last, TILE):
-        positions = start + tl.arange(0, TILE)
-        inside = positions < last
-        block = tl.load(table_ptr + positions // BLOCK_SIZE, mask=inside, other=0)
-        offsets = (block * BLOCK_SIZE + positions % BLOCK_SIZE) * kv_stride_slot + kv_head * kv_stride_head
-        k = load_tile(k_ptr, offsets, inside, HEAD_DIM, PADDED_DIM)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-        highest = tl.maximum(highest, tl.max(tl.where(inside[None, :], scores, float("-inf")), 1))
     total = tl.zeros([ROWS], tl.float32)
     acc = tl.zeros([ROWS, PADDED_DIM], tl.float32)
-    for start in range(first, last, TILE):
-        positions = start + tl.arange(0, TILE)
-        inside = positions < last
-        block = tl.load(table_ptr + positions // BLOCK_SIZE, mask=inside, other=0)
-        offsets = (block * BLOCK_SIZE + positions % BLOCK_SIZE) * kv_stride_slot + kv_head * kv_stride_head
-        k = load_tile(k_ptr, offsets, inside, HEAD_DIM, PADDED_DIM)
-        v = load_tile(v_ptr, offsets, inside, HEAD_DIM, PADDED_DIM)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-        weights = tl.where(inside[None, :], tl.exp2(scores - highest[:, None]), 0.0)
-        total += tl.sum(weights, 1)
-        acc += tl.dot(weights.to(v.dtype), v, input_precision="ieee")
+    tiles = tl.cdiv(last - first, TILE)
+    no_values, no_sum = tl.zeros([TILE, 16], tl.float32), tl.zeros([ROWS, 16], tl.float32)
+    for step in range(2 * tiles):  # every tile twice: for the highest score and the total, then for the sums
+        positions = first + step % tiles * TILE + tl.arange(0, TILE)
+        offsets, inside, scores = _scores(
+            q, kv_head, positions, last, k_ptr, table_ptr, scale, kv_stride_slot, kv_stride_head, HEAD_DIM, PADDED_DIM,
+            BLOCK_SIZE,
+        )  # fmt: skip
+        if step < tiles:
+            highest, total, _ = softmax_step(scores, no_values, highest, total, no_sum)
+        else:
+            v = load_tile(v_ptr, offsets, inside, HEAD_DIM, PADDED_DIM)
+            acc += tl.dot(tl.exp2(scores - highest[:, None]).to(v.dtype), v, input_precision="ieee")
     return highest, total, acc
 
 
 @alternate
 def HighestFirst(*arguments, **options):
-    """Walks twice: once for the highest score, once for the sums, so that nothing is ever corrected. Reads K
-    twice."""
+    """Walks twice: once for the highest score and the total, once for the sums of V, which are never corrected. Reads
+    K twice."""
     return launch_paged_decode(_highest_first, *arguments, **options)
 
 
@@ -56,16 +72,11 @@ def _backwards_without_dot(
         inside = positions >= first
         slots = page_slots(table_ptr, tl.maximum(positions, 0), inside, BLOCK_SIZE)
         offsets = slots * kv_stride_slot + kv_head * kv_stride_head
-        k = load_tile(k_ptr, offsets, inside, HEAD_DIM, PADDED_DIM).to(tl.float32)
-        v = load_tile(v_ptr, offsets, inside, HEAD_DIM, PADDED_DIM).to(tl.float32)
+        k = load_tile(k_ptr, offsets, inside, HEAD_DIM, PADDED_DIM)
+        v = load_tile(v_ptr, offsets, inside, HEAD_DIM, PADDED_DIM)
         scores = tl.sum(q.to(tl.float32)[:, None, :] * k[None, :, :], 2) * scale
         scores = tl.where(inside[None, :], scores, float("-inf"))
-        new_highest = tl.maximum(highest, tl.max(scores, 1))
-        weights = tl.exp2(scores - new_highest[:, None])
-        correction = tl.exp2(highest - new_highest)
-        total = total * correction + tl.sum(weights, 1)
-        acc = acc * correction[:, None] + tl.sum(weights[:, :, None] * v[None, :, :], 1)
-        highest = new_highest
+        highest, total, acc = softmax_step(scores, v, highest, total, acc)
     return highest, total, acc
 
 

@@ -12,13 +12,13 @@ def _grid_of_heads_kernel(
     k_ptr, v_ptr, k_cache_ptr, v_cache_ptr, slot_mapping_ptr, k_stride_token, k_stride_head, v_stride_token,
     v_stride_head, cache_stride_slot, cache_stride_head, HEAD_DIM: tl.constexpr, PADDED_DIM: tl.constexpr,
 ):  # fmt: skip
-    token, head = tl.program_id(0), tl.program_id(1)
-    slot = tl.load(slot_mapping_ptr + token)
+    token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    slot = tl.load(slot_mapping_ptr + token).to(tl.int64)
     dims = tl.arange(0, PADDED_DIM)
     mine = (dims < HEAD_DIM) & (slot >= 0)
     k = tl.load(k_ptr + token * k_stride_token + head * k_stride_head + dims, mask=mine)
     v = tl.load(v_ptr + token * v_stride_token + head * v_stride_head + dims, mask=mine)
-    target = slot.to(tl.int64) * cache_stride_slot + head * cache_stride_head
+    target = slot * cache_stride_slot + head * cache_stride_head
     tl.store(k_cache_ptr + target + dims, k, mask=mine)
     tl.store(v_cache_ptr + target + dims, v, mask=mine)
 
@@ -37,7 +37,7 @@ def _number_by_number_kernel(
     v_stride_head, cache_stride_slot, cache_stride_head, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    token = tl.program_id(0)
+    token = tl.program_id(0).to(tl.int64)
     slot = tl.load(slot_mapping_ptr + token).to(tl.int64)
     if (slot >= 0) & (tl.program_id(1) == 0):
         for start in range(0, NUM_KV_HEADS * HEAD_DIM, 64):
