@@ -389,6 +389,15 @@ EXERCISE = Exercise("x", "function", (prop("s", weight=1, fixed=[{"a": 4711}], r
     assert imported_names(cut)["grader.checks.helpers"] == {"look"}
 
 
+def test_driving_part_keeps_the_constants_of_a_kernel():
+    text = (
+        "@triton.jit\ndef look(x: tl.tensor, SIZE: tl.constexpr) -> None:\n    pass\ndef drive(x: int):\n    look(x)\n"
+    )
+    cut = driving_part(text, {"drive"})
+    assert "SIZE: tl.constexpr" in cut
+    assert "def drive(x):" in cut
+
+
 def test_driving_part_of_a_helper_has_what_is_asked_of_it():
     text = "SEEN = 1\ndef look(x):\n    return SEEN\ndef answer(case):\n    return 4711\n"
     cut = driving_part(text, {"look"})

@@ -252,7 +252,10 @@ EXERCISE = Exercise(
             "after many forks and writes each sequence reads its own tokens, and no block is lost",
             weight=0.5,
             judge=partial(judge, watched=["content"]),
-            fixed=list(any_forks(random.Random(1))),
+            fixed=[
+                case_of([1, 0, 3, 2, 4], 4, "new a 3, fork a b, append b 1, append a 1, append a 3, append b 2"),
+                *any_forks(random.Random(1)),
+            ],
             random=any_forks,
         ),
     ),

@@ -15,6 +15,8 @@ from tinyllm.kv_cache.allocator import BlockAllocator
 
 Step = list[Any]  # ["evict", number], ["end", name], or one of TODO with name and tokens
 
+REUSED = -1  # what a caller writes over its lists when a call is over
+
 TODO = {
     "request": "match, allocate and insert",
     "twin": "allocate and insert (computed without a match)",
@@ -28,6 +30,8 @@ def drive(parts: SimpleNamespace, case: Case) -> Observations:
     cache = parts.PrefixCache(pool, size)
     held: dict[str, list[int]] = {}
     steps: list[Any] = []
+    lent: list[tuple[list[int], int]] = []
+    lend_to = partial(lend, lent)
     for kind, subject, *arguments in case["steps"]:
         seen: dict[str, Any] = {}
         if kind == "evict":
@@ -36,7 +40,7 @@ def drive(parts: SimpleNamespace, case: Case) -> Observations:
             seen["outcome"] = outcome_of(partial(free_all, pool, held.pop(subject)), *ANY_ERROR)
         else:
             tokens = arguments[0]
-            hit = seen["hit"] = [] if kind == "twin" else lend(seen, cache.match, token_ids=tokens)
+            hit = seen["hit"] = [] if kind == "twin" else lend_to(seen, cache.match, token_ids=tokens)
             if not is_int_list(hit):
                 return [*steps, plain(seen)]
             missing = blocks_to_allocate(kind, len(tokens), len(hit), size)
@@ -44,7 +48,8 @@ def drive(parts: SimpleNamespace, case: Case) -> Observations:
             if "value" in seen["outcome"]:
                 held[subject] = hit + seen["outcome"]["value"]
                 if kind != "match":
-                    lend(seen, cache.insert, token_ids=tokens, block_ids=held[subject])
+                    lend_to(seen, cache.insert, token_ids=tokens, block_ids=held[subject])
+        seen["kept"] = all(plain(values) == [REUSED] * length for values, length in lent)
         seen |= {"owners": owner_counts(pool, len(case["order"])), "num_free": pool.num_free}
         steps.append(plain(seen))
         if "raised" in seen.get("outcome", {}):
@@ -63,15 +68,22 @@ def free_all(pool: BlockAllocator, block_ids: list[int]) -> None:
         pool.free(block_id)
 
 
-def lend(seen: dict[str, Any], method: Callable[..., Any], **lists: list[int]) -> Any:
-    """Call a method with lists that its caller uses for other things afterwards, as it does the list that it gets."""
+def lend(
+    lent: list[tuple[list[int], int]], seen: dict[str, Any], method: Callable[..., Any], **lists: list[int]
+) -> Any:
+    """Call a method with lists that its caller uses for other things afterwards, as it does the list that it gets.
+
+    Args:
+        lent: gets all of these lists, with their lengths; nobody else may change them from now on.
+    """
     given = {name: list(values) for name, values in lists.items()}
     answer = method(*given.values())
     read = plain(answer)
     seen["changed"] = [name for name in lists if plain(given[name]) != lists[name]]
-    for lent in (*given.values(), answer):
-        if isinstance(lent, list):
-            lent[:] = [-1] * len(lent)
+    for values in (*given.values(), answer):
+        if isinstance(values, list):
+            values[:] = [REUSED] * len(values)
+            lent.append((values, len(values)))
     return read
 
 
@@ -85,6 +97,8 @@ def judge(case: Case, observations: Observations, watched: Collection[str] = ())
     for number, step in enumerate(case["steps"]):
         seen = observations[number]
         problem = judge_step(books, step, seen)
+        if not problem and not seen["kept"]:
+            problem = "your code changes a list that it was given or has returned in an earlier call"
         if not problem and "owners" in watched:
             problem = books.owners_problem(seen["owners"])
         if not problem and "num_free" in watched:

@@ -25,7 +25,7 @@ SIZES = ("num_heads", "num_kv_heads", "head_dim", "block_size")
 SCORES = {"rising": 1, "falling": -1, "of both signs": 0, "of very different size": 0, "far below 0": 0}
 
 #: What a case says beyond the fields of `tinyllm.kernels.cases.Case`.
-OWN = {"seed": 1, "opposed": False, "far": False, "room": False, "scores": "", "values": 0.0}
+OWN: Case = {"seed": 1, "opposed": False, "far": False, "room": False, "scores": "", "values": 0.0}
 
 
 def kernel_device() -> str:

@@ -137,8 +137,7 @@ def anything(rng: random.Random) -> Iterator[Case]:
     for block_size in (1, 3, 16):
         lengths = [(n, rng.choice([1, 1, rng.randint(1, n)])) for n in rng.choices(range(1, 40), k=5)]
         heads, padding = rng.choice([(4, 2), (3, 3), (6, 2), (4, 1)]), rng.choice([-1, NO_BLOCK, None])
-        strided = rng.random() < 0.5
-        yield batch(lengths, block_size, heads, rng.randint(1, 8), padding=padding, nan=True, strided=strided, rng=rng)
+        yield batch(lengths, block_size, heads, rng.randint(1, 8), padding=padding, nan=True, rng=rng)
 
 
 prop = partial(Prop, drive=drive, judge=judge, describe=describe)

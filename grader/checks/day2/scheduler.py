@@ -74,6 +74,8 @@ class Traffic:
     def run(self) -> dict[str, Any]:
         """What was seen in each step, and of the pool when all had ended or nothing moved any more."""
         steps: list[dict[str, Any]] = []
+        before_this: Any = ()
+        kept: list[Any] = []
         last_arrival = max(step for step, *_ in self.case["arrivals"])
         for number in range(MAX_STEPS):
             self.let_come_and_go(number)
@@ -81,10 +83,12 @@ class Traffic:
                 break
             before = self.contents()
             scheduled, preempted = self.scheduler.schedule()
-            steps.append({**self.look(scheduled, preempted), "changed": before != self.contents()})
+            seen = {"changed": before != self.contents(), "kept": list(before_this) == kept}
+            steps.append({**self.look(scheduled, preempted), **seen})
+            before_this, kept = scheduled, list(scheduled)
             if self.open and not scheduled and not preempted and number > last_arrival:
                 break
-            if not all(item.request in self.scheduler.running for item in scheduled):
+            if not all(item.num_tokens > 0 and item.request in self.scheduler.running for item in scheduled):
                 break  # the engine could not go on; judge says so
             for item in list(scheduled):
                 self.compute(item)
@@ -184,6 +188,8 @@ def tables_problem(seen: Any) -> str | None:
     """What is wrong between counts, slots and tables, whoever was scheduled."""
     if seen["changed"]:
         return "your code changes token_ids or num_siblings_to_fork; of a request only num_computed_tokens is yours"
+    if not seen["kept"]:
+        return "the list that schedule returned for the step before is its caller's; this step has changed it"
     for name in seen["waiting"]:
         if seen["computed"].get(name) != 0:
             return f"{name} waits, so it has nothing computed; its num_computed_tokens is {seen['computed'].get(name)}"
@@ -194,6 +200,8 @@ def tables_problem(seen: Any) -> str | None:
         if name not in seen["running"]:
             return f"{name} is scheduled, and does not run"
     for (name, share), slots in zip(seen["scheduled"], seen["slots"], strict=True):
+        if share < 1:
+            return f"{name} is scheduled with {count_of(share, 'token')}: the budget is used up, or it needs nothing"
         if slots != share:
             return f"{name} has {count_of(slots, 'slot')} for {count_of(share, 'token')}"
     for name in seen["running"]:
@@ -376,6 +384,7 @@ EXERCISE = Exercise(
                 traffic([(0, 20, 3, 3), (0, 2, 2)], budget=4, max_num_seqs=3, aborts=[(2, 0)]),
                 traffic([(0, 4, 9), (0, 4, 9), (0, 4, 9)], num_blocks=5, aborts=[(6, 2)]),
                 traffic([(0, 4, 7), (0, 5, 3)], num_blocks=3, budget=5, aborts=[(3, 1)]),
+                traffic([(0, 4, 3), (0, 4, 3), (0, 2, 2)], budget=4),
                 *anything(random.Random(1)),
             ],
             random=anything,
