@@ -92,9 +92,8 @@ def test_a_wild_kernel_costs_its_own_exercise_only(records: dict[str, Record]) -
     lost = DAY.exercises["store_kv"].points
     assert points_of(records["wild"]) == {**points_of(records["perfect"]), "store_kv": 0.0}
     assert records["wild"].total == records["perfect"].total - lost
-    assert "outside of the tensors that the launch was given, far from all of them" in str(
-        records["wild"].results["store_kv"]
-    )
+    said = " ".join(str(records["wild"].results["store_kv"]).split())
+    assert "outside of the tensors that the launch was given, far from all of them" in said
 
 
 def test_nothing_in_the_course_does_the_work(records: dict[str, Record]) -> None:
