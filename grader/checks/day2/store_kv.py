@@ -139,7 +139,7 @@ def describe(case: Case) -> str:
 
 
 def any_shape(rng: random.Random, layouts: tuple[str, ...]) -> Iterator[Case]:
-    options: dict[str, Any] = {"layout": rng.choice(layouts), "dtype": rng.choice(("float16", "bfloat16", "float32"))}
+    layout, dtype = rng.choice(layouts), rng.choice(("float16", "bfloat16", "float32"))
     sizes = (rng.randint(1, 3), rng.choice((20, 32, 65)))
     yield case(12, rng.sample(range(12), 4), *sizes, layout=layout, dtype=dtype, seed=rng.getrandbits(32))
 
