@@ -146,7 +146,7 @@ def as_far_as_it_fails(
     if verdict[0] not in (Outcome.WRONG, Outcome.CRASHED) or verdict[2] == "lost":
         return case  # each try would take as long again, or a new process
     for name in item.in_order:
-        shortest, too_short = len(case[name]), -1
+        shortest, too_short = len(case[name]), 0
         while shortest - too_short > 1:
             length = (shortest + too_short) // 2
             shorter = {**case, name: case[name][:length]}

@@ -542,7 +542,7 @@ plots.pool(
 # - `fork(table)`: a new table (`type(table)(allocator, block_size, block_ids, num_tokens)`) with the same blocks, each
 #   with one more owner. The two tables must not share one Python list.
 # - `needs_copy(table)`: whether the next token would be written into a block that somebody else owns too, be it a table
-#   or the prefix cache. Tables may be empty.
+#   or the prefix cache. Tables may be empty; none here holds a surplus block, so the one written to is the last.
 # - `append(table, num_tokens)`: as `table.append`, but first copying the last block if needed. If the pool cannot hold
 #   the copy **and** the new blocks, `OutOfBlocksError`, and nothing has changed. Appending 0 tokens copies nothing.
 #

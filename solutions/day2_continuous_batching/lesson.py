@@ -407,8 +407,8 @@ plots.block_table(plots.TableView([12, 5, 3], 10), list("Ten tokens"), N, P)
 # Write the body of the kernel; the launch below it is given. Program ids, then the slot, then which of the block's numbers
 # are the token's own, then two loads and two stores.
 #
-# A pool may have more than 2**31 numbers, and so may k and v: make the slot and the token int64 (`.to(tl.int64)`) before
-# you multiply. Nothing outside of the tensors may be read, even where its value would do no harm.
+# A pool may have more than 2**31 numbers: make the slot int64 (`.to(tl.int64)`) before you multiply. Nothing outside of
+# the tensors may be read, even where its value would do no harm.
 
 # %% exercise="store_kv" stub="store_kv_kernel" minutes="25" difficulty="2"
 from tinyllm.kernels.store_kv import store_kv

@@ -9,8 +9,9 @@ import pytest
 from lab_page import LabPage
 from playwright.sync_api import Page
 
+from grader.checks import find_exercise
+from grader.mutants import specimens
 from tinyllm.kv_cache import sizing
-from tinyllm.paths import project_root
 
 pytestmark = [pytest.mark.needs("chromium", "notebooks"), pytest.mark.timeout(600)]
 
@@ -31,11 +32,8 @@ def as_answer(found: ast.FunctionDef) -> str:
 
 def wrong_answer() -> tuple[str, str]:
     """A known mistake from the course's own list: its code, and how its diagnosis begins."""
-    path = project_root() / "solutions" / "day1_paged_kv_cache" / "mutants" / f"{EXERCISE}.py"
-    mutant = function(path.read_text(encoding="utf-8"), MISTAKE)
-    diagnosis = (ast.get_docstring(mutant) or "").splitlines()[0]
-    mutant.body = mutant.body[1:]  # a learner would not type the diagnosis
-    return as_answer(mutant), diagnosis
+    (mutant,) = [item for item in specimens(find_exercise(EXERCISE)).mutants if item.name == MISTAKE]
+    return mutant.source, mutant.text.splitlines()[0]
 
 
 def right_answer() -> str:

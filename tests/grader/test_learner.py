@@ -104,9 +104,11 @@ def test_status_says_how_the_last_check_came_out(
 
 def test_what_could_not_be_checked_here_did_not_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CheckResult("kv_bytes_per_token", 1, (PropertyResult("It runs.", 1, Outcome.NOT_CHECKED),))
-    monkeypatch.setattr(parts, "source_of", lambda obj: STUB_CELL)
+    monkeypatch.setattr(learner, "source_of", lambda obj, name: STUB_CELL)
     learner.keep_stamp(object(), result)
-    parts.source_file("kv_bytes_per_token").write_text(STUB_CELL)
+    path = parts.source_file("kv_bytes_per_token")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(STUB_CELL)
     assert parts.own_reason("kv_bytes_per_token") == (False, "could not be checked on this machine")
 
 

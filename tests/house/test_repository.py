@@ -25,6 +25,7 @@ LAYERS = (
         "config",
         "sampling_params",
         "paths",
+        "part_table",
         "parts",
         "recorded",
         "boundary",

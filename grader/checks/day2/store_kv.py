@@ -31,7 +31,7 @@ LAYOUTS = {
     "packed": "",
     "fused": ", k and v are slices of one projection and the pool's slots have room between them",
     "apart": ", v has other strides than k and the pool is [Hkv, num_slots, D] in memory",
-    "far": ", tokens and slots lie so far apart that offsets pass 2**31",
+    "far": ", slots lie so far apart that offsets pass 2**31",
 }
 
 
@@ -89,7 +89,8 @@ def drive(parts: SimpleNamespace, case: Case) -> Observations:
     before = {name: buffer.clone() for name, buffer in buffers.items()}
     contents = {name: given[name].clone() for name in POOLS}
     with access_rules() as rules:
-        arguments = [rules.spread(tensor) if case["layout"] == "far" else tensor for tensor in given.values()]
+        far = POOLS if case["layout"] == "far" else ()
+        arguments = [rules.spread(tensor) if name in far else tensor for name, tensor in given.items()]
         parts.store_kv(*arguments, slots)
         synchronize(kernel_device())
     after = {name: given[name].clone() for name in POOLS}
