@@ -242,6 +242,16 @@ def exercise_in(module: str, name: str) -> Exercise:
     raise LookupError(f"{module} has no exercise {name}")
 
 
+def properties_in(module: str, name: str) -> tuple[Property, ...]:
+    """The properties in a module: those that stand in it alone, or else those of its exercise of that name.
+
+    Raises:
+        LookupError: the module has none.
+    """
+    alone = tuple(value for value in vars(import_module(module)).values() if isinstance(value, Property))
+    return alone or exercise_in(module, name).properties
+
+
 def generator(rng: random.Random) -> torch.Generator:
     """A torch generator that draws from `rng`, for tensors in cases."""
     return torch.Generator().manual_seed(rng.getrandbits(48))

@@ -12,12 +12,11 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import replace
 from typing import Any
 
 import torch
 
-from grader.framework import exercise_in
+from grader.framework import Exercise, properties_in
 from grader.kernel_access import watch_kernels
 from grader.running import Ending, LocalDriver, Report, text_of
 from grader.wire import WireError, decode, decode_report, encode_report, receive, send
@@ -151,7 +150,8 @@ def next_request(connection: socket.socket) -> dict[str, Any] | None:
 
 def driven(request: dict[str, Any]) -> Report:
     """Drive one case."""
-    exercise = replace(exercise_in(request["module"], request["exercise"]), kind="function")
+    properties = properties_in(request["module"], request["exercise"])
+    exercise = Exercise(request["exercise"], "function", properties)  # which is driven here
     index = [item.sentence for item in exercise.properties].index(request["sentence"])
     try:
         answer = load_answer(request["exercise"], request["name"], request["source"])

@@ -5,8 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -55,10 +54,6 @@ class Attempt(Property):
 
     sentence = "what an attempt sees"
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
-        """None: the learner gives it."""
-        return iter(())
-
     def drive(self, parts: SimpleNamespace, case: Case) -> Observations:
         """Define the attempt and call it with the solution."""
         namespace = {"torch": torch, "__name__": "attempt", **vars(parts)}
@@ -68,6 +63,9 @@ class Attempt(Property):
     def judge(self, case: Case, observations: Observations) -> str | None:
         """Not judged by itself: two solutions are compared."""
         return None
+
+
+ATTEMPT = Attempt()
 
 
 def spot(obj: Any, attempt: Callable[[Any], Any] | None = None, bug: int | None = None) -> None:
@@ -181,7 +179,7 @@ def problem_of(exercise: Exercise, puzzle: Puzzle, case: Case) -> tuple[str, str
 
 def outcome(exercise: Exercise, obj: Any, case: Case) -> Report:
     """What an attempt sees with one solution."""
-    return LocalDriver(replace(exercise, properties=(Attempt(),)), obj)(0, case)
+    return LocalDriver(replace(exercise, properties=(ATTEMPT,)), obj)(0, case)
 
 
 def in_words(report: Report) -> str:

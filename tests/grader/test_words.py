@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -80,7 +79,7 @@ class TakesInOrder(TakesAndRefuses):
     sentence = "one take after another"
     in_order = ("asked",)
 
-    def cases(self, rng: random.Random) -> Iterator[Case]:
+    def fixed_cases(self) -> Iterator[Case]:
         yield {"size": 3, "asked": [1, 1, 2, 1, 1, 1]}
 
     def drive(self, parts: SimpleNamespace, case: Case) -> Any:
@@ -118,7 +117,7 @@ class NeverEnds(Purse):
 
 
 def first_of(obj: type, item: TakesInOrder, longest: float | None = None) -> PropertyResult:
-    exercise = Exercise("Purse", 1, "class", (item,))
+    exercise = Exercise("Purse", "class", (item,))
     return run(exercise, 1, LocalDriver(exercise, obj, longest), shorten=True).properties[0]
 
 
