@@ -389,7 +389,8 @@ plots.block_table(ten, tokens, N, P)
 # - `num_new_blocks(num_tokens)`: how many blocks must be allocated before that many more tokens fit. Never less than 0: a
 #   table may hold more blocks than its tokens fill, for example after the engine has taken tokens back.
 # - `slots(start, stop)`: the slots of positions `start` to `stop - 1`, in order, in a new list. They are those of
-#   `block_ids` as it is now: others may put another block in the place of one, as exercise 6 will.
+#   `block_ids` as it is now: others may put another block in the place of one, as exercise 6 will. So remember no slots
+#   from one call to the next.
 # - `append(num_tokens)`: allocate what is needed, count the tokens, and return the slots of the new ones. When the
 #   pool has too few blocks the `OutOfBlocksError` goes through to the caller, and the table is as it was.
 
@@ -457,8 +458,8 @@ print("blocks:", table.block_ids, "free:", allocator.num_free)
 # %% [markdown]
 # <!-- head: PagedKVCache -->
 #
-# `__init__` is given: `self.k` and `self.v`, each `[L, N * P, Hkv, D]`. Write into these two tensors and put no new ones
-# in their place: others hold them too.
+# `__init__` is given: `self.k` and `self.v`, each `[L, N * P, Hkv, D]`. Assign to them with an index, as in
+# `self.k[...] = ...`, and never `self.k = ...`: others hold these two tensors, and would not see a new one.
 #
 # - `write(layer, k, v, slot_mapping)`: k and v are `[T, Hkv, D]` with any strides, `slot_mapping` is `[T]`. Row t goes to
 #   its slot, in this layer only, in the pool's dtype: a float16 pool stays one, even if k and v come in float32.
@@ -735,7 +736,10 @@ allocator, prefix_cache, tables, num_hit = serve("Ten tokens", "Ten tokens!", "T
 print("tokens that need no computing:", num_hit)
 
 # %% [markdown]
-# The requests end. Their full blocks stay in the cache, until somebody needs the room:
+# The requests end. Their full blocks stay in the cache, until somebody needs the room. It holds five: `Ten `, the `toke`
+# and the `to o` behind it, `Six ` and the `toke` behind that. So 11 of the 16 are free. Two are evicted, the least recently
+# used. First goes `to o`, which no prompt has used since `Ten to one`. The `toke` behind `Ten ` follows: `Ten toke` was the
+# last to use this chain, and a chain is eaten from its end.
 
 # %%
 allocator, prefix_cache, tables, _ = serve(*tables)
@@ -819,6 +823,9 @@ def serve_trace(trace, block_size, max_steps=None, with_model=True, look_every=2
 # again later. Day 2 is about that scheduler.
 #
 # </details>
+#
+# Three numbers will tell how many times as many fit. The first two are of the first 100 steps, which flatter: most
+# requests are still short. The last is of the whole trace: eight times this one is what to compare your guess with.
 #
 # The first 100 steps of both, about half a minute:
 

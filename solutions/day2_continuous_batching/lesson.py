@@ -33,7 +33,7 @@
 # **Time:** about five and a half hours for this notebook: four for its seven exercises (20 points), one and a half for all
 # that is between them. After exercise 4 there is a good place to stop for the day. Each exercise can be done on its own:
 # the checks bring the other parts with them. Cells that take more than ten seconds say so; the times are those of a
-# laptop.
+# laptop. A check that finds a mistake in a kernel may take up to half a minute without a GPU.
 #
 # Exercises 3 to 6 need Triton, which has packages for Linux only. On other systems their checks
 # say "not checked here", and the rest of the day runs as it is.
@@ -152,7 +152,8 @@ second = paged_attention(q[6:], k_cache, v_cache, block_tables, torch.tensor([10
 print("largest difference:", float((torch.cat([first, second]) - prompt).abs().max()))
 
 # %% [markdown]
-# Chunks change nothing but rounding. This is why a prompt can be computed piece by piece, beside other requests.
+# In chunks the sums may be taken in another order, so a difference in the last bits would be no mistake; often there is
+# none at all. This is why a prompt can be computed piece by piece, beside other requests.
 #
 # Now what a decoding step costs. One query looks at the whole context, once for each layer, and every key and value
 # that it looks at must come from memory.
@@ -517,6 +518,65 @@ if AVAILABLE:
 # </details>
 
 # %% [markdown]
+# ### A loop, and the words that you will need
+#
+# A row that is longer than a tile is walked over in a loop. The loop's bounds are numbers that the kernel is given when it
+# runs, and an **accumulator** is carried from one round to the next. Here each program adds up one row of a matrix, TILE
+# numbers at a time. Each of the TILE places of the accumulator has a sum of its own, and they are added at the end.
+#
+# The accumulator begins as `tl.zeros([TILE], tl.float32)`. A plain 0.0 cannot start it: what a compiled loop carries must
+# keep its shape and its dtype, and 0.0 is a single number that would become a block of TILE. (The interpreter lets it
+# pass, a GPU does not.)
+
+
+# %%
+@triton.jit
+def row_sums(x_ptr, out_ptr, num_columns, TILE: tl.constexpr):
+    row = tl.program_id(0)
+    sums = tl.zeros([TILE], tl.float32)
+    for start in range(0, num_columns, TILE):
+        columns = start + tl.arange(0, TILE)
+        sums += tl.load(x_ptr + row * num_columns + columns, mask=columns < num_columns, other=0.0)
+    tl.store(out_ptr + row, tl.sum(sums, 0))
+
+
+# %% [markdown]
+# **Before you run it:** three rows of 10 numbers, in tiles of 4. How many rounds does the loop make, and what is
+# `other=0.0` good for? What would have to change for the **largest** number of each row?
+#
+# <details><summary>Answer</summary>
+#
+# Three rounds, with 4, 4 and 2 numbers. In the third the mask hides two places, and `other` says what they hold: 0, which
+# changes no sum. Without `other` they may hold anything. For the largest, a 0 would win in a row of negative numbers:
+# begin with minus infinity in all places, give minus infinity as `other`, keep the larger of the two in each place
+# (`tl.maximum`), and end with `tl.max`.
+#
+# </details>
+
+# %%
+three_rows, sums = torch.randn(3, 10, generator=noise).to(device), torch.zeros(3, device=device)
+if AVAILABLE:
+    row_sums[(3,)](three_rows, sums, 10, TILE=4)
+    print("largest difference:", float((sums - three_rows.sum(1)).abs().max()))
+
+# %% [markdown]
+# The functions that the next exercises are written with, shown on x = 0, 1, 2, 3 in float32:
+#
+# | | what it does | for example |
+# |---|---|---|
+# | `tl.zeros(shape, dtype)` | a new block of zeros | `tl.zeros([2, 4], tl.float32)` |
+# | `tl.full(shape, value, dtype)` | a new block of one value | `tl.full([4], 7.0, tl.float32)` is 7, 7, 7, 7 |
+# | `x.to(dtype)` | x in another dtype: `tl.float32`, `tl.int64` and so on | `x.to(tl.int64)` |
+# | `tl.load(..., mask=, other=)` | `other` is what the places hold that the mask hides | `other=0.0`, as above |
+# | `tl.where(condition, a, b)` | a where the condition holds, else b | `tl.where(x < 3, x, 9.0)` is 0, 1, 2, 9 |
+# | `tl.maximum(a, b)`, `tl.minimum(a, b)` | the larger or smaller of two, place by place | `tl.minimum(x, 2.0)` is 0, 1, 2, 2 |
+# | `tl.max(x, axis)`, `tl.min(x, axis)`, `tl.sum(x, axis)` | one number of all along an axis | `tl.max(x, 0)` is 3 |
+# | `tl.exp2(x)` | 2 ** x | 1, 2, 4, 8 |
+# | `tl.log2(x)` | the logarithm to base 2 | of 1, 2, 4, 8: 0, 1, 2, 3 |
+#
+# Single numbers may stand where blocks do. Conditions are joined by `&` and not by `and`, each in parentheses.
+
+# %% [markdown]
 # ### Two products and their precision
 #
 # `attend_pages` has two products in each tile, `q @ k.T` and weights times values:
@@ -691,7 +751,8 @@ plots.programs({"1 sequence": 8, "4 sequences": 32, "64 sequences": 512}, num_pr
 # - `attend_split`: which positions are this split's? Attend to them with `attend_pages` (the course's, as you wrote it) and
 #   return the average `normalised(acc, total)` and the log-sum-exp in base 2.
 # - `reduce_splits`: load the log-sum-exps of the written splits, turn them into shares (take the highest out first), and
-#   add up the outputs by their shares. No split at all gives 0.
+#   add up the outputs by their shares. No split at all gives 0. `load_tile` loads the outputs: its `offsets` say for each
+#   split how many numbers behind `partial_ptr` its output begins (int64 as in exercise 4; int32 is wide enough here).
 
 # %% exercise="paged_decode_split" stub="attend_split,reduce_splits" minutes="30" difficulty="3"
 from tinyllm.kernels.paged_decode_split import paged_decode_split
@@ -770,6 +831,10 @@ plots.score_tiles(own, tile=16, window=16)
 #
 # Write `attend_chunk`: the position of each row, the range to walk over, and the loop of exercise 4 with the mask of each row.
 # `page_slots`, `softmax_step` and `load_tile` are there, as in exercise 4.
+#
+# Every program has the same number of rows, so the one at the end of a chunk may have more than it needs. Those whose
+# token would be `query_len` or later are **padding**: the kernel gives them the number of the chunk's last row, which
+# `rows` may therefore hold more than once, and throws their result away. Nothing past `context_len` is read for them.
 #
 # A row sees the positions at a distance of 0 to `window` - 1. (`window` is a very large number where there is none.) One
 # masked loop over everything is right. If you like: the tiles that all rows see need no mask, and the tiles that none sees
@@ -850,7 +915,8 @@ big, other = torch.randn(2, 2**25, device=device)
 matrix = torch.randn(1024 if device == "cpu" else 8192, 1024, device=device)
 copied = 2 * big.nbytes / (milliseconds(other.copy_, big, repeats=5) / 1000)
 read = big.nbytes / (milliseconds(torch.sum, big, repeats=5) / 1000)
-bytes_per_s = max(copied, read)
+read_twice = big.nbytes / (milliseconds(torch.dot, big, big, repeats=5) / 1000)  # from memory only once
+bytes_per_s = max(copied, read, read_twice)
 flops_per_s = 2 * matrix.shape[0] ** 2 * 1024 / (milliseconds(torch.mm, matrix, matrix.T, repeats=5) / 1000)
 f"{bytes_per_s / 1e9:.1f} GB/s, {flops_per_s / 1e9:.0f} billion operations/s"
 
@@ -902,7 +968,9 @@ plots.roofline(dots, flops_per_s, bytes_per_s)
 
 # %% [markdown]
 # (The layer's weights and the decoding batch are larger than the processor's caches, else they would not have to come
-# from memory.) Look at the two dots of the linear layer. One token moves all weights for little arithmetic; 64 tokens
+# from memory. A dot above the roof means that the machine was busier while the roof was measured: measure both again.)
+#
+# Look at the two dots of the linear layer. One token moves all weights for little arithmetic; 64 tokens
 # move the same weights, and take much less than 64 times as long. On a GPU, whose arithmetic is hundreds of times faster
 # than its memory, the step hardly gets longer at all. **This is why batching pays.**
 #
@@ -962,8 +1030,8 @@ plots.schedule_grid(
 # |---|---|
 # | `request_id` | its name, by which the pool knows its table |
 # | `token_ids` | all tokens that are known: the prompt, then the output so far |
-# | `num_computed_tokens` | how many of them have their K and V in the cache; yours to set when it starts or is preempted |
-# | `num_uncomputed_tokens` | the others, always `len(token_ids) - num_computed_tokens`: what it has still to compute |
+# | `num_computed_tokens` | how many of them have their K and V in the cache; yours to set when it starts or is preempted; after a step the engine raises it |
+# | `num_uncomputed_tokens` | the others, always `len(token_ids) - num_computed_tokens`: what it has still to compute. A running request has at least one when you are asked |
 # | `num_seats` | the seats that it takes among the running: 1, or n for a request with n continuations |
 # | `draft_token_ids` | guesses at its next tokens (Day 4). `schedule`, which is given, adds them after your part |
 #

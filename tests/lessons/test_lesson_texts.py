@@ -94,6 +94,15 @@ def test_what_an_exercise_is_given_is_told_beside_it() -> None:
         assert f"| `{method.__name__}({arguments})` |" in text
 
 
+def test_the_functions_of_triton_that_kernels_need_are_shown_before_them() -> None:
+    for i, cell in enumerate(DAY_2.cells):
+        if cell.kind is CellKind.EXERCISE and cell.exercise:
+            sources = exercise_sources(cell.exercise.name)
+            told = {name for earlier in DAY_2.cells[:i] for name in re.findall(r"\btl\.\w+", earlier.source)}
+            needed = set(re.findall(r"\btl\.\w+", sources.solution)) - set(re.findall(r"\btl\.\w+", sources.stub))
+            assert needed <= told, cell.exercise.name
+
+
 @pytest.mark.parametrize("day", DAYS, ids=lambda day: day.name)
 def test_cells_are_short(day: Day) -> None:
     sizes = [len(c.source.splitlines()) for c in day.cells if c.kind in (CellKind.DEMO, CellKind.SETUP)]
