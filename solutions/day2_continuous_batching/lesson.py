@@ -319,13 +319,15 @@ spot("merge_attention_states")
 #
 # - A function with `@triton.jit` is a kernel. One run of it is called a **program**, and it does one small piece of the
 #   work. `kernel[grid](arguments)` starts (*launches*) a program for each point of a grid: `kernel[(3,)](...)` starts three.
-#   `tl.program_id(0)` tells a program which of them it is.
+#   `tl.program_id(0)` tells a program which of them it is. A grid may have two dimensions: of `kernel[(10, 4)]` a program
+#   learns its row from `tl.program_id(0)` and its column from `tl.program_id(1)`.
 # - A tensor argument arrives as a **pointer** to its first number. Adding a number moves along in memory, so that row r
 #   of a matrix begins at `ptr + r * stride`, where `stride` is `tensor.stride(0)`.
 # - A program works on small blocks of numbers at once. `tl.arange(0, 16)` is the block 0, 1, ..., 15; its size is a
 #   power of two, known when the kernel is compiled (`tl.constexpr`).
 # - `tl.load(ptr + offsets)` reads a block, `tl.store(ptr + offsets, values)` writes one. There is no bounds check: with
-#   `mask=` you say which places are yours. The others are neither read nor written.
+#   `mask=` you say which places are yours. The others are neither read nor written. With one address, `tl.load(ptr + t)`,
+#   it is a single number; a pointer has no `ptr[t]`.
 #
 # A kernel that doubles a vector of ten numbers, four numbers to a program. Three programs are needed, and the last one
 # has two numbers that are not there:
@@ -1099,7 +1101,7 @@ def watch(requests, **options):
 
 
 # %% [markdown]
-# The three requests of the picture above, each to the end of four output tokens:
+# The three requests of the picture above, now to the end of four output tokens each (above, the steps end earlier):
 
 # %%
 steps, _ = watch({"a": (10, 4), "b": (6, 4), "c": (11, 4)}, max_num_batched_tokens=8)

@@ -103,8 +103,9 @@ def roofline(dots: Mapping[str, Sequence[float]], flops_per_s: float, bytes_per_
         )
     ax.set_xscale("log")
     ax.set_yscale("log")
+    lowest = min([flops / seconds / 1e9 for flops, _, seconds in dots.values()], default=bottom)
     if bottom > 0:
-        ax.set_ylim(bottom, None)
+        ax.set_ylim(min(bottom, lowest / 2), None)
     ax.set_xlabel("operations for each byte moved")
     ax.set_ylabel("billions of operations/s")
     ax.set_title(
