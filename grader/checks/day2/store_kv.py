@@ -25,12 +25,14 @@ ROOM = {
     "packed": {},
     "fused": {"k": (2, 3, 0), "v": (3, 2, 0), "K": (0, 2, 0), "V": (0, 2, 0)},
     "apart": {"v": (1, 2, 5), "K": (0, 1, 3), "V": (0, 1, 3)},
+    "k apart": {"k": (1, 2, 5)},
     "far": {},
 }
 LAYOUTS = {
     "packed": "",
     "fused": ", k and v are slices of one projection and the pool's slots have room between them",
     "apart": ", v has other strides than k and the pool is [Hkv, num_slots, D] in memory",
+    "k apart": ", k has room between its heads and v has none",
     "far": ", slots lie so far apart that offsets pass 2**31",
 }
 
@@ -180,6 +182,7 @@ EXERCISE = Exercise(
                 case(4, [1, 3], 1, 16, layout="fused"),
                 case(6, [4, 0, 2], 2, 32, layout="fused"),
                 case(5, [4, 1, 2], 3, 24, layout="apart"),
+                case(5, [4, 1, 2], 3, 24, layout="k apart"),
                 case(4, [0, 3, 2], 2, 16, layout="far", slot_dtype="int32", dtype="float16"),
             ],
             random=partial(any_shape, layouts=("fused", "apart")),
