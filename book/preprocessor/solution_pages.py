@@ -62,7 +62,7 @@ def page_pieces(notebook: Notebook, name: str, root: Path) -> Iterator[str]:
     yield f"# {heading.removeprefix('# ').partition(':')[0]}, solved"
     yield "> [!IMPORTANT]\n> This page is the notebook with every answer in it. Try it without them first."
     yield f"{{{{#notebook {name}}}}}"
-    yield rest.strip().replace(SERVED_AT, "../")
+    yield re.sub(rf"{re.escape(SERVED_AT)}(\w+)\.html", r"../\1.md", rest.strip())
     for position, cell in enumerate(cells, start=1):
         source = joined(cell["source"])
         if cell["cell_type"] == "markdown":

@@ -67,7 +67,7 @@ def test_the_page_shows_answers_and_no_hidden_tests(tmp_path: Path) -> None:
 
 def test_a_link_to_the_book_as_it_is_served_stays_in_the_site(tmp_path: Path) -> None:
     text = solved_page(tmp_path, "Read [Day 1](http://localhost:3000/day1.html).")
-    assert "Read [Day 1](../day1.html)." in text
+    assert "Read [Day 1](../day1.md)." in text
 
 
 def test_outputs_are_shown_by_their_kind(tmp_path: Path) -> None:
