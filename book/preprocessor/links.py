@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from os.path import normpath
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from book.preprocessor.context import Context
@@ -20,7 +22,7 @@ def check_link(address: str, context: Context) -> None:
         return
     if parts.path.startswith("/"):
         raise FaultError(f"link {address} starts at the server's root; write it relative to this chapter")
-    target = (context.src / context.chapter).parent / unquote(parts.path)
+    target = Path(normpath((context.src / context.chapter).parent / unquote(parts.path)))  # its folder may be no file's
     if not target.is_file():
         raise FaultError(f"dead link: {address}")
 
