@@ -15,6 +15,9 @@ FIND = """([key, value]) => {
 }"""
 
 
+READY = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+
+
 class LabPage:
     """The open notebook."""
 
@@ -23,6 +26,7 @@ class LabPage:
         page.goto(address)
         page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=120_000)
         page.locator(".jp-NotebookPanel-toolbar").get_by_text("Python 3").wait_for(timeout=120_000)
+        page.wait_for_function(READY, timeout=120_000)  # a cell that is run before that is not run at all
 
     def cell(self, key: str, value: str) -> Locator:
         """The cell with this grade id (`grade_id`) or tag (`tag`), scrolled into view."""
