@@ -13,6 +13,21 @@ from grader.framework import Case, Exercise, Property, generator, outcome_of, pl
 from grader.results import CheckResult
 from grader.running import LocalDriver, run
 
+#: A right answer to Purse, as a cell.
+PURSE_CELL = """\
+class Purse:
+    def __init__(self, size):
+        self.left = size
+
+    def take(self, count):
+        if count > self.left:
+            raise ValueError("too little is left")
+        self.left -= count
+
+    def give(self, count):
+        self.left += count
+"""
+
 
 class SumsAreRunning(Property):
     sentence = "every value is the sum of those up to it"

@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from small_exercises import PURSE, result_of
+from small_exercises import PURSE, PURSE_CELL, result_of
 
 from grader.build.sources import solved_cell
 from grader.checks import exercises
@@ -15,19 +15,6 @@ from grader.framework import Outcome
 from grader.mutants import by_kind, cell_source, day_folder, edited_specimens, specimens
 from grader.usage import UsageError
 
-SOLUTION = """\
-class Purse:
-    def __init__(self, size):
-        self.left = size
-
-    def take(self, count):
-        if count > self.left:
-            raise ValueError("too little is left")
-        self.left -= count
-
-    def give(self, count):
-        self.left += count
-"""
 FILE = """\
 [mutant.LosesTheLast]
 text = '''You refuse the last one,
@@ -56,17 +43,17 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_an_edit_is_a_cell_with_one_place_changed(tmp_path: Path) -> None:
-    first, variant, unknown = read_edits(write(tmp_path, FILE), SOLUTION)
+    first, variant, unknown = read_edits(write(tmp_path, FILE), PURSE_CELL)
     assert (first.name, first.kind, first.of) == ("LosesTheLast", "mutant", "")
     assert first.text == "You refuse the last one, which may still be taken.\nLook at `take`."
-    assert first.source == SOLUTION.replace("count > self.left", "count >= self.left")
+    assert first.source == PURSE_CELL.replace("count > self.left", "count >= self.left")
     assert (variant.kind, variant.of, variant.text) == ("variant", "LosesTheLast", "")
     assert unknown.kind == "unknown bug"
     assert unknown.source.endswith("2 * count\n\n    def give(self, count):\n        pass\n")
 
 
 def test_edits_are_specimens_that_run_as_cells(tmp_path: Path) -> None:
-    known = by_kind(edited_specimens(PURSE, write(tmp_path, FILE), SOLUTION))
+    known = by_kind(edited_specimens(PURSE, write(tmp_path, FILE), PURSE_CELL))
     assert [item.name for item in (*known.mutants, *known.variants, *known.unknown_bugs)] == [
         "LosesTheLast",
         "StartsWithOneLess",
@@ -102,18 +89,18 @@ def test_edits_are_specimens_that_run_as_cells(tmp_path: Path) -> None:
 def test_an_entry_that_cannot_be_used_is_named(tmp_path: Path, old: str, new: str, words: str) -> None:
     assert old in FILE
     with pytest.raises(UsageError, match=words):
-        edited_specimens(PURSE, write(tmp_path, FILE.replace(old, new, 1)), SOLUTION)
+        edited_specimens(PURSE, write(tmp_path, FILE.replace(old, new, 1)), PURSE_CELL)
 
 
 def test_an_entry_twice_is_no_toml(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no TOML"):
-        read_edits(write(tmp_path, FILE + FILE), SOLUTION)
+        read_edits(write(tmp_path, FILE + FILE), PURSE_CELL)
 
 
 def test_a_mutant_needs_words(tmp_path: Path) -> None:
     text = '[mutant.Silent]\nfind = "self.left = size"\nreplace = "self.left = 0"\n'
     with pytest.raises(UsageError, match="Silent has no text to be its diagnosis"):
-        read_edits(write(tmp_path, text), SOLUTION)
+        read_edits(write(tmp_path, text), PURSE_CELL)
 
 
 FILES = [path for name in exercises() if (path := day_folder(name) / "mutants" / f"{name}.toml").is_file()]

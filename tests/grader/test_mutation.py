@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from small_exercises import PURSE
+from small_exercises import PURSE, PURSE_CELL
 
 from grader.checks import exercises, find_exercise
 from grader.gate import MUTATION_SEEDS
@@ -21,19 +21,6 @@ from grader.mutation.run import MutationReport, Sample, Subject, report_on, run_
 from grader.mutation.trial import Job, Trial, tried
 from grader.usage import UsageError
 
-PURSE_CELL = """\
-class Purse:
-    def __init__(self, size):
-        self.left = size
-
-    def take(self, count):
-        if count > self.left:
-            raise ValueError("too little is left")
-        self.left -= count
-
-    def give(self, count):
-        self.left += count
-"""
 EVERYTHING = Sample()
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from grader.checks.support import count_of
-from grader.framework import Case, Observations, Prop, Property, two_numbers
+from grader.framework import Case, Observations, Prop, two_numbers
 from grader.kernel_access import access_rules
 from tinyllm.kernels import cases as kernel_cases
 from tinyllm.kernels.guards import CANARY, Inputs, changed, make_inputs, snapshot
@@ -39,13 +39,6 @@ def synchronize(device: str) -> None:
     """Wait for the GPU, so that an error of a kernel comes out here."""
     if device == "cuda":
         torch.cuda.synchronize()
-
-
-class KernelProperty(Property):
-    """A property of an answer that launches Triton kernels, compiled on CUDA or in the interpreter."""
-
-    requires = "triton"
-    time_limit = TIME_LIMIT
 
 
 def attention_case(kernel: str, context_lens: list[int], *sizes: int, seed: int = 1, **changes: Any) -> Case:
