@@ -111,3 +111,23 @@ def merge_attention_states(out_a: Tensor, lse_a: Tensor, out_b: Tensor, lse_b: T
     part_b = out_b.masked_fill((share_b == 0)[..., None], 0.0) * share_b[..., None]
     out = (part_a + part_b) / total.masked_fill(total == 0, 1.0)[..., None]
     return out, shift + total.log()
+
+
+def grouped_gemm(a: Tensor, w: Tensor, topk_ids: Tensor, topk_weights: Tensor | None = None) -> Tensor:
+    """Multiply the row of every pair by its expert's matrix, one pair after another.
+
+    Args:
+        a: [T or T * K, depth], one row a token or one a pair.
+        w: [E, N, depth].
+        topk_ids: [T, K]; a pair whose id is not one of 0..E-1 gets 0.
+        topk_weights: [T, K], to multiply each pair's product by; None does not.
+
+    Returns:
+        [T * K, N], in float64.
+    """
+    rows = a.double().repeat_interleave(topk_ids.numel() // len(a), dim=0) if len(a) else a.double()
+    out = torch.zeros(topk_ids.numel(), w.shape[1], dtype=torch.float64, device=a.device)
+    for pair, expert in enumerate(topk_ids.flatten().tolist()):
+        if 0 <= expert < len(w):
+            out[pair] = w[expert].double() @ rows[pair]
+    return out if topk_weights is None else out * topk_weights.double().reshape(-1, 1)

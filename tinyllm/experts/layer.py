@@ -1,0 +1,71 @@
+"""The work of a sparse layer, four ways: an expert loop, sorted groups, one grouped product of torch's, and Triton's.
+
+All take the same and give the same, up to rounding:
+
+    x [T, H], topk_weights [T, K], topk_ids [T, K], gate_up_proj [E, 2I, H], down_proj [E, H, I]  ->  [T, H]
+
+A pair whose id is not one of 0..E-1 adds nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tinyllm.experts.align import align_single_pairs, moe_align_block_size
+from tinyllm.experts.dispatch import permute, unpermute
+from tinyllm.kernels.grouped_gemm import LARGE_BLOCK, SMALL_BLOCK, grouped_gemm
+from tinyllm.model.layers import swiglu
+
+#: `torch.nn.functional.grouped_mm` wants rows that begin at multiples of 16 bytes.
+GROUPED_MM_ALIGNMENT = 16
+
+
+def experts_loop(x: Tensor, topk_weights: Tensor, topk_ids: Tensor, gate_up_proj: Tensor, down_proj: Tensor) -> Tensor:
+    """One expert after another: find its tokens, run them, add the answers. The oracle of the other ways."""
+    out = torch.zeros_like(x)
+    for expert in range(len(gate_up_proj)):
+        tokens, places = torch.where(topk_ids == expert)
+        answers = F.linear(swiglu(F.linear(x[tokens], gate_up_proj[expert])), down_proj[expert])
+        out.index_add_(0, tokens, answers * topk_weights[tokens, places, None])
+    return out
+
+
+def experts_sorted(
+    x: Tensor, topk_weights: Tensor, topk_ids: Tensor, gate_up_proj: Tensor, down_proj: Tensor
+) -> Tensor:
+    """Sort the pairs by expert once, then one product for each expert that has any: what a CPU does well."""
+    permuted, pairs, counts = permute(x, topk_ids, len(gate_up_proj))
+    groups = permuted.split(counts.tolist())
+    answers = [
+        F.linear(swiglu(F.linear(group, gate_up)), down)
+        for group, gate_up, down in zip(groups, gate_up_proj.unbind(), down_proj.unbind(), strict=True)
+        if len(group)
+    ]
+    return unpermute(torch.cat([*answers, permuted[:0]]), pairs, topk_weights)
+
+
+def experts_grouped_mm(
+    x: Tensor, topk_weights: Tensor, topk_ids: Tensor, gate_up_proj: Tensor, down_proj: Tensor
+) -> Tensor:
+    """Sort the pairs by expert, then let torch multiply all groups in one call; only where its strides fit."""
+    permuted, pairs, counts = permute(x, topk_ids, len(gate_up_proj))
+    ends = counts.cumsum(0).int()
+    hidden = swiglu(F.grouped_mm(permuted, gate_up_proj.mT, offs=ends))
+    return unpermute(F.grouped_mm(hidden, down_proj.mT, offs=ends), pairs, topk_weights)
+
+
+def experts_triton(
+    x: Tensor, topk_weights: Tensor, topk_ids: Tensor, gate_up_proj: Tensor, down_proj: Tensor
+) -> Tensor:
+    """Blocks of one expert each and two grouped products of our own kernel. Nothing waits for the GPU."""
+    num_experts, num_pairs = len(gate_up_proj), topk_ids.numel()
+    if num_pairs <= num_experts // 2:  # nearly all alone with their expert: sorting finds nothing to put together
+        blocks = align_single_pairs(topk_ids, SMALL_BLOCK, num_experts)
+    else:
+        block_size = LARGE_BLOCK if num_pairs >= LARGE_BLOCK * num_experts else SMALL_BLOCK
+        blocks = moe_align_block_size(topk_ids, block_size, num_experts)
+    hidden = swiglu(grouped_gemm(x, gate_up_proj, *blocks, num_pairs))
+    answers = grouped_gemm(hidden, down_proj, *blocks, num_pairs, topk_weights.contiguous())
+    return answers.view(*topk_ids.shape, -1).sum(dim=1)
