@@ -47,7 +47,7 @@
 # Read, write, check, use: as on Day 1. `hint(paged_attention)` nudges, `hint(paged_attention, 2)` says more, and
 # `solution(paged_attention)` shows one way to do it. If you want to go on without finishing an exercise, import the
 # course's version in a cell of your own **below** its check, for example
-# `from tinyllm.engine.paged_attention import paged_attention`.
+# `from tinyllm.attention.paged_attention import paged_attention`.
 
 # %% setup=true
 import os
@@ -127,7 +127,7 @@ plots.causal_mask("Ten tokens", num_new=4)
 # True where a query may look, and `enable_gqa=True`. So is a softmax of your own.
 
 # %% exercise="paged_attention" stub="paged_attention" minutes="30" difficulty="3"
-from tinyllm.engine.paged_attention import paged_attention
+from tinyllm.attention.paged_attention import paged_attention
 
 # %% check="paged_attention"
 check(paged_attention)

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tinyllm.engine.attention import AttentionBackend
-from tinyllm.engine.metadata import AttentionMetadata
-from tinyllm.model.qwen3 import Attend
+from tinyllm.attention.base import AttentionBackend
+from tinyllm.attention.metadata import AttentionMetadata
+from tinyllm.model.ops import Attend
 
 aten = torch.ops.aten
 #: What takes a Python number or a shape from values (the GPU would have to be waited for), or copies from Python.

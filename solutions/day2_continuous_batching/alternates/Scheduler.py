@@ -2,7 +2,8 @@
 
 from grader.mutants import alternate
 from tinyllm.engine.request import Request
-from tinyllm.engine.scheduler import ScheduledRequest, Scheduler
+from tinyllm.engine.scheduler import Scheduler
+from tinyllm.engine.scheduler_output import ScheduledRequest
 
 
 @alternate
