@@ -75,6 +75,9 @@ class DecodeGraphs:
 
     Weights and pool are recorded by address: to move or replace them makes the recordings wrong. The width W is
     recorded too, so what a backend decides by the longest context there may be, as Triton's splits, it decides for W.
+
+    Attributes:
+        recorded: what repeats a step, by padded batch size and query length; made on first use.
     """
 
     def __init__(
@@ -112,12 +115,12 @@ class DecodeGraphs:
         self.query_start_loc = {query_len: counts * query_len for query_len in range(1, max_query_len + 1)}
         self.hidden = hidden.new_zeros(max_tokens, hidden.shape[-1])
         self._sizes = graph_sizes(max_batch)
-        self._recorded: dict[tuple[int, int], Step] = {}
+        self.recorded: dict[tuple[int, int], Step] = {}
 
     @property
     def recorded_sizes(self) -> list[int]:
         """The padded batch sizes that have been recorded so far, at any query length."""
-        return sorted({size for size, _ in self._recorded})
+        return sorted({size for size, _ in self.recorded})
 
     def can_replay(self, scheduled: Sequence[ScheduledRequest]) -> bool:
         """Whether a step is uniform, and has neither more sequences nor more tokens nor more blocks than there are.
@@ -145,9 +148,9 @@ class DecodeGraphs:
         batch, query_len = len(metadata.context_lens), metadata.max_query_len
         key = padded_size(batch, self._sizes), query_len
         self._fill(*key, input_ids, positions, metadata)
-        if key not in self._recorded:
-            self._recorded[key] = self.capture(partial(self._compute, *key))
-        self._recorded[key]()
+        if key not in self.recorded:
+            self.recorded[key] = self.capture(partial(self._compute, *key))
+        self.recorded[key]()
         return self.hidden[: batch * query_len]
 
     def _fill(

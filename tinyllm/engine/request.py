@@ -60,8 +60,8 @@ class Request:
     on_delta: Callable[[OutputDelta], None] | None = None
 
     @property
-    def num_seats(self) -> int:
-        """Seats that it takes among the running requests: its own, and one for each sibling still to be forked."""
+    def num_seqs(self) -> int:
+        """What it takes of `max_num_seqs`: its own seat, and one for each sibling still to be forked."""
         return 1 + self.num_siblings_to_fork
 
     @property

@@ -116,17 +116,17 @@ class Scheduler:
             The new requests, each with as many of its tokens as the budget allows.
         """
         scheduled: list[ScheduledRequest] = []
-        seats = self.num_free_seats()
+        seats = self.num_free_seqs()
         while budget > 0 and self.waiting:
             request = self.waiting[0]
-            if request.num_seats > seats and self.running:
+            if request.num_seqs > seats and self.running:
                 break
             num_cached = self.kv.start(request.request_id, request.token_ids)
             if num_cached is None:
                 break
             request.num_computed_tokens = num_cached
             self.running.append(self.waiting.popleft())
-            seats -= request.num_seats
+            seats -= request.num_seqs
             num_tokens = min(request.num_uncomputed_tokens, budget)
             slots = self.kv.append(request.request_id, num_tokens)
             assert slots is not None, "KVCacheManager.start promised room for all tokens"
@@ -134,9 +134,9 @@ class Scheduler:
             budget -= num_tokens
         return scheduled
 
-    def num_free_seats(self) -> int:
-        """How many more requests may run; see `Request.num_seats`. Counted anew at each call."""
-        return self.config.max_num_seqs - sum(request.num_seats for request in self.running)
+    def num_free_seqs(self) -> int:
+        """How many more requests may run; see `Request.num_seqs`. Counted anew at each call."""
+        return self.config.max_num_seqs - sum(request.num_seqs for request in self.running)
 
     def budget_after(self, scheduled: Iterable[ScheduledRequest]) -> int:
         """Tokens that the step may still compute beside these."""

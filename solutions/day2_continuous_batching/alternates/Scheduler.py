@@ -33,7 +33,7 @@ class OnePassOverAll(Scheduler):
         if not self.waiting:
             return False
         first = self.waiting[0]
-        if self.running and first.num_seats > self.num_free_seats():
+        if self.running and first.num_seqs > self.num_free_seqs():
             return False
         num_cached = self.kv.start(first.request_id, first.token_ids)
         if num_cached is None:
