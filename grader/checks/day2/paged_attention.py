@@ -94,7 +94,7 @@ def batch(
         columns: of padding behind the longest sequence's blocks.
         padding: what padding says; None names a block of another request.
         nan: the other slots hold NaN.
-        levels: of the new tokens in turn; `level * first_key / sqrt(D)` is added to all of one's scores, and stays exact.
+        levels: of the new tokens in turn: `level * first_key / sqrt(D)` is added to all scores, which stay exact.
         strided: the strides of q, K and V differ, and there is room between their rows and heads.
     """
     rng = rng or random.Random(1)
