@@ -245,6 +245,8 @@ class LLMEngine:
         """Who gets tokens from a share of the step: its request once it is up to date, and whom it forks then."""
         if not item.finishes_known_tokens:
             return []
+        if not item.request.num_siblings_to_fork:
+            return [item.request]
         return [item.request, *self.input_processor.make_siblings(item.request)]
 
     def _fork(self, request: Request, siblings: Sequence[Request]) -> None:

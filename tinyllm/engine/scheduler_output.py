@@ -29,27 +29,28 @@ class ScheduledRequest:
     @property
     def num_known_tokens(self) -> int:
         """Those of them that are known, from prompt or output. The rest are drafts."""
-        return min(self.num_tokens, self.request.num_uncomputed_tokens)
+        return min(len(self.slots), self.request.num_uncomputed_tokens)
 
     @property
     def num_draft_tokens(self) -> int:
         """Those of them that are guesses; see `Request.draft_token_ids`."""
-        return self.num_tokens - self.num_known_tokens
+        return max(0, len(self.slots) - self.request.num_uncomputed_tokens)
 
     @property
     def draft_token_ids(self) -> list[int]:
         """The guesses that are computed in this step."""
-        return self.request.draft_token_ids[: self.num_draft_tokens]
+        drafts = self.request.draft_token_ids
+        return drafts[: self.num_draft_tokens] if drafts else []
 
     @property
     def finishes_known_tokens(self) -> bool:
         """Whether no known token is left after this step, so that the last one's logits give a new token."""
-        return self.num_known_tokens == self.request.num_uncomputed_tokens
+        return len(self.slots) >= self.request.num_uncomputed_tokens
 
     @property
     def num_logits(self) -> int:
         """Positions whose logits are needed: the last known token and each draft, or none in the middle of a prompt."""
-        return 1 + self.num_draft_tokens if self.finishes_known_tokens else 0
+        return max(0, 1 + len(self.slots) - self.request.num_uncomputed_tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,10 +110,11 @@ def verify_step(
     drafts: list[list[int]] = []
     first = 0
     for item, group in zip(scheduled, groups, strict=True):
-        rows += range(first, first + item.num_logits)
-        rows += [first] * (len(group) - 1)
-        drafts += [item.draft_token_ids for _ in group]
-        first += item.num_logits
+        if group:
+            guesses = item.draft_token_ids
+            rows += [*range(first, first + 1 + len(guesses)), *[first] * (len(group) - 1)]
+            drafts += [guesses] * len(group)
+            first += 1 + len(guesses)
     return verifier.verify(logits if len(rows) == first else logits[rows], requests, drafts)
 
 
