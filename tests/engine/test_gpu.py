@@ -10,8 +10,8 @@ import torch
 from support.checkpoints import random_model, small_sparse_config
 from support.models import drain, make_engine, tiny_model
 
+from tinyllm.attention.triton import TritonAttention
 from tinyllm.config import SamplingParams
-from tinyllm.engine.attention_triton import TritonAttention
 from tinyllm.engine.cuda_graphs import DecodeGraphs
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.model_runner import ModelRunner
@@ -92,7 +92,7 @@ def test_sixteen_bits_on_every_backend(dtype: torch.dtype) -> None:
         for i in range(5):
             engine.add_request(list(range(i, 3 * i + 9)), SamplingParams(max_tokens=3, logit_bias={7: 1e9}), str(i))
         engine.step()
-        scheduled, _ = engine.scheduler.schedule()
+        scheduled = engine.scheduler.schedule().scheduled
         logits[name] = engine.runner.execute(scheduled)
         assert logits[name].isfinite().all()
     assert logits["graphs"].shape == (5, 97)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from support.models import NumberTokenizer, drain, tiny_model
 
+from tinyllm.attention.base import AttentionBackend
+from tinyllm.attention.triton import TritonAttention
 from tinyllm.config import EngineConfig, SamplingParams
-from tinyllm.engine.attention import AttentionBackend
-from tinyllm.engine.attention_triton import TritonAttention
 from tinyllm.engine.cuda_graphs import DecodeGraphs
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.model_runner import ModelRunner
@@ -31,7 +31,12 @@ def answer(name: str = "auto", backend: AttentionBackend | None = None, padded: 
     assert isinstance(runner, ModelRunner)
     if padded:
         runner.graphs = DecodeGraphs(
-            runner.model, engine.kv, runner.backend, max_batch=4, max_blocks=14, capture=lambda step: step
+            runner.forward,
+            runner.model.embed_tokens.weight,
+            runner.block_size,
+            max_batch=4,
+            max_blocks=14,
+            capture=lambda step: step,
         )
     for i, length in enumerate((1, 19, 6)):
         engine.add_request(list(range(i, i + length)), SamplingParams(max_tokens=8), str(i))

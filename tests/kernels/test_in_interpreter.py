@@ -71,7 +71,7 @@ def test_without_triton_the_error_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "triton.py").write_text("raise ImportError('no triton here')\n")
     program = f"""
 import sys; sys.path.insert(0, {str(tmp_path)!r})
-from tinyllm.engine.attention_triton import attention_backend
+from tinyllm.attention.registry import attention_backend
 print(type(attention_backend("auto", "cpu")).__name__)
 attention_backend("triton", "cpu")
 """
