@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from data.evaluation.candidate import Reply
+from tinyllm.experts.routing import expert_counts, topk_router
 from tinyllm.model.attention import causal_attend
-from tinyllm.model.moe import SparseMLP, expert_counts, top_k_route
+from tinyllm.model.moe import SparseMLP
 from tinyllm.model.ops import LayerOps
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 
@@ -36,7 +37,7 @@ class Counter:
 
     def _counting(self, row: int) -> Any:
         def count(_module: object, _inputs: object, router_logits: Tensor) -> None:
-            _, experts = top_k_route(router_logits, self.config.num_experts_per_tok, self.config.norm_topk_prob)
+            _, experts = topk_router(router_logits, self.config.num_experts_per_tok, self.config.norm_topk_prob)
             self.counts[row] += expert_counts(experts, self.config.num_experts).cpu()
 
         return count

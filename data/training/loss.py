@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from data.training.attention import blocked_attend, piecewise
 from data.training.batches import Shard
+from tinyllm.experts.balance import load_balancing_loss
 from tinyllm.model.attention import causal_attend
-from tinyllm.model.moe import SparseMLP, load_balancing_loss
+from tinyllm.model.moe import SparseMLP
 from tinyllm.model.ops import LayerOps
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 

@@ -23,8 +23,9 @@ from tinyllm.engine.model_runner import ModelRunner
 from tinyllm.engine.request import CompletionOutput, FinishReason, OutputDelta, Request
 from tinyllm.engine.sampler import sample
 from tinyllm.engine.speculation import ExactVerifier, Proposer
+from tinyllm.experts.routing import topk_router
 from tinyllm.model.layers import swiglu
-from tinyllm.model.moe import SparseMLP, top_k_route
+from tinyllm.model.moe import SparseMLP
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 from tinyllm.parts import resolve
 from tinyllm.sampling_params import SamplingParams
@@ -51,7 +52,7 @@ class AllExperts:
 
     def __call__(self, mlp: SparseMLP, x: Tensor, router_logits: Tensor) -> Tensor:
         self.layers.add(mlp.layer)
-        weights, chosen = top_k_route(router_logits, mlp.num_experts_per_tok, mlp.norm_topk_prob)
+        weights, chosen = topk_router(router_logits, mlp.num_experts_per_tok, mlp.norm_topk_prob)
         shares = torch.zeros_like(router_logits).scatter(1, chosen, weights)  # [T, E]
         gate_up = torch.einsum("th,eih->tei", x, mlp.experts.gate_up_proj)
         answers = torch.einsum("tei,ehi->teh", swiglu(gate_up), mlp.experts.down_proj)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyllm.experts.balance import expert_share, load_balancing_loss, max_violation, update_expert_bias
+from tinyllm.experts.balance import load_balancing_loss, max_violation, update_expert_bias
 from tinyllm.experts.cost import all_reduce_bytes, all_to_all_bytes, touched_by_router, touched_experts
 from tinyllm.experts.placement import place_experts
 from tinyllm.experts.routing import biased_topk_router, expert_counts
@@ -45,10 +45,6 @@ def test_the_gradient_of_the_loss_takes_from_the_expert_that_has_most() -> None:
     pushes = logits.grad.sum(dim=0)
     assert pushes[0] > 0
     assert (pushes[1:] < 0).all()
-
-
-def test_shares() -> None:
-    assert expert_share(torch.tensor([[0, 3], [3, 1], [3, 0], [0, 3]]), 5).tolist() == [0.75, 0.25, 0.0, 1.0, 0.0]
 
 
 @pytest.mark.parametrize(("num_experts", "top_k"), [(8, 2), (128, 8)])

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
 
-from tinyllm.model.moe import SparseMLP, expert_counts, expert_share, load_balancing_loss, top_k_route
+from tinyllm.experts.balance import expert_share, load_balancing_loss
+from tinyllm.experts.routing import expert_counts, topk_router
+from tinyllm.model.moe import SparseMLP
 
 HIDDEN, INNER = 10, 6
 
@@ -82,7 +84,7 @@ def test_one_token_touches_only_its_own_experts() -> None:
     layer = sparse_mlp(8, 2)
     x = torch.randn(1, HIDDEN)
     expected = layer(x)
-    _, chosen = top_k_route(layer.gate(x), 2, True)
+    _, chosen = topk_router(layer.gate(x), 2, True)
     for e in set(range(8)) - set(chosen[0].tolist()):
         layer.experts.gate_up_proj[e] = float("nan")
         layer.experts.down_proj[e] = float("nan")
@@ -112,13 +114,13 @@ def test_it_runs_in_bfloat16_and_under_autocast() -> None:
 def test_routes_are_the_largest_probabilities_in_order() -> None:
     logits = torch.tensor([[0.0, 2.0, 1.0, -1.0], [5.0, 5.5, 4.0, 6.0]])
     probabilities = logits.softmax(dim=-1)
-    weights, experts = top_k_route(logits, 2, normalise=False)
+    weights, experts = topk_router(logits, 2, norm_topk_prob=False)
     assert experts.tolist() == [[1, 2], [3, 1]]
     assert torch.equal(weights, probabilities.gather(1, experts))
-    normalised, _ = top_k_route(logits, 2, normalise=True)
+    normalised, _ = topk_router(logits, 2, norm_topk_prob=True)
     assert torch.allclose(normalised.sum(dim=-1), torch.ones(2))
     assert torch.allclose(normalised[:, 0] / normalised[:, 1], weights[:, 0] / weights[:, 1])
-    assert top_k_route(logits.bfloat16(), 2, True)[0].dtype == torch.bfloat16
+    assert topk_router(logits.bfloat16(), 2, True)[0].dtype == torch.bfloat16
 
 
 def test_counts_and_shares() -> None:
@@ -151,7 +153,7 @@ def test_following_the_loss_evens_out_the_load() -> None:
     optimizer = torch.optim.SGD(gate.parameters(), lr=0.1)
 
     def busiest() -> float:
-        return float(expert_share(top_k_route(gate(x), 2, True)[1], 8).max())
+        return float(expert_share(topk_router(gate(x), 2, True)[1], 8).max())
 
     before = busiest()
     for _ in range(200):

@@ -25,8 +25,8 @@ from tinyllm.engine.scheduler import Scheduler, count_computed, roll_back
 from tinyllm.engine.scheduler_output import ScheduledRequest, SchedulerOutput
 from tinyllm.engine.speculation import ExactVerifier, NoProposer, Proposer, Verifier, verify_step
 from tinyllm.errors import PartError, RequestError
+from tinyllm.experts.base import RunExperts
 from tinyllm.kv_cache.manager import KVCacheManager
-from tinyllm.model.moe import RunExperts
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 from tinyllm.model.tokenizer import Tokenizer
 from tinyllm.parts import Parts

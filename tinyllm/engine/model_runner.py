@@ -15,7 +15,8 @@ from tinyllm.attention.base import AttentionBackend
 from tinyllm.attention.metadata import AttentionMetadata
 from tinyllm.engine.cuda_graphs import CudaCapture, DecodeGraphs
 from tinyllm.engine.scheduler_output import ScheduledRequest
-from tinyllm.model.moe import RunExperts, TorchExperts
+from tinyllm.experts.backends import TorchExperts
+from tinyllm.experts.base import RunExperts
 from tinyllm.model.ops import LayerOps
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 

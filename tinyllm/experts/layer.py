@@ -16,10 +16,7 @@ from torch import Tensor
 from tinyllm.experts.align import align_single_pairs, moe_align_block_size
 from tinyllm.experts.dispatch import permute, unpermute
 from tinyllm.kernels.grouped_gemm import LARGE_BLOCK, SMALL_BLOCK, grouped_gemm
-from tinyllm.model.layers import swiglu
-
-#: `torch.nn.functional.grouped_mm` wants rows that begin at multiples of 16 bytes.
-GROUPED_MM_ALIGNMENT = 16
+from tinyllm.kernels.reference import swiglu
 
 
 def experts_loop(x: Tensor, topk_weights: Tensor, topk_ids: Tensor, gate_up_proj: Tensor, down_proj: Tensor) -> Tensor:
@@ -49,7 +46,7 @@ def experts_sorted(
 def experts_grouped_mm(
     x: Tensor, topk_weights: Tensor, topk_ids: Tensor, gate_up_proj: Tensor, down_proj: Tensor
 ) -> Tensor:
-    """Sort the pairs by expert, then let torch multiply all groups in one call; only where its strides fit."""
+    """Sort the pairs by expert, then one call of torch for all groups; rows must begin at multiples of 16 bytes."""
     permuted, pairs, counts = permute(x, topk_ids, len(gate_up_proj))
     ends = counts.cumsum(0).int()
     hidden = swiglu(F.grouped_mm(permuted, gate_up_proj.mT, offs=ends))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -131,3 +132,9 @@ def grouped_gemm(a: Tensor, w: Tensor, topk_ids: Tensor, topk_weights: Tensor | 
         if 0 <= expert < len(w):
             out[pair] = w[expert].double() @ rows[pair]
     return out if topk_weights is None else out * topk_weights.double().reshape(-1, 1)
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """[..., 2I] -> [..., I]: `silu(gate) * up`, gate and up being the two halves (arXiv 2002.05202)."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate) * up

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tinyllm.kernels.reference import swiglu
+
 
 class RMSNorm(nn.Module):
     """Scale the last dimension to root mean square 1, then by a learned weight (arXiv 1910.07467)."""
@@ -35,9 +37,3 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[T, hidden_size] -> [T, hidden_size]."""
         return self.down_proj(swiglu(self.gate_up_proj(x)))
-
-
-def swiglu(gate_up: Tensor) -> Tensor:
-    """[..., 2I] -> [..., I]: `silu(gate) * up`, gate and up being the two halves."""
-    gate, up = gate_up.chunk(2, dim=-1)
-    return F.silu(gate) * up

@@ -7,7 +7,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from tinyllm.model.moe import RunExperts, TorchExperts
+from tinyllm.experts.backends import TorchExperts
+from tinyllm.experts.base import RunExperts
 
 
 class Attend(Protocol):

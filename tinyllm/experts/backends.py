@@ -1,0 +1,50 @@
+"""The ways to run experts in the engine, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from tinyllm.experts.base import RunExperts, SparseLayer
+from tinyllm.experts.layer import experts_sorted, experts_triton
+from tinyllm.experts.routing import topk_router
+from tinyllm.kernels.runtime import AVAILABLE, INTERPRETED, check_device
+
+#: x, topk_weights, topk_ids, gate_up_proj, down_proj -> [T, H]; see layer.py.
+ExpertsFunction = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+
+
+class TorchExperts:
+    """Pairs sorted by expert and one product an expert, in torch: it runs everywhere.
+
+    It counts the experts' pairs on the CPU to split the batch, so its shapes change from step to step.
+    """
+
+    supports_cuda_graphs = False
+    run: ExpertsFunction = staticmethod(experts_sorted)
+
+    def __call__(self, mlp: SparseLayer, x: Tensor, router_logits: Tensor) -> Tensor:
+        """See `RunExperts`."""
+        topk_weights, topk_ids = topk_router(router_logits, mlp.num_experts_per_tok, mlp.norm_topk_prob)
+        return self.run(x, topk_weights, topk_ids, mlp.experts.gate_up_proj, mlp.experts.down_proj)
+
+
+class TritonExperts(TorchExperts):
+    """Blocks of one expert each and our own grouped product: no wait for the GPU, so CUDA graphs can hold it."""
+
+    supports_cuda_graphs = True
+    run: ExpertsFunction = staticmethod(experts_triton)
+
+
+def experts_backend(name: str, device: torch.device) -> RunExperts:
+    """A way to run experts: "torch", "triton", or "auto", which is Triton where it compiles for CUDA.
+
+    Raises:
+        KernelsUnavailable: "triton" where there is no Triton, or where it can run nothing on this device.
+    """
+    if name == "triton" or (name == "auto" and device.type == "cuda" and AVAILABLE and not INTERPRETED):
+        check_device(device)
+        return TritonExperts()
+    return TorchExperts()
