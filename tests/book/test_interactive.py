@@ -89,7 +89,7 @@ class PythonPool:
         return True
 
     def free(self, name: str) -> bool:
-        self.kv.remember(name, [ord(letter) for letter in self.tokens.pop(name)])
+        self.kv.cache_blocks(name, [ord(letter) for letter in self.tokens.pop(name)])
         self.kv.free(name)
         return True
 

@@ -100,7 +100,7 @@ def test_forks_and_prefix_hits(block_size: int, seed: int) -> None:
     prompt = random_tokens(rng, rng.randint(1, 120))
     paged.start("root", prompt)
     paged.step({"root": prompt})
-    paged.kv.remember("root", prompt)
+    paged.kv.cache_blocks("root", prompt)
     names = ["root"]
     for i in range(rng.randint(1, 4)):
         parent = rng.choice(names)

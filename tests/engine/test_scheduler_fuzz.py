@@ -74,7 +74,7 @@ class Fuzz(Runner):
         parts = resolve({"PagedKVCache": Memory})
         self.engine = LLMEngine(MODEL, NumberTokenizer(), config, parts, runner=self)  # type: ignore[arg-type]
         self.scheduler, self.kv = self.engine.scheduler, self.engine.kv
-        self.kv.remember = self.remember  # type: ignore[method-assign]
+        self.kv.cache_blocks = self.cache_blocks  # type: ignore[method-assign]
         self.roots = [self.words(40) for _ in range(3)]
         self.arrivals: dict[str, int] = {}
         self.open: dict[str, SamplingParams] = {}
@@ -183,13 +183,13 @@ class Fuzz(Runner):
         row[token] = torch.nan if self.rng.random() < 0.003 else 1
         return row
 
-    def remember(self, request_id: str, token_ids: Sequence[int]) -> None:
+    def cache_blocks(self, request_id: str, token_ids: Sequence[int]) -> None:
         """What goes into the prefix cache must be known, computed, and still in its slots: no drafts."""
         (request,) = (request for request in self.scheduler.running if request.request_id == request_id)
         assert list(token_ids) == request.token_ids[: request.num_computed_tokens], "remembered, but not computed"
         slots = self.kv.table(request_id).slots(0, len(token_ids))
         assert [self.kv.storage.slots[slot] for slot in slots] == histories(token_ids), "remembered, but overwritten"
-        KVCacheManager.remember(self.kv, request_id, token_ids)
+        KVCacheManager.cache_blocks(self.kv, request_id, token_ids)
 
     def verify_drafts(self) -> None:
         """A verifier's part: where the new token is the first draft, that one and some more are right."""
@@ -388,7 +388,7 @@ def remembered_drafts(patch: pytest.MonkeyPatch) -> None:
     accept = LLMEngine._accept
 
     def hasty(engine: LLMEngine, request: Request, *args: Any) -> None:
-        engine.kv.remember(request.request_id, [*request.token_ids, *request.draft_token_ids])
+        engine.kv.cache_blocks(request.request_id, [*request.token_ids, *request.draft_token_ids])
         accept(engine, request, *args)
 
     patch.setattr(LLMEngine, "_accept", hasty)

@@ -250,7 +250,7 @@ class LLMEngine:
     def _accept(self, request: Request, sampled: Sampled, now: float) -> None:
         """Append a new token and decide whether the request ends with it."""
         if request.num_output_tokens == 0 and request.index == 0:
-            self.kv.remember(request.request_id, request.token_ids)  # the prompt, now that its logits are known good
+            self.kv.cache_blocks(request.request_id, request.token_ids)  # the prompt, now that its logits are known good
         request.token_ids.append(sampled.token_id)
         request.draft_token_ids = []
         request.metrics.token_times.append(now)
@@ -278,7 +278,7 @@ class LLMEngine:
     def _finish(self, request: Request) -> None:
         """Free a finished request's blocks; with the last member of its group the output is complete."""
         if not request.error:  # nobody else may meet the K and V of a request that failed
-            self.kv.remember(request.request_id, request.token_ids[: request.num_computed_tokens])
+            self.kv.cache_blocks(request.request_id, request.token_ids[: request.num_computed_tokens])
         self.scheduler.finish(request)
         group = self._groups[request.group_id]
         if all(member.finish_reason is not None for member in group):

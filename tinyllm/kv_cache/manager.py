@@ -104,7 +104,7 @@ class KVCacheManager:
         """Give a new request the tokens of another, sharing all blocks."""
         self.tables[child_id] = self.copy_on_write.fork(self.table(parent_id))
 
-    def remember(self, request_id: str, token_ids: Sequence[int]) -> None:
+    def cache_blocks(self, request_id: str, token_ids: Sequence[int]) -> None:
         """Put a request's full blocks into the prefix cache; `token_ids` are those whose K and V are computed."""
         if self.prefix_cache:
             self.prefix_cache.insert(token_ids, self.table(request_id).block_ids)

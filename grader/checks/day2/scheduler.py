@@ -137,7 +137,7 @@ class Traffic:
         group = [request]
         if request.num_output_tokens == 0:
             if request.request_id in self.kv.tables:
-                self.kv.remember(request.request_id, request.token_ids)
+                self.kv.cache_blocks(request.request_id, request.token_ids)
             siblings = [
                 make_request(f"{request.request_id}{i}", request.token_ids, request.params.max_tokens)
                 for i in range(1, request.num_siblings_to_fork + 1)
