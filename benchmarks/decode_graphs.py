@@ -137,13 +137,14 @@ def step_times(model: Qwen3ForCausalLM, batch: int, sizes: Sizes, mode: str, dev
     engine = make_engine(model, batch, sizes.prompt_len + sizes.steps, MODES[mode])
     inner = engine.runner
     engine.runner = timed = TimedRunner(inner, waiter(device))
-    serve(engine, random_prompts(model.config.vocab_size, batch, sizes.prompt_len, seed), sizes.steps)
+    with engine.step_log.keep_all() as steps:
+        serve(engine, random_prompts(model.config.vocab_size, batch, sizes.prompt_len, seed), sizes.steps)
     engine.runner = inner
-    decodes = [i for i, step in enumerate(engine.step_records) if step.num_decode_tokens == batch]
+    decodes = [i for i, step in enumerate(steps) if step.num_decode_tokens == batch]
     counted = decodes[WARM_UP_STEPS:]
     if not counted:
         raise ValueError(f"{sizes.steps} steps leave none to count after {WARM_UP_STEPS} of warm-up")
-    records = [engine.step_records[i] for i in counted]
+    records = [steps[i] for i in counted]
     return {
         "step_milliseconds": 1e3 * median(record.end - record.start for record in records),
         "model_milliseconds": 1e3 * median(timed.seconds[i] for i in counted),

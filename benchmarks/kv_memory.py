@@ -61,10 +61,10 @@ def run(engine: LLMEngine, trace: Sequence[TraceRequest], num_samples: int = 1, 
     for number, request in enumerate(trace):
         sampling = replace(request.params, n=num_samples, temperature=float(num_samples > 1), seed=number)
         engine.add_request(request.prompt_token_ids, sampling, f"request-{number}")
-    with tqdm(total=len(trace), desc=title) as bar:
+    with tqdm(total=len(trace), desc=title) as bar, engine.step_log.keep_all() as records:
         while engine.has_unfinished:
             bar.update(len(engine.step()))
-    return engine.step_records
+    return records
 
 
 def occupancy(records: Sequence[StepRecord]) -> dict[str, Any]:

@@ -94,10 +94,11 @@ class Ours:
         """Serve the trace; a `Serve`."""
         engine = self.engine(trace)
         outputs = {}
-        while engine.has_unfinished:
-            outputs.update({output.request_id: output.outputs[0] for output in engine.step()})
+        with engine.step_log.keep_all() as records:
+            while engine.has_unfinished:
+                outputs.update({output.request_id: output.outputs[0] for output in engine.step()})
         metrics = [output.metrics for output in outputs.values()]
-        self.reports.append(summarize(metrics, engine.step_records, self.config.num_blocks))
+        self.reports.append(summarize(metrics, records, self.config.num_blocks))
         return [list(outputs[f"request-{number}"].token_ids) for number in range(len(trace))]
 
 

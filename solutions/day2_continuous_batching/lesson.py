@@ -1185,7 +1185,7 @@ squeezed = LLM(parts="mine", num_blocks=16, max_num_batched_tokens=8)
 alone = [course.chat(question)[0].outputs[0].token_ids for question in questions]
 together = [answer.outputs[0].token_ids for answer in answers]
 tight = [answer.outputs[0].token_ids for answer in squeezed.chat(questions, progress=True)]
-num_preempted = sum(record.num_preempted for record in squeezed.engine.step_records)
+num_preempted = squeezed.engine.stats().num_preempted
 print("among others the same tokens:", together == alone)
 print("in a small pool the same tokens:", tight == alone, "preemptions:", num_preempted)
 
@@ -1302,7 +1302,7 @@ while small.has_unfinished:
     owners.append(small.kv.owners())
 
 # %%
-plots.pool_over_time(owners, title=f"{sum(r.num_preempted for r in small.step_records)} preemptions")
+plots.pool_over_time(owners, title=f"{small.stats().num_preempted} preemptions")
 
 # %% [markdown]
 # ## The scoreboard

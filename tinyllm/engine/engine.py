@@ -15,12 +15,13 @@ from tinyllm.engine.bookkeeping import note_scheduling, occupancy
 from tinyllm.engine.cuda_graphs import decode_graphs
 from tinyllm.engine.guard import EngineGuard
 from tinyllm.engine.intake import Intake
-from tinyllm.engine.metrics import StepRecord
+from tinyllm.engine.metrics import EngineStats, StepRecord
 from tinyllm.engine.model_runner import ModelRunner, Runner
 from tinyllm.engine.outbox import Outbox
 from tinyllm.engine.request import FinishReason, OutputDelta, Request, RequestOutput
 from tinyllm.engine.sampler import Sampled, sample
 from tinyllm.engine.scheduler import ScheduledRequest, Scheduler
+from tinyllm.engine.step_log import StepLog
 from tinyllm.errors import GenerationError, PartError, RequestError
 from tinyllm.kv_cache.manager import KVCacheManager
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
@@ -39,7 +40,7 @@ class LLMEngine:
 
     Attributes:
         kv: the pool, for pictures of it.
-        step_records: one record for each step so far.
+        step_log: a record of each step.
         guard: who has the engine, for callers that need it for more than one call.
         outbox: what the steps have finished.
     """
@@ -76,7 +77,7 @@ class LLMEngine:
         self.intake = Intake(tokenizer, model.config, config)
         self.scheduler: Scheduler = parts["Scheduler"](config, self.kv)
         self.runner = runner or self._model_runner(model, backend)
-        self.step_records: list[StepRecord] = []
+        self.step_log = StepLog()
         self.guard = EngineGuard()
         self.outbox = Outbox()
         self._groups: dict[str, list[Request]] = {}
@@ -91,6 +92,30 @@ class LLMEngine:
     def has_unfinished(self) -> bool:
         """Whether a call of `step` has anything to do, or anything to hand out."""
         return self.scheduler.has_unfinished or not self.outbox.is_empty
+
+    @property
+    def step_records(self) -> deque[StepRecord]:
+        """The newest records, one for each step, oldest first; `step_log.keep_all` gives all of them."""
+        return self.step_log.recent
+
+    def stats(self) -> EngineStats:
+        """How much there is to do and how full the pool is. Any thread may ask, at any time, and waits for nobody.
+
+        It is of one moment between two steps; during a step, of what that has done so far.
+        """
+        num_table_blocks = self.kv.num_blocks_in_tables
+        num_held = self.kv.num_blocks - self.kv.num_free  # a step may free blocks between these two lines
+        return EngineStats(
+            num_running=len(self.scheduler.running),
+            num_waiting=len(self.scheduler.waiting),
+            num_blocks=self.kv.num_blocks,
+            num_table_blocks=num_table_blocks,
+            num_cached_blocks=max(0, num_held - num_table_blocks),
+            num_steps=self.step_log.num_steps,
+            num_admitted_tokens=self.step_log.num_admitted_tokens,
+            num_prefix_tokens_hit=self.step_log.num_prefix_tokens_hit,
+            num_preempted=self.step_log.num_preempted,
+        )
 
     def add_request(
         self,
@@ -189,9 +214,9 @@ class LLMEngine:
             occupied = occupancy(self.kv, self.scheduler, scheduled)
             if scheduled:
                 self._compute(scheduled)
-        self.step_records.append(
+        self.step_log.add(
             StepRecord(
-                step=len(self.step_records),
+                step=self.step_log.num_steps,
                 start=start,
                 end=time.perf_counter(),
                 num_preempted=len(preempted),

@@ -126,8 +126,11 @@ class KVCacheManager:
 
     @property
     def num_blocks_in_tables(self) -> int:
-        """Different blocks that running requests hold, each counted once however many share it."""
-        return len(set().union(*(table.block_ids for table in self.tables.values())))
+        """Different blocks that running requests hold, each counted once however many share it.
+
+        Any thread may ask: the tables are listed before they are looked at.
+        """
+        return len(set().union(*(table.block_ids for table in list(self.tables.values()))))
 
     @property
     def num_block_references(self) -> int:
