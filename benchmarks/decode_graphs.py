@@ -24,7 +24,7 @@ from torch import Tensor
 
 from benchmarks.record import write_result
 from benchmarks.shapes import QWEN3_0_6B
-from tinyllm.config import EngineConfig, ModelConfig
+from tinyllm.config import CacheConfig, EngineConfig, ModelConfig
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.model_runner import ModelRunner, Runner
 from tinyllm.engine.scheduler import ScheduledRequest
@@ -101,12 +101,10 @@ def make_engine(model: Qwen3ForCausalLM, batch: int, length: int, enforce_eager:
     Prefixes are not cached: a later round with the same prompts would skip their prefill.
     """
     config = EngineConfig(
-        block_size=BLOCK_SIZE,
-        num_blocks=batch * -(-length // BLOCK_SIZE),
+        CacheConfig(BLOCK_SIZE, num_blocks=batch * -(-length // BLOCK_SIZE), enable_prefix_caching=False),
         max_num_batched_tokens=8192,
         max_num_seqs=batch,
         max_model_len=length,
-        enable_prefix_caching=False,
         enforce_eager=enforce_eager,
     )
     return LLMEngine(model, NoText(), config, resolve())  # type: ignore[arg-type]

@@ -70,7 +70,7 @@ def serve_and_record(
     """
     model = shipped_model()
     runner = RecordingRunner(model.config.vocab_size)
-    config = EngineConfig(**{"block_size": 4, "num_blocks": 1024, "enable_prefix_caching": False, **options})
+    config = EngineConfig.from_options(**{"block_size": 4, "enable_prefix_caching": False, **options})
     engine = LLMEngine(model, Tokenizer(shipped_checkpoint()), config, resolve(), runner=runner)
     to_come = list(arrivals)
     step = 0

@@ -796,7 +796,7 @@ my_parts = resolve("mine")
 
 def serve_trace(trace, block_size, max_steps=None, with_model=True, look_every=20):
     """Serve a trace in a pool of 16,384 slots. Returns the engine's records, and every so often whose each block is."""
-    config = EngineConfig(
+    config = EngineConfig.from_options(
         block_size=block_size, num_blocks=16_384 // block_size, max_model_len=2048, enable_prefix_caching=False
     )
     runner = None if with_model else DryRunner(mine.model.config.vocab_size)

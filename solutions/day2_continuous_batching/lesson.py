@@ -1086,7 +1086,7 @@ class Watcher(DryRunner):
 
 def watch(requests, **options):
     """Run requests, given as prompt and output lengths by name, and return the steps and who was preempted in each."""
-    config = EngineConfig(**{"block_size": P, "num_blocks": N, "enable_prefix_caching": False, **options})
+    config = EngineConfig.from_options(**{"block_size": P, "num_blocks": N, "enable_prefix_caching": False, **options})
     watcher = Watcher(2048)
     engine = LLMEngine(course.model, course.tokenizer, config, resolve({"Scheduler": Scheduler}), runner=watcher)
     for name, (prompt_len, output_len) in requests.items():
@@ -1292,7 +1292,7 @@ plots.latency_bars(
 # At last a pool that is too small for all, on your scheduler: 64 blocks, the first 30 requests. Each colour is a request.
 
 # %%
-config = EngineConfig(num_blocks=64, enable_prefix_caching=False)
+config = EngineConfig.from_options(num_blocks=64, enable_prefix_caching=False)
 small = LLMEngine(mine.model, mine.tokenizer, config, my_parts, runner=DryRunner(2048))
 for request in trace[:30]:
     small.add_request(request.prompt_token_ids, request.params)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.models import make_engine, tiny_model
 
 from tinyllm.engine.metrics import RequestMetrics, StepRecord
-from tinyllm.engine.report import Distribution, SLO, duration, goodput, summarize
+from tinyllm.engine.report import SLO, Distribution, duration, goodput, summarize
 from tinyllm.sampling_params import SamplingParams
 
 FAST = RequestMetrics(arrival=10.0, token_times=[10.5, 10.75, 11.0])

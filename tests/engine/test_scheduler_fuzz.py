@@ -16,7 +16,7 @@ import torch
 from support.models import VOCAB, NumberTokenizer, assert_no_block_lost, tiny_model
 from torch import Tensor
 
-from tinyllm.config import EngineConfig
+from tinyllm.config import CacheConfig, EngineConfig
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.model_runner import Runner
 from tinyllm.engine.request import OutputDelta, Request, RequestOutput
@@ -68,9 +68,8 @@ class Fuzz(Runner):
 
     def __init__(self, seed: int, block_size: int, budget: int, prefix_caching: bool = True) -> None:
         self.rng = random.Random(seed)
-        config = EngineConfig(
-            block_size, POOL_SLOTS // block_size, budget, MAX_NUM_SEQS, enable_prefix_caching=prefix_caching
-        )
+        cache = CacheConfig(block_size, POOL_SLOTS // block_size, prefix_caching)
+        config = EngineConfig(cache, budget, MAX_NUM_SEQS)
         parts = resolve({"PagedKVCache": Memory})
         self.engine = LLMEngine(MODEL, NumberTokenizer(), config, parts, runner=self)  # type: ignore[arg-type]
         self.scheduler, self.kv = self.engine.scheduler, self.engine.kv

@@ -73,7 +73,7 @@ class LLMEngine:
         weight = model.embed_tokens.weight
         backend = backend or attention_backend(config.attention_backend, weight.device, parts, weight.dtype)
         with name_failing_part():
-            self.kv = KVCacheManager(model.config, config, parts, weight.dtype, weight.device)
+            self.kv = KVCacheManager(model.config, config.cache, parts, weight.dtype, weight.device)
         self.intake = Intake(tokenizer, model.config, config)
         self.scheduler: Scheduler = parts["Scheduler"](config, self.kv)
         self.runner = runner or self._model_runner(model, backend)
@@ -231,7 +231,7 @@ class LLMEngine:
         graphs = None
         if not self.config.enforce_eager:
             max_batch = min(self.config.max_num_seqs, self.config.max_num_batched_tokens)
-            max_blocks = -(-self.max_model_len // self.config.block_size)
+            max_blocks = -(-self.max_model_len // self.config.cache.block_size)
             graphs = decode_graphs(model, self.kv, backend, max_batch, max_blocks)
         return ModelRunner(model, self.kv, backend, graphs)
 
@@ -275,7 +275,7 @@ class LLMEngine:
     def _accept(self, request: Request, sampled: Sampled, now: float) -> None:
         """Append a new token and decide whether the request ends with it."""
         if request.num_output_tokens == 0 and request.index == 0:
-            self.kv.cache_blocks(request.request_id, request.token_ids)  # the prompt, now that its logits are known good
+            self.kv.cache_blocks(request.request_id, request.token_ids)  # the prompt, as its logits are known good
         request.token_ids.append(sampled.token_id)
         request.draft_token_ids = []
         request.metrics.token_times.append(now)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from tinyllm.config import EngineConfig, ModelConfig
+from tinyllm.config import CacheConfig, ModelConfig
 from tinyllm.errors import PartError
 from tinyllm.parts import Parts
 
@@ -23,7 +23,7 @@ class KVCacheManager:
     def __init__(
         self,
         model: ModelConfig,
-        config: EngineConfig,
+        config: CacheConfig,
         parts: Parts,
         dtype: torch.dtype,
         device: str | torch.device,
