@@ -103,14 +103,12 @@ class LLMEngine:
 
         It is of one moment between two steps; during a step, of what that has done so far.
         """
-        num_table_blocks = self.kv.num_blocks_in_tables
-        num_held = self.kv.num_blocks - self.kv.num_free  # a step may free blocks between these two lines
         return EngineStats(
             num_running=len(self.scheduler.running),
             num_waiting=len(self.scheduler.waiting),
             num_blocks=self.kv.num_blocks,
-            num_table_blocks=num_table_blocks,
-            num_cached_blocks=max(0, num_held - num_table_blocks),
+            num_table_blocks=self.kv.num_blocks_in_tables,
+            num_cached_blocks=self.kv.num_cached_blocks,
             num_steps=self.step_log.num_steps,
             num_admitted_tokens=self.step_log.num_admitted_tokens,
             num_prefix_tokens_hit=self.step_log.num_prefix_tokens_hit,
