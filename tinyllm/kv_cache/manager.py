@@ -9,6 +9,7 @@ import torch
 
 from tinyllm.config import CacheConfig, ModelConfig
 from tinyllm.errors import PartError
+from tinyllm.kv_cache.base import KVStorage
 from tinyllm.parts import Parts
 
 
@@ -42,7 +43,7 @@ class KVCacheManager:
         self.num_blocks = config.num_blocks
         self.parts = parts
         self.allocator = parts["BlockAllocator"](config.num_blocks)
-        self.storage = parts["PagedKVCache"](
+        self.storage: KVStorage = parts["PagedKVCache"](
             model.num_layers,
             config.num_blocks,
             config.block_size,
@@ -134,9 +135,7 @@ class KVCacheManager:
             ValueError: the manager was made without `windows`.
         """
         if self.null_block is None:
-            raise ValueError(
-                "this pool has no null block to stand where blocks are released; make it with windows=True"
-            )
+            raise ValueError("nothing can be released from this pool: it has no null block; make it with windows=True")
         table = self.table(request_id)
         first = -(-num_sinks // self.block_size)
         num_released = 0
