@@ -23,6 +23,7 @@ LAYERS = (
         "names",
         "checkpoint",
         "config",
+        "options",
         "sampling_params",
         "paths",
         "part_table",

@@ -101,7 +101,7 @@ class RequestMetrics:
 
     @property
     def itl(self) -> list[float]:
-        """Inter-token latencies: every gap between two neighbouring output tokens, in seconds."""
+        """Inter-token latencies: every gap between two neighboring output tokens, in seconds."""
         return [b - a for a, b in zip(self.token_times, self.token_times[1:], strict=False)]
 
     @property
