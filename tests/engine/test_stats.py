@@ -29,7 +29,7 @@ def test_old_records_are_forgotten_and_their_totals_are_not() -> None:
             engine.step()
     assert len(records) > 3
     assert [record.step for record in records] == list(range(len(records)))
-    assert list(engine.step_records) == records[-3:]
+    assert engine.step_records == records[-3:]
     stats = engine.stats()
     assert stats.num_steps == len(records)
     assert stats.num_admitted_tokens == sum(record.num_admitted_tokens for record in records) > 39

@@ -94,9 +94,9 @@ class LLMEngine:
         return self.scheduler.has_unfinished or not self.outbox.is_empty
 
     @property
-    def step_records(self) -> deque[StepRecord]:
+    def step_records(self) -> list[StepRecord]:
         """The newest records, one for each step, oldest first; `step_log.keep_all` gives all of them."""
-        return self.step_log.recent
+        return list(self.step_log.recent)
 
     def stats(self) -> EngineStats:
         """How much there is to do and how full the pool is. Any thread may ask, at any time, and waits for nobody.
