@@ -152,6 +152,7 @@ EXERCISE = Exercise(
             judge=partial(judge, watched=["num_free"]),
             fixed=[
                 pool(1, "allocate 1"),
+                pool(1, "allocate 2, allocate 1"),
                 pool(3, "allocate 2, allocate 2, allocate 1, allocate 1, allocate 0"),
                 pool(12, "allocate 7, allocate 8, allocate 5, free 3, allocate 2, allocate 1"),
             ],
