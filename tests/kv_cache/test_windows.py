@@ -186,7 +186,7 @@ class WindowMachine(RuleBasedStateMachine):
         assert self.kv.allocator.ref_count(self.kv.null_block) == 1
 
 
-WindowMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+WindowMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestWindows = pytest.mark.timeout(600)(WindowMachine.TestCase)
 
 
