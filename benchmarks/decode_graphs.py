@@ -27,7 +27,7 @@ from benchmarks.shapes import QWEN3_0_6B
 from tinyllm.config import CacheConfig, EngineConfig, ModelConfig
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.model_runner import ModelRunner, Runner
-from tinyllm.engine.scheduler import ScheduledRequest
+from tinyllm.engine.scheduler_output import ScheduledRequest
 from tinyllm.model.loader import checkpoint_tensors, load_model
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 from tinyllm.parts import resolve
@@ -200,7 +200,7 @@ def check_agreement(model: Qwen3ForCausalLM, theirs: Any, prompt: Tensor, device
     """Stop the benchmark unless the two models give the same logits after a prompt [1, T]; returns the difference."""
     engine = make_engine(model, 1, prompt.shape[1] + 1, enforce_eager=True)
     engine.add_request(prompt[0].tolist(), SamplingParams(max_tokens=1))
-    scheduled, _ = engine.scheduler.schedule()
+    scheduled = engine.scheduler.schedule().scheduled
     ours = engine.runner.execute(scheduled)[0]
     expected = theirs(prompt.to(device), logits_to_keep=1).logits[0, -1].float()
     error = float((ours - expected).abs().max() / expected.abs().max())

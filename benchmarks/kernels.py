@@ -131,7 +131,7 @@ def measure_decode(sizes: Sizes, context_lens: Sequence[int], copy: float, devic
         absent = {"flashinfer": peer}
     else:
         absent, calls["flashinfer"] = {}, peer
-    expected = reference.paged_attention(*pages.arguments)[0]
+    expected = reference.paged_attention_with_lse(*pages.arguments)[0]
     num_bytes = 2 * sum(context_lens) * sizes.num_kv_heads * sizes.head_dim * 2
     rows = {}
     for name, call in calls.items():
@@ -150,7 +150,7 @@ def measure_decode(sizes: Sizes, context_lens: Sequence[int], copy: float, devic
 
 def chosen_kernel(sizes: Sizes, pages: Pages, device: str) -> str:
     """What the engine would take for this batch, and its split size."""
-    from tinyllm.engine.attention_triton import num_processors
+    from tinyllm.attention.triton import num_processors
     from tinyllm.kernels.paged_decode_split import choose_split_size
 
     max_context = pages.arguments[3].shape[1] * BLOCK_SIZE
@@ -176,7 +176,7 @@ def measure_prefill(sizes: Sizes, query_len: int, context_len: int, device: str,
             calls[name] = peer
     expected = calls["paged_prefill"]()
     if query_len * context_len <= 2**22:  # the reference makes the whole matrix of scores
-        agrees("paged_prefill", expected, reference.paged_attention(*pages.arguments)[0])
+        agrees("paged_prefill", expected, reference.paged_attention_with_lse(*pages.arguments)[0])
     pairs = query_len * (2 * context_len - query_len + 1) // 2
     operations = 4 * pairs * sizes.num_heads * sizes.head_dim
     rows = {}

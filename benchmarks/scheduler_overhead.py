@@ -27,11 +27,12 @@ from tqdm import tqdm
 
 from benchmarks.record import write_result
 from benchmarks.stopwatch import MODEL_PARTS, OTHER_PARTS, outside_model, watch
+from tinyllm.attention.base import AttentionBackend
+from tinyllm.attention.torch import TorchAttention
 from tinyllm.config import CacheConfig, EngineConfig, SamplingParams
-from tinyllm.engine.attention import AttentionBackend, TorchAttention
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.model_runner import DryRunner, ModelRunner, Runner, build_batch
-from tinyllm.engine.scheduler import ScheduledRequest
+from tinyllm.engine.scheduler_output import ScheduledRequest
 from tinyllm.kv_cache.manager import KVCacheManager
 from tinyllm.model.loader import load_model
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
@@ -73,9 +74,9 @@ class StandIn(Runner):
 
     def execute(self, scheduled: Sequence[ScheduledRequest]) -> Tensor:
         """See `Runner.execute`."""
-        _, _, metadata = build_batch(scheduled, self.kv, self.logits.device)
+        _, _, metadata = build_batch(scheduled, self.kv.block_size, self.logits.device)
         self.backend.plan(metadata, self.kv.storage)
-        return self.logits[: sum(item.finishes_known_tokens for item in scheduled)]
+        return self.logits[: sum(item.num_logits for item in scheduled)]
 
 
 def narrow(model: Qwen3ForCausalLM) -> Qwen3ForCausalLM:
@@ -128,7 +129,7 @@ def measure(folder: Path, sizes: Sizes, seed: int) -> dict[str, Any]:
         used = model if kind == "model" else narrow(model)
         engine = decoding_engine(used, tokenizer, num_running, context, sizes.steps + WARM_UP + 2, seed)
         if kind == "model":
-            engine.runner = ModelRunner(model, engine.kv, TorchAttention())
+            engine.runner = ModelRunner(model, engine.kv.storage, BLOCK_SIZE, TorchAttention())
         else:
             engine.runner = StandIn(engine.kv, model.config.vocab_size, num_running)
         results[kind].setdefault(str(num_running), {})[str(context)] = step_times(engine, sizes.steps)

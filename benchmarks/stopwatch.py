@@ -84,7 +84,7 @@ def watch(engine: LLMEngine, synchronize: Callable[[], object] = nothing) -> Ite
 
         count(engine, "step", "bookkeeping")
         count(engine.scheduler, "schedule", "schedule")
-        count(engine_module, "sample", "sampling")
+        count(engine_module, "verify_step", "sampling")
         count(engine.runner, "execute", "metadata")
         if backend := getattr(engine.runner, "backend", None):
             plan = backend.plan

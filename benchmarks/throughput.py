@@ -29,8 +29,8 @@ from tqdm import tqdm
 from benchmarks.breakdown import profile
 from benchmarks.record import write_result
 from benchmarks.rivals import Serve, continuous_batching, load_rival, one_by_one, padded
+from tinyllm.attention.registry import attention_backend
 from tinyllm.config import CacheConfig, EngineConfig
-from tinyllm.engine.attention_triton import attention_backend
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.report import LoadReport, summarize
 from tinyllm.model.loader import load_model

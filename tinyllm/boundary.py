@@ -123,7 +123,7 @@ def _like_q(_: Any, result: Any, q: Any, *arguments: Any) -> str | None:
 def _schedule(scheduler: Any, result: Any) -> str | None:
     """The whole plan of a step, drafts included."""
     scheduler._num_steps += 1
-    return _plan_problem(scheduler, result, scheduler._num_steps)
+    return _plan_problem(scheduler, (result.scheduled, result.preempted), scheduler._num_steps)
 
 
 def _known_tokens(scheduler: Any, result: Any) -> str | None:

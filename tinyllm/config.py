@@ -195,7 +195,7 @@ class EngineConfig:
         max_num_batched_tokens: the token budget of a step.
         max_num_seqs: most requests running at once.
         max_model_len: longest prompt plus output of one request, in tokens; None takes the model's own limit.
-        attention_backend: one of `ATTENTION_BACKENDS`; see `tinyllm.engine.attention_triton.attention_backend`.
+        attention_backend: one of `ATTENTION_BACKENDS`; see `tinyllm.attention.registry.attention_backend`.
         enforce_eager: launch every kernel of every step from Python, and replay no CUDA graphs.
 
     Raises:

@@ -39,7 +39,7 @@ PARTS = (
     Part("PagedKVCache", 1, "tinyllm.kv_cache.storage"),
     Part("CopyOnWrite", 1, "tinyllm.kv_cache.copy_on_write"),
     Part("PrefixCache", 1, "tinyllm.kv_cache.prefix_cache"),
-    Part("paged_attention", 2, "tinyllm.engine.paged_attention"),
+    Part("paged_attention", 2, "tinyllm.attention.paged_attention"),
     Part("merge_attention_states", 2, "tinyllm.kernels.reference"),
     Part("store_kv", 2, "tinyllm.kernels.store_kv"),
     Part("paged_decode", 2, "tinyllm.kernels.paged_decode"),

@@ -13,7 +13,7 @@ from tinyllm.config import EngineConfig, SamplingParams
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.metrics import StepRecord
 from tinyllm.engine.model_runner import DryRunner
-from tinyllm.engine.scheduler import ScheduledRequest
+from tinyllm.engine.scheduler_output import ScheduledRequest
 from tinyllm.model.loader import load_model
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 from tinyllm.model.tokenizer import Tokenizer

@@ -10,6 +10,7 @@ import torch
 
 from data.evaluation.candidate import Reply
 from tinyllm.model.attention import causal_attend
+from tinyllm.model.ops import LayerOps
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 
 DRAFT_TOKENS = 4
@@ -73,7 +74,7 @@ def speculate(agrees: Sequence[bool], num_draft_tokens: int = DRAFT_TOKENS) -> S
 def agreement(draft: Qwen3ForCausalLM, reply: Reply) -> list[bool]:
     """For each token that the target wrote, whether the draft would have written it after the same beginning."""
     ids = torch.tensor([*reply.prompt, *reply.output], device=draft.head_weight.device)
-    hidden = draft(ids[:-1], torch.arange(len(ids) - 1, device=ids.device), causal_attend())
+    hidden = draft(ids[:-1], torch.arange(len(ids) - 1, device=ids.device), LayerOps(causal_attend()))
     likeliest = draft.compute_logits(hidden[len(reply.prompt) - 1 :]).argmax(dim=-1)
     return (likeliest == ids[len(reply.prompt) :]).tolist()
 

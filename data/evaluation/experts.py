@@ -11,6 +11,7 @@ from torch import Tensor
 from data.evaluation.candidate import Reply
 from tinyllm.model.attention import causal_attend
 from tinyllm.model.moe import SparseMLP, expert_counts, top_k_route
+from tinyllm.model.ops import LayerOps
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 
 
@@ -47,7 +48,7 @@ def count_experts(model: Qwen3ForCausalLM, replies: Iterable[Reply]) -> Tensor:
     with Counter(model) as counter:
         for reply in replies:
             ids = torch.tensor([*reply.prompt, *reply.output], device=model.head_weight.device)
-            model(ids, torch.arange(len(ids), device=ids.device), causal_attend())
+            model(ids, torch.arange(len(ids), device=ids.device), LayerOps(causal_attend()))
     return counter.counts
 
 

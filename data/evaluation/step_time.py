@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.record import provenance
 from tinyllm.kv_cache.dense import DenseKVCache
+from tinyllm.model.ops import LayerOps
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 
 CONTEXT = 256  # tokens in the cache
@@ -27,7 +28,7 @@ class Decoder:
     @torch.inference_mode()
     def _compute(self, tokens: torch.Tensor) -> None:
         step = self.cache.step([len(tokens)])
-        hidden = self.model(tokens, step.positions, step)
+        hidden = self.model(tokens, step.positions, LayerOps(step))
         self.model.compute_logits(hidden[-1:])
 
     def seconds(self) -> float:

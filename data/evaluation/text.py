@@ -13,6 +13,7 @@ from data.tasks.sample import Document
 from data.tasks.talk import free_text
 from data.training.mixture import world_article
 from tinyllm.model.attention import causal_attend
+from tinyllm.model.ops import LayerOps
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 from tinyllm.model.tokenizer import Tokenizer
 
@@ -23,7 +24,7 @@ KINDS: dict[str, Callable[[Random, bool], Document]] = {"free text": free_text, 
 def nats(model: Qwen3ForCausalLM, ids: list[int]) -> float:
     """Cross entropy of all tokens but the first, given those before them, summed, in nats."""
     tokens = torch.tensor(ids, device=model.head_weight.device)
-    hidden = model(tokens[:-1], torch.arange(len(ids) - 1, device=tokens.device), causal_attend())
+    hidden = model(tokens[:-1], torch.arange(len(ids) - 1, device=tokens.device), LayerOps(causal_attend()))
     return float(F.cross_entropy(model.compute_logits(hidden), tokens[1:], reduction="sum"))
 
 

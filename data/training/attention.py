@@ -8,7 +8,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from tinyllm.model.qwen3 import Attend
+from tinyllm.model.ops import Attend
 
 BLOCK = 192  # queries
 

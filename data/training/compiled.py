@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from tinyllm.model.layers import MLP
-from tinyllm.model.qwen3 import Attend, DecoderLayer, Qwen3ForCausalLM
+from tinyllm.model.ops import LayerOps
+from tinyllm.model.qwen3 import DecoderLayer, Qwen3ForCausalLM
 
 
 def compile_layers(model: Qwen3ForCausalLM) -> None:
@@ -35,11 +36,11 @@ def in_parts(
     x: Tensor,
     cos: Tensor,
     sin: Tensor,
-    attend: Attend,
+    ops: LayerOps,
 ) -> Tensor:
     """What `DecoderLayer.forward` computes, attention between two parts."""
     q, k, v = before(layer, x, cos, sin)
-    return after(layer, x, attend(layer.self_attn.layer, q, k, v))
+    return after(layer, x, ops.attend(layer.self_attn.layer, q, k, v))
 
 
 def before_attention(layer: DecoderLayer, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:

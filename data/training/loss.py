@@ -14,6 +14,7 @@ from data.training.attention import blocked_attend, piecewise
 from data.training.batches import Shard
 from tinyllm.model.attention import causal_attend
 from tinyllm.model.moe import SparseMLP, load_balancing_loss
+from tinyllm.model.ops import LayerOps
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 
 Loss = Callable[[Qwen3ForCausalLM, Shard], Tensor]  # the weighted sum over a shard's predictions
@@ -23,7 +24,7 @@ def logits_of(model: Qwen3ForCausalLM, shard: Shard) -> Tensor:
     """[n, V]: the model's scores at the shard's predictions."""
     on_cpu = shard.input_ids.device.type == "cpu"
     attend = blocked_attend if on_cpu and torch.is_autocast_enabled("cpu") else causal_attend
-    hidden = model(shard.input_ids, shard.positions, piecewise(shard.shapes, attend))
+    hidden = model(shard.input_ids, shard.positions, LayerOps(piecewise(shard.shapes, attend)))
     return model.compute_logits(hidden[shard.at])
 
 

@@ -31,7 +31,7 @@ INSIDE = (
 #: Packages that every room imports from; of the others the source is compiled when it is needed.
 COMPILED = (
     *("grader", "grader/checks", "grader/sandbox"),
-    *("tinyllm", "tinyllm/engine", "tinyllm/kernels", "tinyllm/kv_cache", "tinyllm/model"),
+    *("tinyllm", "tinyllm/attention", "tinyllm/engine", "tinyllm/kernels", "tinyllm/kv_cache", "tinyllm/model"),
 )
 
 #: What the setup cell of a notebook imports; the checks earn nothing while grading, and hints are not there.

@@ -202,18 +202,21 @@ after_attention = x + attention.o_proj(attended.flatten(1))
 by_hand = after_attention + layer.mlp(layer.post_attention_layernorm(after_attention))
 
 # %% [markdown]
-# The model's own layer does the same, up to rounding:
+# The model's own layer does the same, up to rounding. It is handed what looks across tokens, `attend`, since that depends
+# on where keys and values are kept:
 
 # %%
 from tinyllm.model.attention import causal_attend
+from tinyllm.model.ops import LayerOps
 
-f"largest difference: {float((by_hand - layer(x, cos, sin, causal_attend())).abs().max()):.1e}"
+ops = LayerOps(causal_attend())
+f"largest difference: {float((by_hand - layer(x, cos, sin, ops)).abs().max()):.1e}"
 
 # %% [markdown]
 # After L layers the last token's vector is compared with every row of the embedding: one logit for each of the V tokens.
 
 # %%
-hidden = model(ids, positions, causal_attend())
+hidden = model(ids, positions, ops)
 logits = model.compute_logits(hidden[-1:])[0]
 best = logits.topk(3).indices.tolist()
 {tokenizer.decode([token], skip_special=False): round(float(logits[token]), 1) for token in best}
@@ -239,14 +242,14 @@ cache = DenseKVCache(config, batch_size=1, max_len=2048)
 def next_logits(token_ids, cache):
     """Run new tokens of one sequence over its cache; the logits after the last of them, [V]."""
     step = cache.step([len(token_ids)])
-    return model.compute_logits(model(torch.tensor(token_ids), step.positions, step)[-1:])[0]
+    return model.compute_logits(model(torch.tensor(token_ids), step.positions, LayerOps(step))[-1:])[0]
 
 
 @torch.inference_mode()
 def next_logits_uncached(token_ids):
     """Run a whole sequence; the logits after its last token, [V]."""
     everything = torch.tensor(token_ids)
-    return model.compute_logits(model(everything, torch.arange(len(everything)), causal_attend())[-1:])[0]
+    return model.compute_logits(model(everything, torch.arange(len(everything)), ops)[-1:])[0]
 
 
 # %% [markdown]

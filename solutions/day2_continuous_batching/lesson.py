@@ -47,7 +47,7 @@
 # Read, write, check, use: as on Day 1. `hint(paged_attention)` nudges, `hint(paged_attention, 2)` says more, and
 # `solution(paged_attention)` shows one way to do it. If you want to go on without finishing an exercise, import the
 # course's version in a cell of your own **below** its check, for example
-# `from tinyllm.engine.paged_attention import paged_attention`.
+# `from tinyllm.attention.paged_attention import paged_attention`.
 
 # %% setup=true
 import os
@@ -128,7 +128,7 @@ plots.causal_mask("Ten tokens", num_new=4)
 # True where a query may look, and `enable_gqa=True`. So is a softmax of your own.
 
 # %% exercise="paged_attention" stub="paged_attention" minutes="30" difficulty="3"
-from tinyllm.engine.paged_attention import paged_attention
+from tinyllm.attention.paged_attention import paged_attention
 
 # %% check="paged_attention"
 check(paged_attention)
@@ -1033,9 +1033,9 @@ plots.schedule_grid(
 # |---|---|
 # | `request_id` | its name, by which the pool knows its table |
 # | `token_ids` | all tokens that are known: the prompt, then the output so far |
-# | `num_computed_tokens` | how many of them have their K and V in the cache; yours to set when it starts or is preempted; after a step the engine raises it |
+# | `num_computed_tokens` | how many of them have their K and V in the cache; yours to set when it starts or is preempted; after a step it is raised for you |
 # | `num_uncomputed_tokens` | the others, always `len(token_ids) - num_computed_tokens`: what it has still to compute. A running request has at least one when you are asked |
-# | `num_seats` | the seats that it takes among the running: 1, or n for a request with n continuations |
+# | `num_seqs` | the seats that it takes among the running: 1, or n for a request with n continuations |
 # | `draft_token_ids` | guesses at its next tokens (Day 4). `schedule`, which is given, adds them after your part |
 #
 # What the pool, `self.kv`, offers you:
@@ -1049,7 +1049,7 @@ plots.schedule_grid(
 # `start` gives no slots: a request that has just started gets them from `append`, like one that runs. A
 # `ScheduledRequest(request, slots)` is a request's share of the step.
 #
-# The budget of a step is `self.config.max_num_batched_tokens`. `num_free_seats()` and `budget_after(scheduled)` are
+# The budget of a step is `self.config.max_num_batched_tokens`. `num_free_seqs()` and `budget_after(scheduled)` are
 # given. A good order to write in: `preempt_last`, `schedule_running`, `admit_waiting`, `schedule_known_tokens`.
 
 # %% exercise="Scheduler" stub="schedule_known_tokens,schedule_running,preempt_last,admit_waiting" minutes="50" difficulty="4"

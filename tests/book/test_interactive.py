@@ -17,7 +17,7 @@ from book.figures._serving import Arrival, serve
 from book.figures.batching import CROWD
 from book.preprocessor.interactive import FOLDER, PICTURES
 from tinyllm.config import CacheConfig, ModelConfig
-from tinyllm.kernels.reference import merge_attention_states, paged_attention
+from tinyllm.kernels.reference import merge_attention_states, paged_attention_with_lse
 from tinyllm.kv_cache.manager import KVCacheManager
 from tinyllm.parts import resolve
 from tinyllm.paths import shipped_checkpoint
@@ -211,7 +211,7 @@ def attention(scores: list[float], values: list[float]) -> tuple[float, float]:
     length = len(scores)
     table, lens, starts = torch.zeros(1, 1, dtype=torch.int64), torch.tensor([length]), torch.tensor([0, 1])
     q = torch.ones(1, 1, 1, dtype=torch.float64)
-    out, lse = paged_attention(q, k, v, table, lens, starts, length, scale=1.0, dtype=torch.float64)
+    out, lse = paged_attention_with_lse(q, k, v, table, lens, starts, length, scale=1.0, dtype=torch.float64)
     return out.item(), lse.item()
 
 

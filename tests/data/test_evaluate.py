@@ -30,6 +30,7 @@ from data.training.vocabulary import texts
 from data.world.names import is_held_out
 from tinyllm.kv_cache.dense import DenseKVCache
 from tinyllm.model.loader import save_model
+from tinyllm.model.ops import LayerOps
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 
 # ------------------------------------------------------------ what counts
@@ -189,7 +190,7 @@ def greedy(of: Qwen3ForCausalLM, prompt: list[int], count: int) -> list[int]:
     ids, new = [], prompt
     for _ in range(count):
         step = cache.step([len(new)])
-        hidden = of(torch.tensor(new), step.positions, step)
+        hidden = of(torch.tensor(new), step.positions, LayerOps(step))
         ids.append(int(of.compute_logits(hidden[-1:]).argmax()))
         new = ids[-1:]
     return ids
@@ -273,7 +274,7 @@ def test_perplexity_is_that_of_the_whole_sequence() -> None:
     for length in range(1, 4):
         cache = DenseKVCache(one.config, max_len=length)
         step = cache.step([length])
-        logits = one.compute_logits(one(torch.tensor(ids[:length]), step.positions, step)[-1:])
+        logits = one.compute_logits(one(torch.tensor(ids[:length]), step.positions, LayerOps(step))[-1:])
         expected -= float(logits.log_softmax(-1)[0, ids[length]])
     assert nats(one, ids) == pytest.approx(expected, rel=1e-5)
 

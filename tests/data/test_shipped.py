@@ -20,6 +20,7 @@ from data.evaluation.suite import fingerprint
 from data.training.mixture import sample_of
 from tinyllm.model.attention import causal_attend
 from tinyllm.model.loader import load_model
+from tinyllm.model.ops import LayerOps
 from tinyllm.model.tokenizer import Tokenizer
 
 QUESTIONS, TASKS = 24, 10
@@ -53,7 +54,7 @@ def test_logits_agree_with_transformers(name: str) -> None:
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.inference_mode():
         expected = theirs(ids[None]).logits[0]
-        logits = ours.compute_logits(ours(ids, torch.arange(len(ids)), causal_attend()))
+        logits = ours.compute_logits(ours(ids, torch.arange(len(ids)), LayerOps(causal_attend())))
     assert len(ids) > 200
     assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max()
 

@@ -49,6 +49,7 @@ from data.training.shapes import (
 from data.training.vocabulary import texts
 from tinyllm.kv_cache.dense import DenseKVCache
 from tinyllm.model.attention import causal_attend
+from tinyllm.model.ops import LayerOps
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 from tinyllm.model.tokenizer import Tokenizer
 
@@ -544,7 +545,7 @@ def test_the_probe_counts_the_answers_that_greedy_decoding_writes(encoder: Encod
         new, output = prompt, []
         while len(output) < len(wanted):
             step = cache.step([len(new)])
-            new = [int(model.compute_logits(model(torch.tensor(new), step.positions, step)[-1:]).argmax())]
+            new = [int(model.compute_logits(model(torch.tensor(new), step.positions, LayerOps(step))[-1:]).argmax())]
             output += new
         decoded += output == wanted.tolist()
     probe = Probe({"reading": [shard_of(rows)]})

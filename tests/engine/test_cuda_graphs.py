@@ -16,23 +16,31 @@ from support.checkpoints import random_model, small_sparse_config
 from support.models import VOCAB, drain, make_engine, tiny_model
 from support.recording import CannotRecord, CapturableAttention, Recording, record
 
+from tinyllm.attention.base import AttentionBackend
+from tinyllm.attention.metadata import AttentionMetadata
+from tinyllm.attention.torch import TorchAttention
 from tinyllm.config import SamplingParams
-from tinyllm.engine.attention import AttentionBackend, TorchAttention
-from tinyllm.engine.cuda_graphs import CudaCapture, DecodeGraphs, decode_graphs, graph_sizes, padded_size
+from tinyllm.engine.cuda_graphs import CudaCapture, DecodeGraphs, graph_sizes, padded_size
 from tinyllm.engine.engine import LLMEngine
-from tinyllm.engine.metadata import AttentionMetadata
-from tinyllm.engine.model_runner import ModelRunner
+from tinyllm.engine.model_runner import ModelRunner, decode_graphs
 from tinyllm.kv_cache.storage import PagedKVCache
+from tinyllm.model.ops import LayerOps
 
 Tokens = dict[str, tuple[tuple[int, ...], ...]]
 
 
-def with_graphs(engine: LLMEngine, max_batch: int, max_blocks: int = 16) -> DecodeGraphs:
+def with_graphs(engine: LLMEngine, max_batch: int, max_blocks: int = 16, max_query_len: int = 1) -> DecodeGraphs:
     """Let an engine on the CPU record and replay its decode steps."""
     runner = engine.runner
     assert isinstance(runner, ModelRunner)
     runner.graphs = DecodeGraphs(
-        runner.model, engine.kv, CapturableAttention(), max_batch=max_batch, max_blocks=max_blocks, capture=record
+        ModelRunner(runner.model, runner.cache, runner.block_size, CapturableAttention()).forward,
+        runner.model.embed_tokens.weight,
+        runner.block_size,
+        max_batch=max_batch,
+        max_blocks=max_blocks,
+        max_query_len=max_query_len,
+        capture=record,
     )
     return runner.graphs
 
@@ -91,7 +99,7 @@ def decode_batch(num_sequences: int, seed: int = 0) -> tuple[torch.Tensor, torch
     slots = tables.gather(1, (last // 4)[:, None])[:, 0].long() * 4 + last % 4
     ids = torch.randint(VOCAB, (num_sequences,), generator=generator)
     starts = torch.arange(num_sequences + 1, dtype=torch.int32)
-    return ids, last, AttentionMetadata(starts, lens.int(), tables, slots, 4)
+    return ids, last, AttentionMetadata(starts, lens.int(), tables, slots, 4, 1, 1)
 
 
 def filled_engine() -> LLMEngine:
@@ -111,7 +119,7 @@ def test_padding_changes_neither_the_answer_nor_the_pool(num_sequences: int) -> 
     graphs.run(*decode_batch(10, seed=7))  # what an earlier, larger step leaves in the buffers
     for pool in ("k", "v"):
         getattr(padded.kv.storage, pool).copy_(getattr(eager.kv.storage, pool))
-    expected = graphs.model(ids, positions, TorchAttention().plan(metadata, eager.kv.storage))
+    expected = eager.runner.forward(ids, positions, metadata)  # type: ignore[attr-defined]
     for _ in range(2):  # recorded, then replayed
         got = graphs.run(ids, positions, metadata)
         assert got.shape == expected.shape
@@ -133,13 +141,12 @@ def filled(pool: str) -> torch.Tensor:
 def test_what_takes_values_from_tensors_cannot_be_recorded() -> None:
     ids, positions, metadata = decode_batch(3)
     engine = filled_engine()
-    model = engine.runner.model  # type: ignore[attr-defined]
     with pytest.raises(CannotRecord), Recording():
-        model(ids, positions, TorchAttention().plan(metadata, engine.kv.storage))
+        engine.runner.forward(ids, positions, metadata)  # type: ignore[attr-defined]
     sparse = random_model(small_sparse_config())
     kv = PagedKVCache(3, 40, 4, 2, 12)
     with pytest.raises(CannotRecord, match="bincount"), Recording():
-        sparse(ids, positions, CapturableAttention().plan(metadata, kv))
+        sparse(ids, positions, LayerOps(CapturableAttention().plan(metadata, kv)))
 
 
 class NoLaunch:
@@ -154,7 +161,7 @@ class NoLaunch:
 def test_a_decode_step_on_triton_takes_nothing_from_values(
     split_size: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tinyllm.engine.attention_triton import TritonAttention
+    from tinyllm.attention.triton import TritonAttention
     from tinyllm.kernels import launch, paged_decode, paged_decode_split, store_kv
 
     for module, name in (
@@ -170,7 +177,7 @@ def test_a_decode_step_on_triton_takes_nothing_from_values(
     engine = filled_engine()
     backend: AttentionBackend = TritonAttention(split_size=split_size)
     with Recording() as recording:
-        engine.runner.model(ids, positions, backend.plan(metadata, engine.kv.storage))  # type: ignore[attr-defined]
+        engine.runner.model(ids, positions, LayerOps(backend.plan(metadata, engine.kv.storage)))  # type: ignore[attr-defined]
     assert len(recording.calls) > 50
 
 
@@ -191,23 +198,23 @@ def test_graphs_are_for_cuda_for_backends_that_support_them_and_without_experts(
     runner = engine.runner
     assert isinstance(runner, ModelRunner)
     assert runner.graphs is None
-    assert decode_graphs(runner.model, engine.kv, CapturableAttention(), 8, 8) is None
+    assert decode_graphs(ModelRunner(runner.model, runner.cache, 4, CapturableAttention()), 8, 8, 1) is None
     weight = SimpleNamespace(device=torch.device("cuda"))
     for config, backend in (
         (tiny_model().config, TorchAttention()),
         (small_sparse_config(), CapturableAttention()),
     ):
         on_cuda: Any = SimpleNamespace(embed_tokens=SimpleNamespace(weight=weight), config=config)
-        assert decode_graphs(on_cuda, engine.kv, backend, 8, 8) is None
+        assert decode_graphs(ModelRunner(on_cuda, runner.cache, 4, backend), 8, 8, 1) is None
 
 
 def test_the_engine_asks_for_graphs_as_large_as_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[int, int]] = []
-    monkeypatch.setattr("tinyllm.engine.engine.decode_graphs", lambda model, kv, backend, *sizes: asked.append(sizes))
+    asked: list[tuple[int, int, int]] = []
+    monkeypatch.setattr("tinyllm.engine.engine.decode_graphs", lambda runner, *sizes: asked.append(sizes))
     make_engine(tiny_model(), max_num_seqs=300, max_num_batched_tokens=20, max_model_len=33, block_size=4)
     make_engine(tiny_model(), max_num_seqs=5, num_blocks=7, block_size=3)
     make_engine(tiny_model(), enforce_eager=True)
-    assert asked == [(20, 9), (5, 7)]
+    assert asked == [(20, 9, 1), (5, 7, 1)]
 
 
 class FakeCuda:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.models import drain, make_engine, tiny_model
 
-import tinyllm.engine.attention as attention
-from tinyllm.engine.attention import GROUP_FILL, group_by_length
+import tinyllm.attention.torch as attention
+from tinyllm.attention.torch import GROUP_FILL, group_by_length
 from tinyllm.sampling_params import SamplingParams
 
 

@@ -10,8 +10,8 @@ import torch
 from support.models import VOCAB, assert_no_block_lost, make_engine, tiny_model
 from torch import Tensor
 
+from tinyllm.attention.paged_attention import paged_attention
 from tinyllm.engine.engine import LLMEngine
-from tinyllm.engine.paged_attention import paged_attention
 from tinyllm.engine.request import RequestOutput
 from tinyllm.errors import GenerationError
 from tinyllm.kv_cache.storage import PagedKVCache

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tinyllm import LLM, SamplingParams
 from tinyllm.engine.model_runner import Runner
-from tinyllm.engine.scheduler import ScheduledRequest
+from tinyllm.engine.scheduler_output import ScheduledRequest
 from tinyllm.errors import GenerationError, OptionError, RequestError
 from tinyllm.model.loader import save_model
 

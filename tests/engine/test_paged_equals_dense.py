@@ -9,11 +9,12 @@ import torch
 from support.models import VOCAB, dense_logits, tiny_model
 from torch import Tensor
 
+from tinyllm.attention.metadata import AttentionMetadata
+from tinyllm.attention.torch import TorchAttention
 from tinyllm.config import CacheConfig
-from tinyllm.engine.attention import TorchAttention
-from tinyllm.engine.metadata import AttentionMetadata
 from tinyllm.engine.model_runner import padded
 from tinyllm.kv_cache.manager import KVCacheManager
+from tinyllm.model.ops import LayerOps
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 from tinyllm.parts import resolve
 
@@ -58,10 +59,12 @@ class PagedModel:
             padded(blocks),
             torch.tensor(slots),
             self.kv.block_size,
+            min(map(len, new_tokens.values())),
+            max(map(len, new_tokens.values())),
         )
-        attend = TorchAttention().plan(metadata, self.kv.storage)
+        ops = LayerOps(TorchAttention().plan(metadata, self.kv.storage))
         flat = torch.tensor([token for tokens in new_tokens.values() for token in tokens])
-        logits = self.model.compute_logits(self.model(flat, torch.tensor(positions), attend))
+        logits = self.model.compute_logits(self.model(flat, torch.tensor(positions), ops))
         return dict(zip(new_tokens, logits.split([len(t) for t in new_tokens.values()]), strict=True))
 
 

@@ -13,7 +13,8 @@ from tinyllm import replay as replay_module
 from tinyllm import scoreboard
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.model_runner import DryRunner
-from tinyllm.engine.scheduler import ScheduledRequest, Scheduler
+from tinyllm.engine.scheduler import Scheduler
+from tinyllm.engine.scheduler_output import ScheduledRequest
 from tinyllm.parts import resolve
 from tinyllm.replay import Run, TimedRequest, replay
 from tinyllm.traces import TraceRequest, poisson_arrivals

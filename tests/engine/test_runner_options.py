@@ -11,13 +11,13 @@ from support.models import NumberTokenizer, drain, make_engine, tiny_model
 from torch import Tensor
 
 from tinyllm import SamplingParams
+from tinyllm.attention import registry
+from tinyllm.attention.registry import attention_backend
+from tinyllm.attention.torch import TorchAttention
 from tinyllm.config import CacheConfig, EngineConfig, ModelConfig
-from tinyllm.engine import attention_triton
-from tinyllm.engine.attention import TorchAttention
-from tinyllm.engine.attention_triton import attention_backend
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.model_runner import ModelRunner
-from tinyllm.engine.scheduler import ScheduledRequest
+from tinyllm.engine.scheduler_output import ScheduledRequest
 from tinyllm.errors import OptionError
 from tinyllm.model.loader import load_model, resolve_dtype, save_model
 from tinyllm.parts import resolve
@@ -27,7 +27,9 @@ class Watched(ModelRunner):
     """A runner that keeps the logits of every step."""
 
     def __init__(self, engine: LLMEngine) -> None:
-        super().__init__(engine.runner.model, engine.kv, engine.runner.backend)  # type: ignore[attr-defined]
+        runner = engine.runner
+        assert isinstance(runner, ModelRunner)
+        super().__init__(runner.model, runner.cache, runner.block_size, runner.backend)
         self.logits: list[Tensor] = []
 
     def execute(self, scheduled: list[ScheduledRequest]) -> Tensor:  # type: ignore[override]
@@ -115,5 +117,5 @@ def test_on_the_cpu_it_is_the_torch_backend(name: str) -> None:
 def test_on_cuda_it_is_triton_where_that_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
     assert attention_backend("auto", "cuda").supports_cuda_graphs
     assert type(attention_backend("torch", "cuda")) is TorchAttention
-    monkeypatch.setattr(attention_triton, "kernels_compile", lambda: False)
+    monkeypatch.setattr(registry, "kernels_compile", lambda: False)
     assert type(attention_backend("auto", "cuda")) is TorchAttention

@@ -13,7 +13,7 @@ from torch import Tensor
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.model_runner import Runner
 from tinyllm.engine.sampler import sample
-from tinyllm.engine.scheduler import ScheduledRequest
+from tinyllm.engine.scheduler_output import ScheduledRequest
 from tinyllm.sampling_params import SamplingParams
 
 MODEL = tiny_model()
@@ -126,7 +126,7 @@ def test_drafts_that_are_not_accepted_leave_no_trace(block_size: int, budget: in
 
 @pytest.mark.parametrize("num_right", [1, 2, 5])
 def test_drafts_that_are_accepted_need_no_computing_again(num_right: int) -> None:
-    """A verifier's part played by hand: it knows the true output, proposes it with a wrong end, and accepts."""
+    """A proposer's part played by hand: it knows the true output, and proposes it with a wrong end."""
     prompt = list(range(10))
     truth = dense_greedy(MODEL, prompt, 24)[0]
     engine = make_engine(MODEL)
@@ -138,9 +138,6 @@ def test_drafts_that_are_accepted_need_no_computing_again(num_right: int) -> Non
         right = truth[told : told + num_right]
         request.draft_token_ids = [*right, (truth[-1] + 1) % VOCAB]
         outputs = engine.step()
-        if not outputs:  # the step has appended the first of them itself
-            request.token_ids += truth[told + 1 : min(told + num_right, 22)]
-            request.num_computed_tokens = len(request.token_ids) - 1
     assert outputs[0].outputs[0].token_ids == tuple(truth)
     assert len(engine.step_records) <= 3 + -(-22 // num_right)
 
@@ -154,7 +151,7 @@ def test_drafts_take_only_what_known_tokens_leave() -> None:
     engine.add_request(list(range(8)), TWELVE, "d")
     for request in engine.scheduler.running:
         request.draft_token_ids = [7, 8, 9]
-    scheduled, _ = engine.scheduler.schedule()
+    scheduled = engine.scheduler.schedule().scheduled
     assert [(item.num_known_tokens, item.num_draft_tokens) for item in scheduled] == [(1, 3), (1, 2), (1, 0), (8, 0)]
     assert [len(item.slots) for item in scheduled] == [4, 3, 1, 8]
 
@@ -166,8 +163,8 @@ def test_nobody_is_preempted_for_a_draft() -> None:
     engine.step()
     for request in engine.scheduler.running:
         request.draft_token_ids = [7, 8, 9, 10]
-    scheduled, preempted = engine.scheduler.schedule()
-    assert ([item.num_draft_tokens for item in scheduled], preempted) == ([4, 0], [])
+    plan = engine.scheduler.schedule()
+    assert ([item.num_draft_tokens for item in plan.scheduled], plan.preempted) == ([4, 0], [])
 
 
 def test_a_prompt_s_drafts_are_not_handed_on_to_its_continuations() -> None:
@@ -231,7 +228,7 @@ def test_requests_go_on_rightly_after_a_step_that_broke_off(
     if where == "model":
         monkeypatch.setattr(engine.runner, "execute", Interrupt(engine.runner.execute))
     else:
-        monkeypatch.setattr("tinyllm.engine.engine.sample", Interrupt(sample))
+        monkeypatch.setattr("tinyllm.engine.speculation.sample", Interrupt(sample))
     for number, prompt in enumerate(prompts):
         engine.add_request(prompt, TWELVE, str(number))
     engine.step()

@@ -20,7 +20,11 @@ from tinyllm.config import CacheConfig, EngineConfig
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.model_runner import Runner
 from tinyllm.engine.request import OutputDelta, Request, RequestOutput
-from tinyllm.engine.scheduler import ScheduledRequest, Scheduler
+from tinyllm.engine.sampler import Sampled
+from tinyllm.engine.scheduler import Scheduler, count_computed
+from tinyllm.engine.scheduler_output import ScheduledRequest
+from tinyllm.engine.speculation import agreeing
+from tinyllm.errors import GenerationError
 from tinyllm.kv_cache.copy_on_write import CopyOnWrite
 from tinyllm.kv_cache.manager import KVCacheManager
 from tinyllm.parts import resolve
@@ -63,7 +67,8 @@ class Fuzz(Runner):
         arrivals: which request came when.
         open: those that have neither finished nor been aborted.
         finished: what came out, by name.
-        drafted: the drafts that the current step computed, by request.
+        chosen: for each request that the current step brings up to date its tokens so far, its drafts, and the token
+            that the model chooses at each of its positions (None where it gives nonsense).
     """
 
     def __init__(self, seed: int, block_size: int, budget: int, prefix_caching: bool = True) -> None:
@@ -78,7 +83,7 @@ class Fuzz(Runner):
         self.arrivals: dict[str, int] = {}
         self.open: dict[str, SamplingParams] = {}
         self.finished: dict[str, RequestOutput] = {}
-        self.drafted: list[tuple[Request, list[int]]] = []
+        self.chosen: list[tuple[Request, list[int], list[int], list[int | None]]] = []
         self.seen: Counter[str] = Counter()
 
     def words(self, count: int) -> list[int]:
@@ -106,7 +111,7 @@ class Fuzz(Runner):
             if self.rng.random() < 0.3:
                 room = request.params.max_tokens - request.num_output_tokens
                 request.draft_token_ids = self.words(self.rng.randint(0, min(room, 5)))
-        self.drafted.clear()
+        self.chosen.clear()
         try:
             outputs = self.engine.step()
         except Interrupted:
@@ -114,7 +119,8 @@ class Fuzz(Runner):
         for output in outputs:
             self.check_output(output)
         self.check_state()
-        self.verify_drafts()
+        for request, *what in self.chosen:
+            self.check_tokens(request, *what)
 
     def arrive(self) -> None:
         """Most prompts begin like others; some are whole blocks, some nearly fill the pool."""
@@ -166,21 +172,21 @@ class Fuzz(Runner):
             self.check_context(item)
         if self.rng.random() < 0.005:
             raise Interrupted
-        rows = [self.logits(item) for item in scheduled if item.finishes_known_tokens]
-        self.drafted += [
-            (item.request, item.request.draft_token_ids[: item.num_draft_tokens])
-            for item in scheduled
-            if item.num_draft_tokens
-        ]
+        rows = [row for item in scheduled if item.finishes_known_tokens for row in self.logits(item)]
         return torch.stack(rows) if rows else torch.empty(0, VOCAB)
 
-    def logits(self, item: ScheduledRequest) -> Tensor:
-        row = torch.zeros(VOCAB)
-        guessed_right = item.num_draft_tokens and self.rng.random() < 0.7
-        ends = self.rng.random() < 0.03
-        token = item.request.draft_token_ids[0] if guessed_right else END if ends else self.rng.randrange(END)
-        row[token] = torch.nan if self.rng.random() < 0.003 else 1
-        return row
+    def logits(self, item: ScheduledRequest) -> list[Tensor]:
+        rows, chosen = [], []
+        for draft in [*item.draft_token_ids, None]:
+            guessed_right = draft is not None and self.rng.random() < 0.7
+            ends = self.rng.random() < 0.03
+            token = draft if guessed_right else END if ends else self.rng.randrange(END)
+            nonsense = self.rng.random() < 0.003
+            rows.append(torch.zeros(VOCAB))
+            rows[-1][token] = torch.nan if nonsense else 1
+            chosen.append(None if nonsense else token)
+        self.chosen.append((item.request, list(item.request.token_ids), item.draft_token_ids, chosen))
+        return rows
 
     def cache_blocks(self, request_id: str, token_ids: Sequence[int]) -> None:
         """What goes into the prefix cache must be known, computed, and still in its slots: no drafts."""
@@ -189,17 +195,6 @@ class Fuzz(Runner):
         slots = self.kv.table(request_id).slots(0, len(token_ids))
         assert [self.kv.storage.slots[slot] for slot in slots] == histories(token_ids), "remembered, but overwritten"
         KVCacheManager.cache_blocks(self.kv, request_id, token_ids)
-
-    def verify_drafts(self) -> None:
-        """A verifier's part: where the new token is the first draft, that one and some more are right."""
-        for request, drafts in self.drafted:
-            if request in self.scheduler.running and request.token_ids[-1] == drafts[0]:
-                room = request.params.max_tokens - request.num_output_tokens - 1
-                room = min(room, self.engine.max_model_len - len(request.token_ids) - 1)
-                accepted = drafts[1 : 1 + self.rng.randint(0, max(0, room))]
-                request.token_ids += accepted
-                request.num_computed_tokens += len(accepted)
-                self.seen["accepted"] += len(accepted)
 
     # -------------------------------------------------------- checks
 
@@ -246,6 +241,10 @@ class Fuzz(Runner):
         assert len(running) <= MAX_NUM_SEQS, "more run than there are seats"
         assert all(request.num_computed_tokens == 0 for request in waiting), "a stale count"
         assert all(0 <= r.num_computed_tokens < len(r.token_ids) for r in running), "nothing left to compute"
+        lengths = [self.kv.table(request.request_id).num_tokens for request in running]
+        assert lengths == [request.num_computed_tokens for request in running], (
+            "a table holds more or fewer tokens than are computed"
+        )
         allocator = self.kv.allocator
         owners = Counter(block for table in self.kv.tables.values() for block in table.block_ids)
         if self.kv.prefix_cache:
@@ -253,6 +252,20 @@ class Fuzz(Runner):
         counts = [allocator.ref_count(block) for block in range(self.kv.num_blocks)]
         assert counts == [owners[block] for block in range(self.kv.num_blocks)], "a block is leaked or owned twice"
         assert sorted(allocator.free_ids) == [block for block, count in enumerate(counts) if not count]
+
+    def check_tokens(self, request: Request, before: list[int], drafts: list[int], chosen: list[int | None]) -> None:
+        """The new tokens are the model's, up to the first that is not the draft in its place or that ends all."""
+        expected = list(before)
+        for token, draft in zip(chosen, [*drafts, None], strict=True):
+            if token is None:
+                break
+            expected.append(token)
+            num_output = len(expected) - request.num_prompt_tokens
+            full = num_output == request.params.max_tokens or len(expected) == self.engine.max_model_len
+            if token == END or token != draft or full:
+                break
+        assert request.token_ids == expected, "other tokens than the model's"
+        self.seen["accepted"] += max(0, len(expected) - len(before) - 1)
 
     def check_output(self, output: RequestOutput) -> None:
         name = output.request_id
@@ -382,15 +395,24 @@ def rootless(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-def remembered_drafts(patch: pytest.MonkeyPatch) -> None:
-    """Drafts go into the prefix cache with the tokens before them."""
-    accept = LLMEngine._accept
+def remembered_early(patch: pytest.MonkeyPatch) -> None:
+    """Tokens go into the prefix cache before it is counted which of them are computed."""
 
-    def hasty(engine: LLMEngine, request: Request, *args: Any) -> None:
-        engine.kv.cache_blocks(request.request_id, [*request.token_ids, *request.draft_token_ids])
-        accept(engine, request, *args)
+    def hasty(kv: KVCacheManager, item: ScheduledRequest) -> None:
+        kv.cache_blocks(item.request.request_id, item.request.token_ids)
+        count_computed(kv, item)
 
-    patch.setattr(LLMEngine, "_accept", hasty)
+    patch.setattr("tinyllm.engine.engine.count_computed", hasty)
+
+
+def trusting(patch: pytest.MonkeyPatch) -> None:
+    """All drafts are accepted up to the first that is wrong, and that one too."""
+
+    def gullible(results: Sequence[Sampled | GenerationError], drafts: Sequence[int]) -> Any:
+        right = agreeing(results, drafts)
+        return results[: len(right) + 1]
+
+    patch.setattr("tinyllm.engine.speculation.agreeing", gullible)
 
 
 @pytest.mark.parametrize(
@@ -405,7 +427,8 @@ def remembered_drafts(patch: pytest.MonkeyPatch) -> None:
         (kept_drafts, "more or fewer tokens"),
         (uncopied, "another owner|share a slot"),
         (rootless, "another one's K and V"),
-        (remembered_drafts, "remembered, but not computed"),
+        (remembered_early, "remembered, but not computed"),
+        (trusting, "other tokens than the model's"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )

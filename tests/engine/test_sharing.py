@@ -17,7 +17,7 @@ from tinyllm.engine.async_engine import AsyncEngine
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.model_runner import Runner
 from tinyllm.engine.request import OutputDelta, RequestOutput
-from tinyllm.engine.scheduler import ScheduledRequest
+from tinyllm.engine.scheduler_output import ScheduledRequest
 from tinyllm.errors import EngineBusyError, EngineStoppedError, GenerationError, PartError
 from tinyllm.sampling_params import SamplingParams
 

@@ -19,7 +19,7 @@ ATTENTION = ("paged_attention", *KERNELS[1:])
 
 #: An answer that hands its work to whichever function of the course does it, one after the other.
 LEAN_ON = """
-from tinyllm.engine.paged_attention import paged_attention as engine_attention
+from tinyllm.attention.paged_attention import paged_attention as engine_attention
 from tinyllm.kernels import paged_decode as decode, paged_decode_split as split, paged_prefill as prefill, reference
 
 def {name}(q, k_cache, v_cache, block_tables, context_lens, query_start_loc, block_size, **options):
@@ -27,7 +27,7 @@ def {name}(q, k_cache, v_cache, block_tables, context_lens, query_start_loc, blo
     longest = int(query_start_loc.diff().max())
     for attempt in (
         lambda: engine_attention(*where),
-        lambda: reference.paged_attention(*where)[0],
+        lambda: reference.paged_attention_with_lse(*where)[0],
         lambda: prefill.paged_prefill(*where, max_query_len=longest),
         lambda: prefill.launch_paged_prefill(prefill.attend_chunk, *where, longest),
         lambda: decode.paged_decode(*where),

@@ -8,8 +8,8 @@ import torch
 from support.cells import record_solution
 from support.models import NumberTokenizer, drain, tiny_model
 
+from tinyllm.attention.triton import TritonAttention
 from tinyllm.config import EngineConfig, SamplingParams
-from tinyllm.engine.attention_triton import TritonAttention
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.kernels.cases import KERNELS
 from tinyllm.parts import resolve

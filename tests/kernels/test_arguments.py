@@ -79,7 +79,7 @@ def test_the_other_launchers_check_their_own() -> None:
 
 
 def test_an_unknown_backend_is_refused() -> None:
-    from tinyllm.engine.attention_triton import attention_backend
+    from tinyllm.attention.registry import attention_backend
 
     with pytest.raises(ValueError, match='give "auto", "torch", "triton" or "native"'):
         attention_backend("flash", "cpu")

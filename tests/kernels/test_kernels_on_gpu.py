@@ -9,10 +9,11 @@ import pytest
 import torch
 from support.models import NumberTokenizer, drain, tiny_model
 
+from tinyllm.attention.base import AttentionBackend
+from tinyllm.attention.metadata import AttentionMetadata
+from tinyllm.attention.torch import TorchAttention
 from tinyllm.config import EngineConfig, SamplingParams
-from tinyllm.engine.attention import AttentionBackend, TorchAttention
 from tinyllm.engine.engine import LLMEngine
-from tinyllm.engine.metadata import AttentionMetadata
 from tinyllm.kernels.cases import Case, device_grid
 from tinyllm.kv_cache.storage import PagedKVCache
 from tinyllm.parts import resolve
@@ -30,7 +31,7 @@ def test_a_kernel_agrees_with_the_oracle_and_stays_in_bounds(case: Case) -> None
 
 
 def test_the_engine_gives_the_tokens_of_the_torch_backend() -> None:
-    from tinyllm.engine.attention_triton import TritonAttention
+    from tinyllm.attention.triton import TritonAttention
 
     def run(backend: AttentionBackend, device: str) -> dict[str, tuple[tuple[int, ...], ...]]:
         config = EngineConfig.from_options(block_size=3, num_blocks=40, max_num_batched_tokens=16)
@@ -46,7 +47,7 @@ def test_the_engine_gives_the_tokens_of_the_torch_backend() -> None:
 
 
 def test_a_decode_step_never_waits_for_the_gpu() -> None:
-    from tinyllm.engine.attention_triton import TritonAttention
+    from tinyllm.attention.triton import TritonAttention
 
     cache = PagedKVCache(1, 64, 16, 2, 64, torch.bfloat16, "cuda")
     metadata = AttentionMetadata(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.models import drain, make_engine, tiny_model
 
-from tinyllm.engine.attention_native import MAX_CHUNK, NativeAttention, single_tokens
+from tinyllm.attention.native import MAX_CHUNK, NativeAttention, single_tokens
 from tinyllm.engine.llm import LLM
 from tinyllm.errors import OptionError
 from tinyllm.kernels import native
@@ -129,7 +129,7 @@ def test_a_place_that_cannot_be_written_is_named(compiled_anew: Path) -> None:
 
 @pytest.mark.parametrize(("dtype", "device"), [(torch.bfloat16, "cpu"), (torch.float32, "cuda")])
 def test_another_dtype_or_device_is_refused_when_the_engine_is_made(dtype: torch.dtype, device: str) -> None:
-    from tinyllm.engine.attention_triton import attention_backend
+    from tinyllm.attention.registry import attention_backend
 
     with pytest.raises(OptionError, match="float32 on the CPU"):
         attention_backend("native", device, dtype=dtype)

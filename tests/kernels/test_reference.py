@@ -17,7 +17,7 @@ from tinyllm.kernels.selftest import attention_inputs
 @pytest.mark.parametrize("case", [*DECODES, *PREFILLS], ids=lambda case: case.name)
 def test_paged_attention_is_torch_attention_over_the_gathered_context(case: Case) -> None:
     inputs = make_inputs(case, "cpu")
-    got, lse = reference.paged_attention(
+    got, lse = reference.paged_attention_with_lse(
         *attention_inputs(inputs, case), sliding_window=case.sliding_window, dtype=torch.float64
     )
     assert got.shape == inputs.q.shape

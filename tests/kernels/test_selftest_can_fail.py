@@ -18,7 +18,7 @@ STORE = replace(PREFILL, kernel="store_kv")
 
 
 def right(inputs: Inputs, case: Case) -> None:
-    out, _ = reference.paged_attention(*attention_inputs(inputs, case), sliding_window=case.sliding_window)
+    out, _ = reference.paged_attention_with_lse(*attention_inputs(inputs, case), sliding_window=case.sliding_window)
     for i, query_len in enumerate(case.query_lens):
         rows = slice(*inputs.query_start_loc[i : i + 2].tolist())
         if case.kernel == "paged_prefill" or query_len == 1:

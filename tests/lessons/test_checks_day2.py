@@ -22,11 +22,12 @@ from grader.checks.oracles.schedules import ScheduleBooks, Sequence
 from grader.framework import Exercise, Outcome
 from grader.mutants import Specimen, specimens
 from grader.running import LocalDriver, run
+from tinyllm.attention.paged_attention import paged_attention
+from tinyllm.attention.torch import TorchAttention
 from tinyllm.config import SamplingParams
-from tinyllm.engine.attention import TorchAttention
-from tinyllm.engine.paged_attention import paged_attention
 from tinyllm.engine.request import Request
-from tinyllm.engine.scheduler import ScheduledRequest, Scheduler
+from tinyllm.engine.scheduler import Scheduler
+from tinyllm.engine.scheduler_output import ScheduledRequest
 from tinyllm.kernels import reference
 from tinyllm.kernels.reference import merge_attention_states
 from tinyllm.parts import all_parts, resolve
@@ -243,7 +244,7 @@ def test_a_scheduled_request_that_does_not_run_is_told_and_crashes_nothing() -> 
 @pytest.mark.parametrize("strided", [False, True])
 def test_attention_by_definition_is_that_of_torch(strided: bool) -> None:
     case = batch([(11, 4), (1, 1), (7, 7)], 3, heads=(6, 2), strided=strided)
-    expected, _ = reference.paged_attention(*case.values(), dtype=torch.float64)
+    expected, _ = reference.paged_attention_with_lse(*case.values(), dtype=torch.float64)
     torch.testing.assert_close(attention_by_definition(case), expected, rtol=1e-12, atol=1e-12)
     assert case["q"].is_contiguous() is not strided
 

@@ -84,7 +84,7 @@ def test_what_an_exercise_is_given_is_told_beside_it() -> None:
         "token_ids",
         "num_computed_tokens",
         "num_uncomputed_tokens",
-        "num_seats",
+        "num_seqs",
         "draft_token_ids",
     ):
         assert f"| `{name}` |" in text

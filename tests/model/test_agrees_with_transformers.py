@@ -15,6 +15,7 @@ from transformers import Qwen3MoeForCausalLM
 from tinyllm.config import ModelConfig
 from tinyllm.model.attention import causal_attend
 from tinyllm.model.loader import load_model, save_model
+from tinyllm.model.ops import LayerOps
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 from tinyllm.paths import shipped_checkpoint
 
@@ -25,7 +26,7 @@ def our_logits(model: Qwen3ForCausalLM, rows: Tensor) -> Tensor:
     """[B, T] ids -> [B, T, V]."""
     num_rows, length = rows.shape
     positions = torch.arange(length).repeat(num_rows)
-    hidden = model(rows.flatten(), positions, causal_attend(num_rows))
+    hidden = model(rows.flatten(), positions, LayerOps(causal_attend(num_rows)))
     return model.compute_logits(hidden).unflatten(0, (num_rows, length))
 
 
@@ -111,7 +112,7 @@ def test_a_model_in_bfloat16_stays_close(tmp_path: Path) -> None:
     save_model(random_model(small_config()), tmp_path)
     rows = torch.randint(131, (1, 20))
     half, full = load_model(tmp_path, dtype=torch.bfloat16), load_model(tmp_path)
-    hidden = half(rows[0], torch.arange(20), causal_attend())
+    hidden = half(rows[0], torch.arange(20), LayerOps(causal_attend()))
     assert hidden.dtype == torch.bfloat16
     expected = our_logits(full, rows)
     assert (half.compute_logits(hidden) - expected[0]).abs().max() < 0.1 * expected.abs().max()

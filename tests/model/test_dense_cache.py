@@ -12,13 +12,14 @@ from torch import Tensor
 from tinyllm.errors import RequestError
 from tinyllm.kv_cache.dense import DenseKVCache
 from tinyllm.model.attention import causal_attend
+from tinyllm.model.ops import LayerOps
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 
 MODEL = random_model(small_config())
 
 
 def one_shot(model: Qwen3ForCausalLM, ids: Tensor) -> Tensor:
-    return model.compute_logits(model(ids, torch.arange(len(ids)), causal_attend()))
+    return model.compute_logits(model(ids, torch.arange(len(ids)), LayerOps(causal_attend())))
 
 
 def assert_close(ours: Tensor, expected: Tensor) -> None:
@@ -43,7 +44,7 @@ def test_steps_of_any_size_give_the_logits_of_one_shot(steps: list[tuple[int, in
         starts = list(cache.lengths)
         new = [ids[start : start + n] for ids, start, n in zip(sequences, starts, query_lens, strict=True)]
         step = cache.step(query_lens)
-        hidden = MODEL(torch.cat(new), step.positions, step)
+        hidden = MODEL(torch.cat(new), step.positions, LayerOps(step))
         for sequence, part in enumerate(MODEL.compute_logits(hidden).split(list(query_lens))):
             logits[sequence].append(part)
     assert cache.lengths == totals
@@ -64,7 +65,7 @@ def test_a_mixture_of_experts_in_steps(query_lens: list[int]) -> None:
     logits = []
     for new in ids.split(query_lens):
         step = cache.step([len(new)])
-        logits.append(model.compute_logits(model(new, step.positions, step)))
+        logits.append(model.compute_logits(model(new, step.positions, LayerOps(step))))
     assert_close(torch.cat(logits), one_shot(model, ids))
 
 
@@ -73,14 +74,14 @@ def test_forgetting_the_last_tokens_leaves_the_rest() -> None:
     ids = torch.arange(20)
     cache = DenseKVCache(MODEL.config, max_len=32)
     step = cache.step([16])
-    MODEL(ids[4:], step.positions, step)
+    MODEL(ids[4:], step.positions, LayerOps(step))
     cache.lengths[0] = 0
     step = cache.step([12])
-    MODEL(ids[:12], step.positions, step)
+    MODEL(ids[:12], step.positions, LayerOps(step))
     cache.lengths[0] = 9
     step = cache.step([11])
     assert step.positions.tolist() == list(range(9, 20))
-    assert_close(MODEL.compute_logits(MODEL(ids[9:], step.positions, step)), one_shot(MODEL, ids)[9:])
+    assert_close(MODEL.compute_logits(MODEL(ids[9:], step.positions, LayerOps(step))), one_shot(MODEL, ids)[9:])
 
 
 def test_it_reserves_every_position_of_every_sequence() -> None:

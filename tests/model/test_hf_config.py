@@ -17,6 +17,7 @@ from tinyllm.config import ModelConfig
 from tinyllm.errors import CheckpointError
 from tinyllm.model.attention import causal_attend
 from tinyllm.model.loader import load_model, save_model
+from tinyllm.model.ops import LayerOps
 
 Raw = dict[str, Any]
 SIZES = {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"}
@@ -269,7 +270,7 @@ def test_a_random_checkpoint_that_transformers_wrote(tmp_path: Path, sparse: boo
     ours = load_model(tmp_path)
     ids = torch.randint(131, (1, 40))
     expected = model(ids).logits[0]
-    logits = ours.compute_logits(ours(ids[0], torch.arange(40), causal_attend()))
+    logits = ours.compute_logits(ours(ids[0], torch.arange(40), LayerOps(causal_attend())))
     assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 

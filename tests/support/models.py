@@ -11,6 +11,7 @@ from tinyllm.config import EngineConfig, ModelConfig
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.llm import LLM
 from tinyllm.kv_cache.dense import DenseKVCache
+from tinyllm.model.ops import LayerOps
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 from tinyllm.parts import Parts, resolve
 
@@ -84,7 +85,7 @@ def assert_no_block_lost(engine: LLMEngine) -> None:
 def dense_logits(model: Qwen3ForCausalLM, token_ids: Sequence[int]) -> Tensor:
     """[T, V]: the logits after every token, from the dense cache in one shot."""
     step = DenseKVCache(model.config, 1, max_len=len(token_ids)).step([len(token_ids)])
-    return model.compute_logits(model(torch.tensor(token_ids), step.positions, step))
+    return model.compute_logits(model(torch.tensor(token_ids), step.positions, LayerOps(step)))
 
 
 def dense_greedy(model: Qwen3ForCausalLM, prompt: Sequence[int], num_tokens: int) -> tuple[list[int], float]:

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tinyllm.engine.attention import AttentionBackend
-from tinyllm.engine.metadata import AttentionMetadata
-from tinyllm.model.qwen3 import Attend
+from tinyllm.attention.base import AttentionBackend
+from tinyllm.attention.metadata import AttentionMetadata
+from tinyllm.model.ops import Attend
 
 aten = torch.ops.aten
 #: What takes a Python number or a shape from values (the GPU would have to be waited for), or copies from Python.
@@ -65,7 +65,7 @@ def record(step: Callable[[], object]) -> Callable[[], object]:
 
 
 class CapturableAttention(AttentionBackend):
-    """Decode attention in torch without a shape or number from values; it leaves padding alone. For tiny pools.
+    """Attention of uniform steps without a shape or number from values; it leaves padding alone. For tiny pools.
 
     Values outside a sequence are selected away and not multiplied by 0, so that NaN there does no harm.
     """
@@ -75,11 +75,14 @@ class CapturableAttention(AttentionBackend):
     def plan(self, metadata: AttentionMetadata, cache: Any) -> Attend:
         """See `AttentionBackend.plan`."""
         size, (batch, width) = metadata.block_size, metadata.block_tables.shape
-        assert metadata.slot_mapping.shape == (batch,), "one new token a sequence"
+        query_len = metadata.max_query_len
+        assert metadata.slot_mapping.shape == (batch * query_len,), "equally many new tokens a sequence"
         positions = torch.arange(width * size)
         slots = metadata.block_tables[:, positions // size].long() * size + positions % size
-        inside = positions < metadata.context_lens[:, None]  # [B, W * P]
-        goes_to = metadata.slot_mapping == torch.arange(cache.k.shape[1])[:, None]  # [N * P, B]
+        slots = slots.repeat_interleave(query_len, 0)  # [T, W * P]
+        own = metadata.context_lens[:, None] - query_len + torch.arange(query_len)  # [B, query_len]
+        inside = positions <= own.view(-1, 1)  # [T, W * P]
+        goes_to = metadata.slot_mapping == torch.arange(cache.k.shape[1])[:, None]  # [N * P, T]
 
         def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             for pool, new in ((cache.k[layer], k), (cache.v[layer], v)):

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from tinyllm.engine.engine import LLMEngine
-from tinyllm.engine.intake import as_params
+from tinyllm.engine.input_processor import as_params
 from tinyllm.engine.request import OutputDelta
 from tinyllm.errors import EngineStoppedError, GenerationError
 from tinyllm.sampling_params import SamplingParams

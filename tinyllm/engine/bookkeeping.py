@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
-from tinyllm.engine.request import Request
-from tinyllm.engine.scheduler import ScheduledRequest, Scheduler
+from tinyllm.engine.scheduler import Scheduler
+from tinyllm.engine.scheduler_output import SchedulerOutput
 from tinyllm.kv_cache.manager import KVCacheManager
 
 
-def occupancy(kv: KVCacheManager, scheduler: Scheduler, scheduled: Sequence[ScheduledRequest]) -> dict[str, int]:
+def plan_in_numbers(kv: KVCacheManager, scheduler: Scheduler, output: SchedulerOutput) -> dict[str, int]:
     """The part of a step record that is known once the step is scheduled."""
-    sizes = [item.num_tokens for item in scheduled]
+    sizes = [item.num_tokens for item in output.scheduled]
     tables = [kv.table(request.request_id) for request in scheduler.running]
     lens = [table.num_tokens for table in tables]
     return {
@@ -24,15 +22,18 @@ def occupancy(kv: KVCacheManager, scheduler: Scheduler, scheduled: Sequence[Sche
         "num_block_references": kv.num_block_references,
         "num_cached_tokens": sum(lens),
         "num_wasted_slots": sum(-length % kv.block_size for length in lens),
+        "num_preempted": len(output.preempted),
+        "num_admitted_tokens": output.num_admitted_tokens,
+        "num_prefix_tokens_hit": output.num_prefix_tokens_hit,
     }
 
 
-def note_scheduling(scheduled: Iterable[ScheduledRequest], preempted: Iterable[Request], now: float) -> None:
+def note_scheduling(output: SchedulerOutput, now: float) -> None:
     """Write down in the requests' metrics what a step's schedule means to them."""
-    for item in scheduled:
+    for item in output.admitted:
         metrics = item.request.metrics
         if metrics.first_scheduled is None:
             metrics.first_scheduled = now
             metrics.num_prefix_tokens_hit = item.request.num_computed_tokens
-    for request in preempted:
+    for request in output.preempted:
         request.metrics.num_preemptions += 1

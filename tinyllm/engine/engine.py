@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import torch
 
+from tinyllm.attention.base import AttentionBackend
+from tinyllm.attention.registry import attention_backend
 from tinyllm.config import EngineConfig, ModelConfig
-from tinyllm.engine.attention import AttentionBackend
-from tinyllm.engine.attention_triton import attention_backend
-from tinyllm.engine.bookkeeping import note_scheduling, occupancy
-from tinyllm.engine.cuda_graphs import decode_graphs
+from tinyllm.engine.acceptance import accept, finish_text
+from tinyllm.engine.bookkeeping import note_scheduling, plan_in_numbers
 from tinyllm.engine.guard import EngineGuard
-from tinyllm.engine.intake import Intake
+from tinyllm.engine.input_processor import InputProcessor
 from tinyllm.engine.metrics import EngineStats, StepRecord
-from tinyllm.engine.model_runner import ModelRunner, Runner
+from tinyllm.engine.model_runner import ModelRunner, Runner, decode_graphs
 from tinyllm.engine.outbox import Outbox
 from tinyllm.engine.request import FinishReason, OutputDelta, Request, RequestOutput
-from tinyllm.engine.sampler import Sampled, sample
-from tinyllm.engine.scheduler import ScheduledRequest, Scheduler
+from tinyllm.engine.sampler import Sampled
+from tinyllm.engine.scheduler import Scheduler, count_computed, roll_back
+from tinyllm.engine.scheduler_output import ScheduledRequest, SchedulerOutput
+from tinyllm.engine.speculation import ExactVerifier, NoProposer, Proposer, Verifier, verify_step
 from tinyllm.engine.step_log import StepLog
-from tinyllm.errors import GenerationError, PartError, RequestError
+from tinyllm.errors import PartError, RequestError
 from tinyllm.kv_cache.manager import KVCacheManager
+from tinyllm.model.moe import RunExperts
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 from tinyllm.model.tokenizer import Tokenizer
 from tinyllm.parts import Parts
@@ -53,6 +57,9 @@ class LLMEngine:
         parts: Parts,
         backend: AttentionBackend | None = None,
         runner: Runner | None = None,
+        experts: RunExperts | None = None,
+        proposer: Proposer | None = None,
+        verifier: Verifier | None = None,
     ) -> None:
         """Reserve the whole pool now.
 
@@ -61,6 +68,9 @@ class LLMEngine:
             parts: what the pool is made of; see `tinyllm.parts.resolve`.
             backend: an attention backend of your own; the one that `config.attention_backend` names by default.
             runner: replaces the model's own, for studies that need no logits.
+            experts: what runs the experts of sparse layers; torch by default.
+            proposer: guesses tokens ahead; nothing by default.
+            verifier: decides which guesses stay; by default those that sampling gives too.
 
         Raises:
             KernelsUnavailable: the config asks for Triton, which cannot run on the model's device.
@@ -74,9 +84,11 @@ class LLMEngine:
         backend = backend or attention_backend(config.attention_backend, weight.device, parts, weight.dtype)
         with name_failing_part():
             self.kv = KVCacheManager(model.config, config.cache, parts, weight.dtype, weight.device)
-        self.intake = Intake(tokenizer, model.config, config)
+        self.input_processor = InputProcessor(tokenizer, model.config, config)
         self.scheduler: Scheduler = parts["Scheduler"](config, self.kv)
-        self.runner = runner or self._model_runner(model, backend)
+        self.proposer = proposer or NoProposer()
+        self.verifier = verifier or ExactVerifier()
+        self.runner = runner or self._model_runner(model, backend, experts)
         self.step_log = StepLog()
         self.guard = EngineGuard()
         self.outbox = Outbox()
@@ -85,8 +97,8 @@ class LLMEngine:
 
     @property
     def max_model_len(self) -> int:
-        """Longest prompt plus output, in tokens; see `Intake.max_model_len`."""
-        return self.intake.max_model_len
+        """Longest prompt plus output, in tokens; see `InputProcessor.max_model_len`."""
+        return self.input_processor.max_model_len
 
     @property
     def has_unfinished(self) -> bool:
@@ -138,7 +150,7 @@ class LLMEngine:
                 taken.
             EngineBusyError: the engine belongs to an `AsyncEngine`, or a step is calling.
         """
-        request = self.intake.make(prompt, params, request_id, on_delta)
+        request = self.input_processor.make(prompt, params, request_id, on_delta)
         with self.guard.call():
             if request.group_id in self._groups:
                 raise RequestError(f"a request called {request.group_id!r} is already here")
@@ -199,104 +211,91 @@ class LLMEngine:
     def _step(self) -> None:
         """Schedule, compute, and write down what the step was."""
         start = time.perf_counter()
-        admitted, hit = self.kv.num_admitted_tokens, self.kv.num_prefix_tokens_hit
-        with name_failing_part():
-            scheduled, preempted = self.scheduler.schedule()
-            if not scheduled and not preempted:
+        with name_failing_part(), self._all_or_nothing():
+            output = self.scheduler.schedule()
+            if not output.scheduled and not output.preempted:
                 raise PartError(
                     f"nothing runs, and {self.kv.num_free} of {self.kv.num_blocks} blocks can be had: either the "
                     "Scheduler starts nobody, or one of BlockAllocator, BlockTable.release, CopyOnWrite and "
                     "PrefixCache.evict has lost blocks"
                 )
-            note_scheduling(scheduled, preempted, start)
-            occupied = occupancy(self.kv, self.scheduler, scheduled)
-            if scheduled:
-                self._compute(scheduled)
-        self.step_log.add(
-            StepRecord(
-                step=self.step_log.num_steps,
-                start=start,
-                end=time.perf_counter(),
-                num_preempted=len(preempted),
-                num_admitted_tokens=self.kv.num_admitted_tokens - admitted,
-                num_prefix_tokens_hit=self.kv.num_prefix_tokens_hit - hit,
-                **occupied,
-            )
-        )
+            note_scheduling(output, start)
+            plan = plan_in_numbers(self.kv, self.scheduler, output)
+            if output.scheduled:
+                self._compute(output)
+        self.step_log.add(StepRecord(step=self.step_log.num_steps, start=start, end=time.perf_counter(), **plan))
 
-    def _model_runner(self, model: Qwen3ForCausalLM, backend: AttentionBackend) -> ModelRunner:
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Let a step that breaks off leave no slot in a table whose token is not counted as computed."""
+        try:
+            yield
+        except BaseException:
+            with suppress(Exception):  # of a broken part: what broke the step is what must be told
+                roll_back(self.kv, self.scheduler.running)
+            raise
+
+    def _model_runner(
+        self, model: Qwen3ForCausalLM, backend: AttentionBackend, experts: RunExperts | None
+    ) -> ModelRunner:
         """The model's own runner, with CUDA graphs as large as a step can be."""
-        graphs = None
+        runner = ModelRunner(model, self.kv.storage, self.config.cache.block_size, backend, experts)
         if not self.config.enforce_eager:
             max_batch = min(self.config.max_num_seqs, self.config.max_num_batched_tokens)
             max_blocks = -(-self.max_model_len // self.config.cache.block_size)
-            graphs = decode_graphs(model, self.kv, backend, max_batch, max_blocks)
-        return ModelRunner(model, self.kv, backend, graphs)
+            runner.graphs = decode_graphs(runner, max_batch, max_blocks, 1 + self.proposer.max_draft_tokens)
+        return runner
 
-    def _compute(self, scheduled: Sequence[ScheduledRequest]) -> None:
-        """Run the model, note what is computed, sample, and put what is new and what is finished in the outbox."""
-        logits = self.runner.execute(scheduled)
-        sampling: list[Request] = []
-        rows: list[int] = []
-        for item in scheduled:
-            ready = item.finishes_known_tokens
-            item.request.num_computed_tokens += item.num_known_tokens
-            if not ready:
-                continue
-            row = rows[-1] + 1 if rows else 0
-            group = [item.request]
-            if item.request.num_output_tokens == 0:
-                group += self._fork_siblings(item.request)
-            sampling += group
-            rows += [row] * len(group)
-        results = sample(logits[rows], sampling) if sampling else []
-        now = time.perf_counter()
-        for request, result in zip(sampling, results, strict=True):
-            if isinstance(result, GenerationError):
-                request.finish_reason, request.error = FinishReason.ERROR, str(result)
-            else:
-                self._accept(request, result, now)
-            if request.finish_reason is not None:
-                self._finish_text(request)
-            self.outbox.tell(request, result if isinstance(result, Sampled) else None)
-            if request.finish_reason is not None:
-                self._finish(request)
+    def _compute(self, output: SchedulerOutput) -> None:
+        """Run the model, decide on the new tokens, hand them to their requests, and ask for the next drafts."""
+        logits = self.runner.execute(output.scheduled)
+        groups = [self._with_siblings(item) for item in output.scheduled]
+        results = iter(verify_step(self.verifier, logits, output.scheduled, groups))
+        now, longest = time.perf_counter(), self.max_model_len
+        for item, group in zip(output.scheduled, groups, strict=True):
+            accepted = accept(item.request, next(results), now, longest) if group else []
+            count_computed(self.kv, item)
+            if len(group) > 1:
+                self._fork(item.request, group[1:])
+            if group:
+                self._settle(item.request, accepted)
+            for sibling in group[1:]:
+                self._settle(sibling, accept(sibling, next(results), now, longest))
+        if self.proposer.max_draft_tokens:
+            self._propose([request for group in groups for request in group if request.finish_reason is None])
 
-    def _fork_siblings(self, request: Request) -> list[Request]:
+    def _with_siblings(self, item: ScheduledRequest) -> list[Request]:
+        """Who gets tokens from a share of the step: its request once it is up to date, and whom it forks then."""
+        if not item.finishes_known_tokens:
+            return []
+        if not item.request.num_siblings_to_fork:
+            return [item.request]
+        return [item.request, *self.input_processor.make_siblings(item.request)]
+
+    def _fork(self, request: Request, siblings: Sequence[Request]) -> None:
         """Start the other continuations of a prompt that has just been computed; they share its blocks."""
-        siblings = [self.intake.make_sibling(request, i) for i in range(1, request.num_siblings_to_fork + 1)]
-        request.num_siblings_to_fork = 0
-        self._groups[request.group_id] += siblings
         self.scheduler.fork(request, siblings)
-        return siblings
+        self._groups[request.group_id] += siblings
+        request.num_siblings_to_fork = 0
 
-    def _accept(self, request: Request, sampled: Sampled, now: float) -> None:
-        """Append a new token and decide whether the request ends with it."""
-        if request.num_output_tokens == 0 and request.index == 0:
-            self.kv.cache_blocks(request.request_id, request.token_ids)  # the prompt, as its logits are known good
-        request.token_ids.append(sampled.token_id)
-        request.draft_token_ids = []
-        request.metrics.token_times.append(now)
-        if sampled.logprobs:
-            request.logprobs.append(sampled.logprobs)
-        params = request.params
-        if sampled.token_id in request.end_token_ids:
-            request.finish_reason = FinishReason.STOP
-            return
-        if request.num_output_tokens >= params.max_tokens or len(request.token_ids) >= self.max_model_len:
-            request.finish_reason = FinishReason.LENGTH
-        request.text.push(sampled.token_id)
-        if params.stop or request.on_delta:  # else one decode at the end is enough
-            request.text.update(may_stop=request.num_output_tokens > params.min_tokens)
-            if request.text.stopped:
-                request.finish_reason = FinishReason.STOP
+    def _settle(self, request: Request, accepted: Sequence[Sampled]) -> None:
+        """Once a request's computed tokens are counted: keep them for others, and tell and finish what is to be."""
+        if request.index == 0 and 0 < request.num_output_tokens == len(accepted):
+            computed = request.token_ids[: request.num_computed_tokens]
+            self.kv.cache_blocks(request.request_id, computed)  # the prompt, now that its logits are known good
+        if request.finish_reason is not None:
+            finish_text(request)
+        self.outbox.tell(request, accepted)
+        if request.finish_reason is not None:
+            self._finish(request)
 
-    def _finish_text(self, request: Request) -> None:
-        """Complete the text; what was kept back of it may hold a stop string that comes before any other end."""
-        ended = request.finish_reason is not FinishReason.ERROR
-        request.text.finish(may_stop=ended and request.num_output_tokens > request.params.min_tokens)
-        if request.text.stopped:
-            request.finish_reason = FinishReason.STOP
+    def _propose(self, requests: Sequence[Request]) -> None:
+        """Let the proposer guess; no more than can become output beside the token that each step gives anyway."""
+        for request, drafts in zip(requests, self.proposer.propose(requests), strict=True):
+            left = min(
+                request.params.max_tokens - request.num_output_tokens, self.max_model_len - len(request.token_ids)
+            )
+            request.draft_token_ids = drafts[: left - 1]
 
     def _finish(self, request: Request) -> None:
         """Free a finished request's blocks; with the last member of its group the output is complete."""
@@ -317,11 +316,11 @@ class LLMEngine:
                 for request in open_members:
                     self.scheduler.finish(request)
             if group and group[0].num_siblings_to_fork:  # they never began, but are told of all the same
-                siblings = [self.intake.make_sibling(group[0], i) for i in range(1, group[0].params.n)]
+                siblings = self.input_processor.make_siblings(group[0])
                 group, open_members = group + siblings, open_members + siblings
             for request in open_members:
                 request.finish_reason = FinishReason.ABORT
                 request.text.finish(may_stop=False)
-                self.outbox.tell(request, None)
+                self.outbox.tell(request, ())
             if group:
                 self.outbox.finish(group)

@@ -13,7 +13,7 @@ import torch
 
 from tinyllm.config import EngineConfig, SamplingParams
 from tinyllm.engine.engine import LLMEngine
-from tinyllm.engine.intake import as_params, refuse_other_kinds
+from tinyllm.engine.input_processor import as_params, refuse_other_kinds
 from tinyllm.engine.request import RequestOutput
 from tinyllm.errors import OptionError, PartError, RequestError
 from tinyllm.model.loader import load_model

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from tinyllm.engine.request import Request
+from tinyllm.engine.request import SamplingState
 
 
-def process_logits(logits: Tensor, request: Request) -> Tensor:
+def process_logits(logits: Tensor, request: SamplingState) -> Tensor:
     """All that the request's parameters ask for, in vLLM's order: what is allowed, biases, penalties.
 
     Args:

@@ -26,10 +26,10 @@ class Outbox:
         """Lay down the output of a request whose continuations are all done."""
         self._finished.append(make_output(group))
 
-    def tell(self, request: Request, sampled: Sampled | None) -> None:
-        """Note for a request's listener, where it has one, what happened to it; `sampled` is in its text already."""
+    def tell(self, request: Request, accepted: Sequence[Sampled]) -> None:
+        """Note for a request's listener, where it has one, what happened to it; `accepted` is in its text already."""
         if request.on_delta:
-            self._deltas.append((request.on_delta, make_delta(request, sampled)))
+            self._deltas.append((request.on_delta, make_delta(request, accepted)))
 
     def deliver(self) -> None:
         """Call the listeners. What they raise waits for `fetch`, so that one deprives no other of its deltas.
@@ -68,14 +68,14 @@ class Outbox:
         return picked
 
 
-def make_delta(request: Request, sampled: Sampled | None) -> OutputDelta:
-    """What a step added to a request; None for one that failed or was aborted."""
-    reports = (sampled.logprobs,) if sampled and sampled.logprobs else ()
+def make_delta(request: Request, accepted: Sequence[Sampled]) -> OutputDelta:
+    """What a step added to a request; nothing to one that failed or was aborted."""
+    reports = tuple(sampled.logprobs for sampled in accepted if sampled.logprobs)
     return OutputDelta(
         request_id=request.group_id,
         index=request.index,
         text=request.text.take(),
-        token_ids=(sampled.token_id,) if sampled else (),
+        token_ids=tuple(sampled.token_id for sampled in accepted),
         metrics=request.metrics,
         logprobs=None if request.params.logprobs is None else reports,
         finish_reason=request.finish_reason,

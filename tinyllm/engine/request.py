@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -34,11 +34,11 @@ class Request:
         num_prompt_tokens: how many of `token_ids` are the prompt.
         text: the output's text.
         end_token_ids: tokens that end this request's output.
-        num_computed_tokens: tokens whose K and V are in the cache.
+        num_computed_tokens: tokens whose K and V are in the cache; the scheduler alone counts them.
         num_siblings_to_fork: continuations that will be forked off when the prompt is computed.
-        draft_token_ids: guesses at the tokens that follow, at most as many as the request may still generate. A step
-            computes them beside the last known token where there is room; whoever verifies them moves those that are
-            right to `token_ids` and counts them as computed. With the next token the rest is void.
+        draft_token_ids: guesses at the tokens that follow, fewer than the request may still generate. A step computes
+            them beside the last known token where there is room, and those that are right become output. With the
+            next token the rest is void.
         on_delta: called with what each step adds, where someone listens.
     """
 
@@ -60,8 +60,8 @@ class Request:
     on_delta: Callable[[OutputDelta], None] | None = None
 
     @property
-    def num_seats(self) -> int:
-        """Seats that it takes among the running requests: its own, and one for each sibling still to be forked."""
+    def num_seqs(self) -> int:
+        """What it takes of `max_num_seqs`: its own seat, and one for each sibling still to be forked."""
         return 1 + self.num_siblings_to_fork
 
     @property
@@ -81,13 +81,55 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class AfterDrafts:
+    """A request as it would be with some of its drafts accepted: what decides the token that follows them."""
+
+    request: Request
+    drafts: Sequence[int]
+
+    @property
+    def params(self) -> SamplingParams:
+        """The request's."""
+        return self.request.params
+
+    @property
+    def index(self) -> int:
+        """The request's."""
+        return self.request.index
+
+    @property
+    def end_token_ids(self) -> frozenset[int]:
+        """The request's."""
+        return self.request.end_token_ids
+
+    @property
+    def token_ids(self) -> list[int]:
+        """Prompt, output and the drafts."""
+        return [*self.request.token_ids, *self.drafts]
+
+    @property
+    def output_token_ids(self) -> list[int]:
+        """Output and the drafts."""
+        return [*self.request.output_token_ids, *self.drafts]
+
+    @property
+    def num_output_tokens(self) -> int:
+        """How many tokens output and drafts are."""
+        return self.request.num_output_tokens + len(self.drafts)
+
+
+#: All that sampling looks at.
+SamplingState = Request | AfterDrafts
+
+
+@dataclass(frozen=True, slots=True)
 class OutputDelta:
     """What one step added to one continuation of a request.
 
     Attributes:
         index: which continuation.
         text: new text, in whole characters. What may begin a stop string is kept back, so it may be empty.
-        token_ids: the new tokens; none where the continuation failed or was aborted.
+        token_ids: the new tokens, one or, with drafts, several; none where the continuation failed or was aborted.
         logprobs: one report for each token, where `SamplingParams.logprobs` asks for them.
         finish_reason: set in the continuation's last delta.
         error: why it failed, with the finish reason `ERROR`.

@@ -13,7 +13,7 @@ from tinyllm.engine.filters import apply_temperature, keep_min_p, keep_top_k_top
 from tinyllm.engine.gumbel import gumbel_argmax, noise_key
 from tinyllm.engine.logits_processors import process_logits
 from tinyllm.engine.logprobs import TokenLogprobs, token_logprobs
-from tinyllm.engine.request import Request
+from tinyllm.engine.request import SamplingState
 from tinyllm.errors import GenerationError
 from tinyllm.sampling_params import SamplingParams
 
@@ -26,14 +26,15 @@ class Sampled:
     logprobs: TokenLogprobs | None = None
 
 
-def sample(logits: Tensor, requests: Sequence[Request]) -> list[Sampled | GenerationError]:
-    """One token for each request: the likeliest at temperature 0, else one drawn by the request's own seed.
+def sample(logits: Tensor, requests: Sequence[SamplingState]) -> list[Sampled | GenerationError]:
+    """One token for each row: the likeliest at temperature 0, else one drawn by the request's own seed.
 
     Args:
-        logits: [n, V] float32, one row for each request.
+        logits: [n, V] float32.
+        requests: the request of each row, or what it would be after some of its drafts.
 
     Returns:
-        For each request its token, or the error that ends this request and no other.
+        For each row its token, or the error that ends this request and no other.
     """
     processed, errors = process_rows(logits, requests)
     best, tokens = processed.max(dim=1)  # a NaN anywhere in a row is its maximum
@@ -55,7 +56,7 @@ def sample(logits: Tensor, requests: Sequence[Request]) -> list[Sampled | Genera
     return [errors.get(row) or Sampled(token_id, logprobs.get(row)) for row, token_id in enumerate(token_ids)]
 
 
-def process_rows(logits: Tensor, requests: Sequence[Request]) -> tuple[Tensor, dict[int, GenerationError]]:
+def process_rows(logits: Tensor, requests: Sequence[SamplingState]) -> tuple[Tensor, dict[int, GenerationError]]:
     """Apply the masks, biases and penalties of the requests that have any.
 
     Returns:

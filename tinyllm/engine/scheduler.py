@@ -3,40 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Set
 
 from tinyllm.config import EngineConfig
 from tinyllm.engine.request import Request
+from tinyllm.engine.scheduler_output import ScheduledRequest, SchedulerOutput
 from tinyllm.kv_cache.manager import KVCacheManager
-
-
-@dataclass(frozen=True, slots=True)
-class ScheduledRequest:
-    """A request's share of a step: its next `len(slots)` tokens, known ones first, and where their K and V go."""
-
-    request: Request
-    slots: list[int]
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens that the request computes in this step."""
-        return len(self.slots)
-
-    @property
-    def num_known_tokens(self) -> int:
-        """Those of them that are known, from prompt or output. The rest are drafts."""
-        return min(self.num_tokens, self.request.num_uncomputed_tokens)
-
-    @property
-    def num_draft_tokens(self) -> int:
-        """Those of them that are guesses; see `Request.draft_token_ids`."""
-        return self.num_tokens - self.num_known_tokens
-
-    @property
-    def finishes_known_tokens(self) -> bool:
-        """Whether no known token is left after this step, so that the last one's logits give a new token."""
-        return self.num_known_tokens == self.request.num_uncomputed_tokens
 
 
 class Scheduler:
@@ -68,6 +40,7 @@ class Scheduler:
         """Let continuations of a running request run too, on its blocks; they arrived when it did."""
         for place, child in enumerate(children, self.running.index(parent) + 1):
             self.kv.fork(parent.request_id, child.request_id)
+            child.num_computed_tokens = parent.num_computed_tokens
             self.running.insert(place, child)
 
     def finish(self, request: Request) -> None:
@@ -78,17 +51,13 @@ class Scheduler:
         else:
             self.waiting.remove(request)
 
-    def schedule(self) -> tuple[list[ScheduledRequest], list[Request]]:
-        """Plan one step: known tokens first; drafts get what they leave, so that nobody waits for another's guesses.
-
-        Returns:
-            The scheduled requests, and those that were preempted to make room for them.
-        """
-        take_back_unused_slots(self.kv, self.running)
+    def schedule(self) -> SchedulerOutput:
+        """Plan one step: known tokens first; drafts get what they leave, so that nobody waits for another's guesses."""
+        were_running = set(self.running)
         scheduled, preempted = self.schedule_known_tokens()
         if not preempted:
             add_drafts(self.kv, scheduled, self.budget_after(scheduled))
-        return scheduled, preempted
+        return complete_plan(self.kv, scheduled, preempted, were_running)
 
     def schedule_known_tokens(self) -> tuple[list[ScheduledRequest], list[Request]]:
         """Serve the running requests, then, unless one of them was preempted, admit waiting ones on what is left.
@@ -147,17 +116,17 @@ class Scheduler:
             The new requests, each with as many of its tokens as the budget allows.
         """
         scheduled: list[ScheduledRequest] = []
-        seats = self.num_free_seats()
+        seats = self.num_free_seqs()
         while budget > 0 and self.waiting:
             request = self.waiting[0]
-            if request.num_seats > seats and self.running:
+            if request.num_seqs > seats and self.running:
                 break
             num_cached = self.kv.start(request.request_id, request.token_ids)
             if num_cached is None:
                 break
             request.num_computed_tokens = num_cached
             self.running.append(self.waiting.popleft())
-            seats -= request.num_seats
+            seats -= request.num_seqs
             num_tokens = min(request.num_uncomputed_tokens, budget)
             slots = self.kv.append(request.request_id, num_tokens)
             assert slots is not None, "KVCacheManager.start promised room for all tokens"
@@ -165,31 +134,63 @@ class Scheduler:
             budget -= num_tokens
         return scheduled
 
-    def num_free_seats(self) -> int:
-        """How many more requests may run; see `Request.num_seats`. Counted anew at each call."""
-        return self.config.max_num_seqs - sum(request.num_seats for request in self.running)
+    def num_free_seqs(self) -> int:
+        """How many more requests may run; see `Request.num_seqs`. Counted anew at each call."""
+        return self.config.max_num_seqs - sum(request.num_seqs for request in self.running)
 
     def budget_after(self, scheduled: Iterable[ScheduledRequest]) -> int:
         """Tokens that the step may still compute beside these."""
         return self.config.max_num_batched_tokens - sum(item.num_tokens for item in scheduled)
 
 
-def take_back_unused_slots(kv: KVCacheManager, running: Iterable[Request]) -> None:
-    """Leave every table with the slots of computed tokens only, and every request with a token to compute.
-
-    The last step may have given a table more: for drafts that were rejected, or for any token if it was interrupted,
-    after which a request may also lack the token that its last logits were for.
-    """
-    for request in running:
-        request.num_computed_tokens = min(request.num_computed_tokens, len(request.token_ids) - 1)
-        kv.truncate(request.request_id, request.num_computed_tokens)
-
-
 def add_drafts(kv: KVCacheManager, scheduled: Iterable[ScheduledRequest], budget: int) -> None:
     """Give drafts the slots after their request's last known token, in order, while budget and pool have room."""
     for item in scheduled:
-        num_drafts = min(len(item.request.draft_token_ids), budget) if item.finishes_known_tokens else 0
+        num_drafts = min(len(item.request.draft_token_ids), budget) if may_draft(item) else 0
         slots = kv.append(item.request.request_id, num_drafts) if num_drafts > 0 else None
         if slots:
             item.slots.extend(slots)
             budget -= num_drafts
+
+
+def may_draft(item: ScheduledRequest) -> bool:
+    """Whether the tokens after a request's share are its own guesses: not within a prompt, nor where it will fork."""
+    return bool(item.request.draft_token_ids) and item.finishes_known_tokens and not item.request.num_siblings_to_fork
+
+
+def complete_plan(
+    kv: KVCacheManager, scheduled: list[ScheduledRequest], preempted: list[Request], were_running: Set[Request]
+) -> SchedulerOutput:
+    """What the step is to others: each share with its block ids, and who is admitted with it."""
+    for item in scheduled:
+        item.block_ids = kv.table(item.request.request_id).block_ids
+    admitted = [item for item in scheduled if item.request not in were_running]
+    return SchedulerOutput(
+        scheduled,
+        preempted,
+        admitted,
+        num_admitted_tokens=sum(len(item.request.token_ids) for item in admitted),
+        num_prefix_tokens_hit=sum(item.request.num_computed_tokens for item in admitted),
+    )
+
+
+def count_computed(kv: KVCacheManager, item: ScheduledRequest) -> None:
+    """After a step, with its new tokens in `token_ids`: count what is computed, and give back rejected drafts' slots.
+
+    The last token is always one to compute: its logits, or those of the draft that it replaces, come from a later step.
+    """
+    request = item.request
+    stop = request.num_computed_tokens + item.num_tokens
+    request.num_computed_tokens = min(stop, len(request.token_ids) - 1)
+    if request.num_computed_tokens < stop:
+        kv.truncate(request.request_id, request.num_computed_tokens)
+
+
+def roll_back(kv: KVCacheManager, running: Iterable[Request]) -> None:
+    """After a step that broke off: every table holds the slots of counted tokens only, and every request has work.
+
+    Tables may have slots for tokens that were never computed, and a request may lack the token that its logits gave.
+    """
+    for request in running:
+        request.num_computed_tokens = min(request.num_computed_tokens, len(request.token_ids) - 1)
+        kv.truncate(request.request_id, request.num_computed_tokens)

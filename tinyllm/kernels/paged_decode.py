@@ -162,7 +162,9 @@ def paged_decode(
     sliding_window: int | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Attention of the sequences that have exactly one new token; `reference.paged_attention` says it in torch.
+    """Attention of the sequences that have exactly one new token.
+
+    `reference.paged_attention_with_lse` says it in torch.
 
     Each K and V of the context is read once, whatever the GQA ratio (up to 64): the query heads of a group are the
     rows of one tile. So the floor is the bytes of K and V, `2 * sum(context_lens) * Hkv * D * itemsize`, over the

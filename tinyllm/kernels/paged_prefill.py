@@ -185,7 +185,9 @@ def paged_prefill(
     sliding_window: int | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """Causal attention of the sequences' new tokens, any number each; `reference.paged_attention` says it in torch.
+    """Causal attention of the sequences' new tokens, any number each.
+
+    `reference.paged_attention_with_lse` says it in torch.
 
     The floor is arithmetic: `4 * Hq * D` operations for each pair of a token and a position that it sees, over the
     GPU's matrix rate. A tile of 128 rows uses each K and V that it loads 128 times.

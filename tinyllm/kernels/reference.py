@@ -20,7 +20,7 @@ def store_kv(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mappin
     v_cache[slots] = v[kept].to(v_cache.dtype)
 
 
-def paged_attention(
+def paged_attention_with_lse(
     q: Tensor,
     k_cache: Tensor,
     v_cache: Tensor,

@@ -85,7 +85,7 @@ def run_case(case: Case, kernel: Kernel, device: str) -> Outcome:
     before = snapshot(inputs)
     if case.kernel == "store_kv":
         return judge_store(case, kernel, inputs, before)
-    oracle = reference.paged_attention(
+    oracle = reference.paged_attention_with_lse(
         *attention_inputs(inputs, case), sliding_window=case.sliding_window, dtype=torch.float64
     )[0]
     kernel(inputs, case)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinyllm.model.qwen3 import Attend
+from tinyllm.model.ops import Attend
 
 
 def causal_attend(num_seqs: int = 1) -> Attend:
@@ -15,7 +15,7 @@ def causal_attend(num_seqs: int = 1) -> Attend:
         num_seqs: B; the T tokens of the step are B sequences of T / B tokens, one after another.
 
     Returns:
-        An `Attend` that keeps nothing.
+        An `Attend` that keeps nothing, for `LayerOps`.
     """
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

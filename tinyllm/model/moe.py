@@ -6,11 +6,49 @@ router's probabilities. The layer holds the weights of E experts and does the wo
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinyllm.model.layers import swiglu
+
+
+class RunExperts(Protocol):
+    """A way to run the experts of a sparse layer."""
+
+    @property
+    def supports_cuda_graphs(self) -> bool:
+        """Whether it neither waits for the GPU nor takes a shape or a Python number from a tensor's values."""
+        ...
+
+    def __call__(self, mlp: SparseMLP, x: Tensor, router_logits: Tensor) -> Tensor:
+        """Route every token to K of the E experts and add up what they answer.
+
+        Args:
+            mlp: the layer that asks: its number, K, and the experts' weights.
+            x: [T, hidden_size].
+            router_logits: [T, E], what the layer's `gate` gave.
+
+        Returns:
+            [T, hidden_size].
+        """
+        ...
+
+
+class TorchExperts:
+    """One expert after another, in torch: it runs everywhere, and is the oracle for others.
+
+    It counts the experts' tokens on the CPU to split the batch, so its shapes change from step to step.
+    """
+
+    supports_cuda_graphs = False
+
+    def __call__(self, mlp: SparseMLP, x: Tensor, router_logits: Tensor) -> Tensor:
+        """See `RunExperts`."""
+        weights, experts = top_k_route(router_logits, mlp.num_experts_per_tok, mlp.norm_topk_prob)
+        return mlp.experts(x, weights, experts)
 
 
 class SparseMLP(nn.Module):
@@ -24,6 +62,7 @@ class SparseMLP(nn.Module):
         num_experts: int,
         num_experts_per_tok: int,
         norm_topk_prob: bool = True,
+        layer: int = 0,
     ) -> None:
         """Set the sizes.
 
@@ -33,17 +72,18 @@ class SparseMLP(nn.Module):
             num_experts: E.
             num_experts_per_tok: K.
             norm_topk_prob: let the K weights of a token add up to 1.
+            layer: which layer of the model it is in.
         """
         super().__init__()
+        self.layer = layer
         self.num_experts_per_tok = num_experts_per_tok
         self.norm_topk_prob = norm_topk_prob
         self.gate = nn.Linear(hidden_size, num_experts, bias=False)  # the router; not the gate of SwiGLU
         self.experts = Experts(hidden_size, intermediate_size, num_experts)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, run: RunExperts = TorchExperts()) -> Tensor:  # noqa: B008, it has no state
         """[T, hidden_size] -> [T, hidden_size]."""
-        weights, experts = top_k_route(self.gate(x), self.num_experts_per_tok, self.norm_topk_prob)
-        return self.experts(x, weights, experts)
+        return run(self, x, self.gate(x))
 
 
 class Experts(nn.Module):

@@ -1,14 +1,13 @@
 """The Qwen3 decoder (arXiv 2505.09388, section 2), dense or with experts, over one flattened batch of T tokens.
 
 The tokens of all sequences lie one after another, as in vLLM; `positions` says where each stands in its own
-sequence. Only attention looks across tokens, and it is handed in (`Attend`), so this file knows no cache.
+sequence. Only attention looks across tokens. It is handed in, and so is what runs the experts (`LayerOps`): this file
+knows neither cache nor kernels.
 Module names are those of the checkpoint, but for q, k, v and gate, up, which are one matrix each, and the experts,
 which are stacked (see loader.py).
 """
 
 from __future__ import annotations
-
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,25 +16,8 @@ from torch import Tensor, nn
 from tinyllm.config import ModelConfig
 from tinyllm.model.layers import MLP, RMSNorm
 from tinyllm.model.moe import SparseMLP
+from tinyllm.model.ops import Attend, LayerOps
 from tinyllm.model.rope import apply_rotary, rotary_cos_sin
-
-
-class Attend(Protocol):
-    """Attention of one step, over whatever cache its owner keeps."""
-
-    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Store this step's keys and values, then let each query see its own sequence up to itself.
-
-        Args:
-            layer: which of the L layers asks.
-            q: [T, Hq, D] queries, normalised and rotated.
-            k: [T, Hkv, D] keys, normalised and rotated.
-            v: [T, Hkv, D] values.
-
-        Returns:
-            [T, Hq, D]: for each query, softmax(q k / sqrt(D)) v.
-        """
-        ...
 
 
 class Attention(nn.Module):
@@ -85,14 +67,16 @@ class DecoderLayer(nn.Module):
                 num_experts=config.num_experts,
                 num_experts_per_tok=config.num_experts_per_tok,
                 norm_topk_prob=config.norm_topk_prob,
+                layer=layer,
             )
         else:
             self.mlp = MLP(config.hidden_size, config.intermediate_size)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, ops: LayerOps) -> Tensor:
         """[T, hidden_size] -> [T, hidden_size]."""
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, attend)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, ops.attend)
+        h = self.post_attention_layernorm(x)
+        return x + (self.mlp(h, ops.experts) if isinstance(self.mlp, SparseMLP) else self.mlp(h))
 
 
 class Qwen3ForCausalLM(nn.Module):
@@ -110,13 +94,13 @@ class Qwen3ForCausalLM(nn.Module):
         if not config.tie_word_embeddings:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
-    def forward(self, input_ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+    def forward(self, input_ids: Tensor, positions: Tensor, ops: LayerOps) -> Tensor:
         """Run one step over the flattened batch.
 
         Args:
             input_ids: [T] token ids of all sequences, one sequence after another.
             positions: [T] each token's place in its own sequence, from 0.
-            attend: attention over the caller's cache; called once a layer.
+            ops: attention over the caller's cache, and what runs the experts; each is called once a layer.
 
         Returns:
             [T, hidden_size], normalised: what `compute_logits` takes.
@@ -124,7 +108,7 @@ class Qwen3ForCausalLM(nn.Module):
         cos, sin = rotary_cos_sin(positions, self.config.head_dim, self.config.rope_theta)
         x = self.embed_tokens(input_ids)
         for layer in self.layers:
-            x = layer(x, cos, sin, attend)
+            x = layer(x, cos, sin, ops)
         return self.norm(x)
 
     def compute_logits(self, hidden: Tensor) -> Tensor:

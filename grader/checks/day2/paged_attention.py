@@ -222,7 +222,7 @@ EXERCISE = Exercise(
         ),
     ),
     twins=(
-        "tinyllm.kernels.reference:paged_attention",
+        "tinyllm.kernels.reference:paged_attention_with_lse",
         "tinyllm.kernels.paged_decode:launch_paged_decode",
         "tinyllm.kernels.paged_decode_split:launch_paged_decode_split",
         "tinyllm.kernels.paged_prefill:launch_paged_prefill",

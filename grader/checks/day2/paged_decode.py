@@ -163,5 +163,5 @@ EXERCISE = Exercise(
             ],
         ),
     ),
-    twins=("tinyllm.kernels.reference:paged_attention", "tinyllm.engine.paged_attention:paged_attention"),
+    twins=("tinyllm.kernels.reference:paged_attention_with_lse", "tinyllm.attention.paged_attention:paged_attention"),
 )

@@ -84,8 +84,8 @@ EXERCISE = Exercise(
         ),
     ),
     twins=(
-        "tinyllm.kernels.reference:paged_attention",
-        "tinyllm.engine.paged_attention:paged_attention",
+        "tinyllm.kernels.reference:paged_attention_with_lse",
+        "tinyllm.attention.paged_attention:paged_attention",
         "tinyllm.kernels.paged_decode:launch_paged_decode",
         "tinyllm.kernels.paged_decode_split:launch_paged_decode_split",
     ),

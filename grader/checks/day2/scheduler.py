@@ -17,6 +17,7 @@ from tinyllm.config import CacheConfig, EngineConfig, ModelConfig, SamplingParam
 from tinyllm.engine.metrics import RequestMetrics
 from tinyllm.engine.output_text import OutputText
 from tinyllm.engine.request import Request
+from tinyllm.engine.scheduler import roll_back
 from tinyllm.kv_cache.manager import KVCacheManager
 from tinyllm.parts import resolve
 
@@ -72,7 +73,8 @@ class Traffic:
             if not self.open and number > last_arrival:
                 break
             before = self.contents()
-            scheduled, preempted = self.scheduler.schedule()
+            roll_back(self.kv, self.scheduler.running)  # so that a wrong count in one step is no other's mistake
+            scheduled, preempted = self.scheduler.schedule_known_tokens()
             seen = {"changed": before != self.contents(), "kept": list(before_this) == kept}
             steps.append({**self.look(scheduled, preempted), **seen})
             before_this, kept = scheduled, list(scheduled)
@@ -146,7 +148,7 @@ class Traffic:
 
 
 def make_request(name: str, prompt: Sequence[int], num_output: int, copies: int = 1) -> Request:
-    """A request as the engine's intake makes it."""
+    """A request as the engine's InputProcessor makes it."""
     params, metrics = SamplingParams(max_tokens=num_output), RequestMetrics(arrival=0.0)
     request = Request(name, name, 0, list(prompt), len(prompt), params, metrics, OutputText(str))
     request.num_siblings_to_fork = copies - 1
@@ -176,7 +178,9 @@ def tables_problem(seen: Any) -> str | None:
     if seen["changed"]:
         return "your code changes token_ids or num_siblings_to_fork; of a request only num_computed_tokens is yours"
     if not seen["kept"]:
-        return "the list that schedule returned for the step before is its caller's; this step has changed it"
+        return (
+            "the list that schedule_known_tokens returned for the step before is its caller's; this step has changed it"
+        )
     for name in seen["waiting"]:
         if seen["computed"].get(name) != 0:
             return f"{name} waits, so it has nothing computed; its num_computed_tokens is {seen['computed'].get(name)}"

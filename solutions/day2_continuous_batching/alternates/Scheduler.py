@@ -2,7 +2,8 @@
 
 from grader.mutants import alternate
 from tinyllm.engine.request import Request
-from tinyllm.engine.scheduler import ScheduledRequest, Scheduler
+from tinyllm.engine.scheduler import Scheduler
+from tinyllm.engine.scheduler_output import ScheduledRequest
 
 
 @alternate
@@ -32,7 +33,7 @@ class OnePassOverAll(Scheduler):
         if not self.waiting:
             return False
         first = self.waiting[0]
-        if self.running and first.num_seats > self.num_free_seats():
+        if self.running and first.num_seqs > self.num_free_seqs():
             return False
         num_cached = self.kv.start(first.request_id, first.token_ids)
         if num_cached is None:

@@ -8,30 +8,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinyllm.engine.attention import AttentionBackend, attend_chunks, chunks_of
-from tinyllm.engine.metadata import AttentionMetadata
-from tinyllm.engine.paged_attention import paged_attention
+from tinyllm.attention.base import AttentionBackend
+from tinyllm.attention.metadata import AttentionMetadata
+from tinyllm.attention.paged_attention import paged_attention
+from tinyllm.attention.torch import attend_chunks, chunks_of
 from tinyllm.kernels.native import library, paged_decode
-from tinyllm.model.qwen3 import Attend
+from tinyllm.model.ops import Attend
 
-#: Longest chunk whose tokens the kernel takes one by one; longer ones are worth a product of matrices.
+#: Longest chunk whose tokens the kernel takes one by one; longer ones are worth a matmul.
 MAX_CHUNK = 32
 
 
 class NativeAttention(AttentionBackend):
     """Decodes and short chunks of prompt by the C kernel, all in one call; longer chunks by `paged_attention`."""
 
-    def __init__(self, paged_attention: Callable[..., Tensor] = paged_attention) -> None:
+    def __init__(self, chunk_attention: Callable[..., Tensor] = paged_attention) -> None:
         """Compile the kernel where that has not been done.
 
         Args:
-            paged_attention: for long chunks.
+            chunk_attention: for long chunks; the part `paged_attention`.
 
         Raises:
             NativeUnavailable: it cannot be compiled.
         """
         library()
-        self.paged_attention = paged_attention
+        self.chunk_attention = chunk_attention
 
     def plan(self, metadata: AttentionMetadata, cache: Any) -> Attend:
         """See `AttentionBackend.plan`."""
@@ -46,7 +47,7 @@ class NativeAttention(AttentionBackend):
             k_cache, v_cache = cache.k[layer], cache.v[layer]
             paged_decode(q, k_cache, v_cache, *singles, out)
             if chunks is not None:
-                attend_chunks(chunks, self.paged_attention, q, k_cache, v_cache, metadata.block_size, out)
+                attend_chunks(chunks, self.chunk_attention, q, k_cache, v_cache, metadata.block_size, out)
             return out
 
         return attend

@@ -17,7 +17,7 @@ from tinyllm.model.tokenizer import Tokenizer
 from tinyllm.sampling_params import SamplingParams
 
 
-class Intake:
+class InputProcessor:
     """Makes the requests of one engine. It changes nothing, so that any thread may use it at any time."""
 
     def __init__(self, tokenizer: Tokenizer, model: ModelConfig, config: EngineConfig) -> None:
@@ -72,19 +72,22 @@ class Intake:
             on_delta=on_delta,
         )
 
-    def make_sibling(self, request: Request, index: int) -> Request:
-        """Another continuation of a request that has no output yet."""
-        return replace(
-            request,
-            request_id=f"{request.group_id}.{index}",
-            index=index,
-            token_ids=list(request.token_ids),
-            metrics=replace(request.metrics, token_times=[]),
-            text=OutputText(self.tokenizer.decode, request.params.stop),
-            logprobs=[],
-            num_siblings_to_fork=0,
-            draft_token_ids=[],
-        )
+    def make_siblings(self, request: Request) -> list[Request]:
+        """The other continuations of a request that has no output yet; none where they are forked already."""
+        return [
+            replace(
+                request,
+                request_id=f"{request.group_id}.{index}",
+                index=index,
+                token_ids=list(request.token_ids),
+                metrics=replace(request.metrics, token_times=[]),
+                text=OutputText(self.tokenizer.decode, request.params.stop),
+                logprobs=[],
+                num_siblings_to_fork=0,
+                draft_token_ids=[],
+            )
+            for index in range(1, 1 + request.num_siblings_to_fork)
+        ]
 
     def _check_length(self, token_ids: Sequence[int]) -> None:
         """Refuse an empty prompt and one that can never fit."""

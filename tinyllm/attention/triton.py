@@ -1,4 +1,4 @@
-"""Attention over the paged cache by Triton kernels, and the choice between the backends."""
+"""Attention over the paged cache by Triton kernels."""
 
 from __future__ import annotations
 
@@ -8,23 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinyllm.config import check_attention_backend
-from tinyllm.engine.attention import AttentionBackend, TorchAttention
-from tinyllm.engine.attention_native import NativeAttention
-from tinyllm.engine.metadata import AttentionMetadata
-from tinyllm.errors import OptionError
+from tinyllm.attention.base import AttentionBackend
+from tinyllm.attention.metadata import AttentionMetadata
 from tinyllm.kernels.paged_decode_split import choose_split_size
-from tinyllm.kernels.runtime import AVAILABLE, INTERPRETED, check_device
-from tinyllm.model.qwen3 import Attend
+from tinyllm.kernels.runtime import INTERPRETED
+from tinyllm.model.ops import Attend
 from tinyllm.parts import Parts, resolve
 
 
 class TritonAttention(AttentionBackend):
     """Store with one kernel, then attend: decodes, in splits where the batch is small, and chunks of prompt.
 
-    Where every sequence has one new token, a step neither waits for the GPU nor takes a shape from its values, as a
-    CUDA graph needs it. The kernels read and write the tensors `k` and `v` of the cache: its methods `write` and
-    `gather`, the reference's or a learner's, are not called.
+    A step neither waits for the GPU nor takes a shape from its values, as a CUDA graph needs it. The kernels read and
+    write the tensors `k` and `v` of the cache: its methods `write` and `gather`, the reference's or a learner's, are
+    not called.
 
     Attributes:
         sliding_window: a token sees itself and the `sliding_window - 1` before it; None for all.
@@ -44,7 +41,7 @@ class TritonAttention(AttentionBackend):
 
     def plan(self, metadata: AttentionMetadata, cache: Any) -> Attend:
         """See `AttentionBackend.plan`."""
-        max_query_len, has_decodes = query_lens(metadata)
+        max_query_len, has_decodes = metadata.max_query_len, metadata.min_query_len == 1
         split_size = self._split_size(metadata, cache) if has_decodes else None
         window = self.sliding_window
         where = (metadata.block_tables, metadata.context_lens, metadata.query_start_loc, metadata.block_size)
@@ -83,52 +80,7 @@ class TritonAttention(AttentionBackend):
         return choose_split_size(num_programs, max_context, num_processors(cache.k.device))
 
 
-def query_lens(metadata: AttentionMetadata) -> tuple[int, bool]:
-    """The most new tokens of a sequence, each of which has at least one, and whether any has exactly one."""
-    if metadata.slot_mapping.shape == metadata.context_lens.shape:
-        return 1, True  # as many tokens as sequences: one each
-    lens = metadata.query_start_loc.diff().tolist()
-    return max(lens), 1 in lens
-
-
 @memoised
 def num_processors(device: torch.device) -> int:
     """Multiprocessors of a GPU; 1 for the interpreter, which runs one program at a time."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
-
-
-def attention_backend(
-    name: str, device: str | torch.device, parts: Parts | None = None, dtype: torch.dtype = torch.float32
-) -> AttentionBackend:
-    """A backend by name.
-
-    "torch" runs everywhere; "triton" where its kernels do; "native" is the C kernel for float32 on the CPU, which needs
-    a C compiler; "auto" is Triton where it compiles for CUDA and torch elsewhere.
-
-    Args:
-        parts: what the backend is made of; the reference by default.
-        dtype: of the pool.
-
-    Raises:
-        OptionError: an unknown name, or "native" for another device or dtype.
-        KernelsUnavailable: "triton" where there is no Triton, or where it can run nothing on this device.
-        NativeUnavailable: "native" where the C kernel cannot be compiled.
-    """
-    check_attention_backend(name)
-    device = torch.device(device)
-    if name == "triton":
-        check_device(device)
-        return TritonAttention(parts=parts)
-    if name == "auto" and device.type == "cuda" and kernels_compile():
-        return TritonAttention(parts=parts)
-    plain = (parts or resolve())["paged_attention"]
-    if name != "native":
-        return TorchAttention(plain)
-    if (device.type, dtype) != ("cpu", torch.float32):
-        raise OptionError(f"the native attention backend is for float32 on the CPU, not {dtype} on {device}")
-    return NativeAttention(plain)
-
-
-def kernels_compile() -> bool:
-    """Whether Triton is here and compiles; its interpreter is for checking, thousands of times too slow to serve."""
-    return AVAILABLE and not INTERPRETED

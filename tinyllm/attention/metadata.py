@@ -17,6 +17,8 @@ class AttentionMetadata:
         block_tables: [B, max_blocks] int32; blocks of sequence i in order, padded with 0.
         slot_mapping: [T] int64; the slot where each token's K and V go.
         block_size: P.
+        min_query_len, max_query_len: the fewest and the most tokens that a sequence has in the step, as Python numbers:
+            a backend that chooses its kernels by them need not wait for the GPU.
     """
 
     query_start_loc: Tensor
@@ -24,3 +26,5 @@ class AttentionMetadata:
     block_tables: Tensor
     slot_mapping: Tensor
     block_size: int
+    min_query_len: int
+    max_query_len: int

@@ -1,8 +1,7 @@
-"""Attention over the paged cache: the interface, and the backend in plain torch that is the oracle for kernels."""
+"""Attention over the paged cache in plain torch: it runs everywhere, and is the oracle for the kernels."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,38 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tinyllm.engine.metadata import AttentionMetadata
-from tinyllm.engine.paged_attention import paged_attention
-from tinyllm.model.qwen3 import Attend
+from tinyllm.attention.base import AttentionBackend
+from tinyllm.attention.metadata import AttentionMetadata
+from tinyllm.attention.paged_attention import paged_attention
+from tinyllm.model.ops import Attend
 
 #: Sequences whose context is at least this share of the longest in their group are padded to it and run together.
 GROUP_FILL = 0.7
 
 #: Bytes of K that a group gathers at most, and of V: what stays in the processor's cache until attention reads it.
 GROUP_BYTES = 2**20
-
-
-class AttentionBackend(ABC):
-    """A way to compute attention over the paged cache.
-
-    Attributes:
-        supports_cuda_graphs: a step of one new token a sequence neither waits for the GPU nor takes a shape or a
-            Python number from a tensor's values, and it leaves padding (slot -1, context length 0) alone.
-    """
-
-    supports_cuda_graphs: bool = False
-
-    @abstractmethod
-    def plan(self, metadata: AttentionMetadata, cache: Any) -> Attend:
-        """Prepare one step, once for all layers.
-
-        Args:
-            metadata: where the step's tokens belong.
-            cache: the `PagedKVCache`, the reference's or a learner's.
-
-        Returns:
-            The function that every layer calls with its q, k and v.
-        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +55,14 @@ class Chunks:
 class TorchAttention(AttentionBackend):
     """Chunks of prompt by `paged_attention`, sequence after sequence; decodes of similar length in one padded call."""
 
-    def __init__(self, paged_attention: Callable[..., Tensor] = paged_attention, group_decodes: bool = True) -> None:
+    def __init__(self, chunk_attention: Callable[..., Tensor] = paged_attention, group_decodes: bool = True) -> None:
         """Choose the function, the reference's or a learner's.
 
         Args:
-            paged_attention: attends for one sequence after another.
+            chunk_attention: attends for one sequence after another; the part `paged_attention`.
             group_decodes: False gives it the decodes too.
         """
-        self.paged_attention = paged_attention
+        self.chunk_attention = chunk_attention
         self.group_decodes = group_decodes
 
     def plan(self, metadata: AttentionMetadata, cache: Any) -> Attend:
@@ -104,7 +81,7 @@ class TorchAttention(AttentionBackend):
                 keys, values = cache.gather(layer, group.slots)
                 out.index_copy_(0, group.rows, attend_once(q.index_select(0, group.rows), keys, values, group.bias))
             if chunks is not None:
-                attend_chunks(chunks, self.paged_attention, q, cache.k[layer], cache.v[layer], metadata.block_size, out)
+                attend_chunks(chunks, self.chunk_attention, q, cache.k[layer], cache.v[layer], metadata.block_size, out)
             return out
 
         return attend
@@ -172,17 +149,17 @@ def chunks_of(metadata: AttentionMetadata, sequences: list[int]) -> Chunks | Non
 
 def attend_chunks(
     chunks: Chunks,
-    paged_attention: Callable[..., Tensor],
+    chunk_attention: Callable[..., Tensor],
     q: Tensor,
     k_cache: Tensor,
     v_cache: Tensor,
     block_size: int,
     out: Tensor,
 ) -> None:
-    """Attention of the chunks' tokens by `paged_attention`, from their rows of q [T, Hq, D] to the same rows of out."""
+    """Attention of the chunks' tokens from their rows of q [T, Hq, D] to the same rows of out."""
     where = (chunks.block_tables, chunks.context_lens, chunks.query_start_loc, block_size)
     queries = q.index_select(0, chunks.rows)
-    out.index_copy_(0, chunks.rows, paged_attention(queries, k_cache, v_cache, *where))
+    out.index_copy_(0, chunks.rows, chunk_attention(queries, k_cache, v_cache, *where))
 
 
 def position_slots(metadata: AttentionMetadata, sequences: Tensor, num_positions: int) -> Tensor:

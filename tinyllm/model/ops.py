@@ -1,0 +1,41 @@
+"""What varies in a decoder layer, and is handed to the model for each step: attention, and the experts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
+
+from tinyllm.model.moe import RunExperts, TorchExperts
+
+
+class Attend(Protocol):
+    """Attention of one step, over whatever cache its owner keeps."""
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Store this step's keys and values, then let each query see its own sequence up to itself.
+
+        Args:
+            layer: which of the L layers asks.
+            q: [T, Hq, D] queries, normalised and rotated.
+            k: [T, Hkv, D] keys, normalised and rotated.
+            v: [T, Hkv, D] values.
+
+        Returns:
+            [T, Hq, D]: for each query, softmax(q k / sqrt(D)) v.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LayerOps:
+    """The operations of one step that a layer calls and does not own.
+
+    Attributes:
+        attend: attention, over the caller's cache.
+        experts: runs the experts of a sparse layer; by default in torch, one expert after another.
+    """
+
+    attend: Attend
+    experts: RunExperts = field(default_factory=TorchExperts)
