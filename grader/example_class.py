@@ -26,7 +26,7 @@ def write_class(folder: Path, day: Day, mistakes: bool = True) -> list[str]:
     names = []
     for student, answers in answers_of_class(day, mistakes):
         path = folder / student / f"{day.name}.ipynb"
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)  # a student of two days
         path.write_text(submission(day, answers), encoding="utf-8")
         names.append(student)
     return names
