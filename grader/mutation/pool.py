@@ -23,7 +23,7 @@ class Worker:
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["grader.mutation.warm"])
+        context.set_forkserver_preload(["grader.mutation.pool", "grader.mutation.warm"])
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=work, args=(theirs,), name="grader-mutation")
         self.process.start()

@@ -20,7 +20,7 @@ from traitlets.config import Config
 from grader.build.course import Day
 from grader.build.notebook import instructor_notebook, notebook_text, release_notebook
 from grader.build.sources import STUB
-from grader.pipeline.record import Record, Status
+from grader.marks.record import Record, Status
 from tinyllm.files import write_text
 
 COURSE_ID = "tinyllm"

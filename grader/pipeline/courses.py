@@ -17,20 +17,18 @@ from grader.build.course import Day, Spec
 from grader.build.sources import STUB, body_slices
 from grader.checks import find_exercise
 from grader.own import path_of_checks
-from grader.sandbox.room import COMMON
+from grader.sandbox.jail import COMMON
 from tinyllm.paths import project_root
 
 #: The modules of `grader` that run beside a student's code.
 INSIDE = (
-    *("framework", "kernel_access", "kernel_host", "kernel_lane", "limits", "observe", "results", "running", "usage"),
-    *("wire", "words"),
-    "checks/__init__",
-    *("sandbox/__init__", "sandbox/inside", "sandbox/limits", "sandbox/linux", "sandbox/parent", "sandbox/room"),
+    *("usage", "checks/__init__", "framework/*", "running/*"),
+    *("sandbox/__init__", "sandbox/inside", "sandbox/limits", "sandbox/linux", "sandbox/zygote", "sandbox/jail"),
 )
 
-#: Packages that every room imports from; of the others the source is compiled when it is needed.
+#: Packages that every jail imports from; of the others the source is compiled when it is needed.
 COMPILED = (
-    *("grader", "grader/checks", "grader/sandbox"),
+    *("grader", "grader/checks", "grader/framework", "grader/running", "grader/sandbox"),
     *("tinyllm", "tinyllm/engine", "tinyllm/kernels", "tinyllm/kv_cache", "tinyllm/model"),
 )
 
@@ -98,10 +96,10 @@ def write_stub(course: Path, spec: Spec) -> None:
 def write_grader(course: Path) -> None:
     """Write the modules of `grader` that run beside a student's code."""
     source = project_root() / "grader"
-    for module in INSIDE:
-        target = course / "grader" / f"{module}.py"
+    for path in (path for pattern in INSIDE for path in source.glob(f"{pattern}.py")):
+        target = course / "grader" / path.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / f"{module}.py", target)
+        shutil.copyfile(path, target)
     (course / "grader" / "__init__.py").write_text(VERBS, encoding="utf-8")
 
 

@@ -18,18 +18,18 @@ from time import perf_counter
 from typing import Any
 
 from grader.build.course import Day, find_day, gradable_days
-from grader.instructor.class_file import FILE_NAME, course_of
+from grader.marks.class_file import FILE_NAME, course_of
+from grader.marks.record import Record, Status
 from grader.own import own_folder
 from grader.pipeline.archive import opened
 from grader.pipeline.courses import write_courses
 from grader.pipeline.journal import Journal
 from grader.pipeline.output import output_folder
 from grader.pipeline.pool import Pool, Setup
-from grader.pipeline.record import Record, Status
 from grader.pipeline.steps import Grading, Progress, Workers
 from grader.pipeline.submissions import find_submissions
 from grader.reporting.export import keep_class_file
-from grader.sandbox.command import Level, walls_here
+from grader.sandbox.command import Level, isolation_here
 from grader.sandbox.host import find_level
 from grader.sandbox.limits import Limits
 from tinyllm.doctor import usable_cores
@@ -100,7 +100,7 @@ class Graded:
 
 def grade_or_example(submissions: Path | None, out: Path | None, options: Options, progress: Progress) -> Graded:
     """Grade what is at `submissions`, or without it the bundled class."""
-    from grader.example_class import write_class
+    from grader.pipeline.example_class import write_class
 
     name = submissions.resolve().name.removesuffix(".zip") if submissions else "example"
     target = out or project_root() / "build" / "grading" / name
@@ -158,7 +158,7 @@ def setup_of(out: Path, options: Options) -> Iterator[Setup]:
     shutil.rmtree(folder, ignore_errors=True)
     try:
         write_courses(folder, gradable_days())
-        level = find_level(walls_here(folder / "common", folder, limits), options.level, options.unsafe)
+        level = find_level(isolation_here(folder / "common", folder, limits), options.level, options.unsafe)
         yield Setup(level, folder.resolve(), limits, str(own_folder() or ""))
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -10,10 +10,10 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from grader.own import use_own
+from grader.build.own import use_own
 from grader.pipeline.forks import fork_context
 from grader.pipeline.work import Worked, WorkItem, judge_submission
-from grader.sandbox.command import Level, walls_here
+from grader.sandbox.command import Level, isolation_here
 from grader.sandbox.host import Sandbox
 from grader.sandbox.limits import Limits
 
@@ -136,8 +136,8 @@ def work(connection: Connection[Any, Any], setup: Setup, number: int) -> None:
 
         linux.prctl(linux.PR_SET_PDEATHSIG, 9)  # it never outlives the process that started it
     try:
-        walls = walls_here(setup.courses / "common", setup.courses, setup.limits, number)
-        with Sandbox(setup.level, walls) as sandbox:
+        isolation = isolation_here(setup.courses / "common", setup.courses, setup.limits, number)
+        with Sandbox(setup.level, isolation) as sandbox:
             while True:
                 item = connection.recv()
                 connection.send(judge_submission(item, sandbox))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from grader.pipeline.record import Record, Status
-from grader.results import Outcome
+from grader.framework import Outcome
+from grader.marks.record import Record, Status
 
 
 def write_times(path: Path, marks: Sequence[Record]) -> None:

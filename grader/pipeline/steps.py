@@ -14,17 +14,17 @@ from nbformat.v4 import new_output
 
 from grader.build.course import Day, gradable_days
 from grader.build.notebook import notebook_text, release_notebook
+from grader.framework import Outcome
+from grader.framework.rendering import to_text
+from grader.marks.record import Record, Status, read_record, write_record
 from grader.pipeline.course_folder import CourseFolder
 from grader.pipeline.intake import Intake, Unreadable, read_file, refuse, take_in
 from grader.pipeline.journal import Journal, Key, State
 from grader.pipeline.pool import Event
-from grader.pipeline.record import Record, Status, read_record, write_record
 from grader.pipeline.report import write_times
 from grader.pipeline.submissions import Submission
 from grader.pipeline.work import Worked, WorkItem, work_item
-from grader.rendering import to_text
 from grader.reporting.export import export
-from grader.results import Outcome
 from tinyllm.files import replacing, write_text
 
 Progress = Callable[[int, int, str], None]

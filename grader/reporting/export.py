@@ -13,13 +13,13 @@ from pathlib import Path
 
 from grader.build.course import CellKind, Day
 from grader.build.sources import marked_source, with_stubs, without_markers
-from grader.instructor.class_file import FILE_NAME, ClassFile, copied_text, read_class_file
-from grader.instructor.overrides import history, in_force
-from grader.instructor.similar import Alike, Answers, find_alike
-from grader.pipeline.record import Record, read_records
+from grader.marks.class_file import FILE_NAME, ClassFile, copied_text, read_class_file
+from grader.marks.final import FinalMarks, finish
+from grader.marks.overrides import history, in_force
+from grader.marks.record import Record, read_records
+from grader.marks.similar import Alike, Answers, find_alike
 from grader.reporting.class_report import class_report
 from grader.reporting.feedback_page import feedback_page
-from grader.reporting.final import FinalMarks, finish
 from grader.reporting.gradebook import update_gradebook
 from grader.reporting.tables import SIMILAR_COLUMNS, csv_text, similar_rows, write_tables
 from tinyllm.errors import TinyLLMError

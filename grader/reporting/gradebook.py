@@ -12,10 +12,10 @@ from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.plugins import CsvExportPlugin
 from sqlalchemy.exc import SAWarning
 
-from grader.instructor.overrides import Override
+from grader.marks.final import FinalMarks
+from grader.marks.overrides import Override
+from grader.marks.record import Status
 from grader.pipeline.course_folder import COURSE_ID
-from grader.pipeline.record import Status
-from grader.reporting.final import FinalMarks
 from tinyllm.files import write_text
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from grader.instructor.similar import Alike
-from grader.reporting.final import FinalMarks
+from grader.marks.final import FinalMarks
+from grader.marks.similar import Alike
 from tinyllm.files import write_text
 
 #: marks.csv: one line for each student, day and exercise.

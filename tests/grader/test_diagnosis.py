@@ -13,8 +13,7 @@ import torch
 from small_exercises import PURSE, RUNNING_SUM, Purse, result_of, running_sum
 
 from grader import mutants
-from grader.diagnosis import diagnosed
-from grader.framework import Case, Exercise, Prop
+from grader.framework import Case, CheckResult, Exercise, Prop
 from grader.mutants import (
     Specimen,
     Specimens,
@@ -26,7 +25,7 @@ from grader.mutants import (
     renamed_source,
     specimens,
 )
-from grader.results import CheckResult
+from grader.mutants.diagnosis import diagnosed
 from grader.running import LocalDriver, run
 from grader.usage import UsageError
 

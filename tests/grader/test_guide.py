@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from grader.build.course import gradable_days
 from grader.cli import app
-from grader.instructor.class_file import read_class_file
+from grader.marks.class_file import read_class_file
 from grader.reporting.tables import MARKS_COLUMNS, STUDENT_COLUMNS
 from tinyllm.paths import project_root
 

@@ -17,12 +17,12 @@ import pytest
 from grading import DAY, SEED, gradebook_rows, hand_in, options, said_aloud
 
 from grader.checks import find_exercise
-from grader.example_class import answers_of_class, submission
+from grader.marks.record import Status, read_records
 from grader.mutants import cell_source, specimens
+from grader.pipeline.example_class import answers_of_class, submission
 from grader.pipeline.grade import grade
 from grader.pipeline.journal import Journal, State
 from grader.pipeline.output import MARKER
-from grader.pipeline.record import Status, read_records
 
 KEY = ("ada", "day1")
 

@@ -15,8 +15,8 @@ import pytest
 from nbclient import NotebookClient
 
 from grader import check, hint, learner, mutants, rendering, solution
-from grader.learner import exercise_of
-from grader.results import CheckResult, Diagnosis, Outcome, PropertyResult
+from grader.framework import CheckResult, Diagnosis, Outcome, PropertyResult
+from grader.learner.verbs import exercise_of
 from grader.usage import UsageError
 from tinyllm import parts
 from tinyllm.kv_cache.allocator import BlockAllocator as Reference

@@ -230,10 +230,10 @@ def driver_replaced(book: Book) -> None:
     """What drives the answer is replaced by something that says that all is well."""
     trick(
         book,
-        "import grader.running as running\n"
+        "import grader.running.local as local\n"
         "from grader.running import Ending, Report\n"
-        "running.LocalDriver.__call__ = lambda *a: Report(Ending.OBSERVED, {'bytes': True, 'right': True})\n"
-        "running.plain = lambda value: {'bytes': float('nan')}",
+        "local.LocalDriver.__call__ = lambda *a: Report(Ending.OBSERVED, {'bytes': True, 'right': True})\n"
+        "local.plain = lambda value: {'bytes': float('nan')}",
     )
 
 
@@ -245,7 +245,7 @@ def check_replaced(book: Book) -> None:
         "import builtins, sys\ncheck = check_hidden = lambda *a, **k: 2.0\nbuiltins.check = check\n"
         "import grader\ngrader.check = check\n"
         "class Fake:\n    check_hidden = staticmethod(check)\n    check = staticmethod(check)\n"
-        "sys.modules['grader.hidden'] = sys.modules['grader.learner'] = Fake",
+        "sys.modules['grader.hidden'] = sys.modules['grader.learner'] = sys.modules['grader.learner.verbs'] = Fake",
     )
 
 

@@ -13,13 +13,14 @@ import torch
 
 from grader.build.sources import ExerciseSources, exercise_sources
 from grader.checks import exercises, find_exercise
-from grader.diagnosis import diagnosed
-from grader.framework import Case, Exercise
-from grader.gate_report import GateReport, Row
+from grader.framework import Case, CheckResult, Exercise, Outcome, PropertyResult
 from grader.mutants import Specimen, Specimens, as_cell, cell_source, specimens
-from grader.results import CheckResult, Outcome, PropertyResult
-from grader.running import PUBLIC_SEED, LocalDriver, copied, run_fixed, run_random, same
-from grader.wire import decode, encode
+from grader.mutants.diagnosis import diagnosed
+from grader.mutation.gate_report import GateReport, Row
+from grader.running import PUBLIC_SEED, LocalDriver
+from grader.running.copies import copied, same
+from grader.running.judge import run_fixed, run_random
+from grader.running.wire import decode, encode
 from tinyllm.parts import all_parts
 
 SEEDS = (PUBLIC_SEED, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233)

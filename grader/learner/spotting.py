@@ -18,11 +18,11 @@ from torch import Tensor
 from grader.build.sources import exercise_sources
 from grader.checks import exercises, find_exercise
 from grader.framework import Case, Exercise, Observations, Property, outcome_of
+from grader.framework.words import short, two_texts
+from grader.learner.puzzle_source import puzzle_source
 from grader.mutants import as_cell, cell_source, specimens
-from grader.puzzle_source import puzzle_source
 from grader.running import PUBLIC_SEED, Ending, LocalDriver, Report, missing_requirement, run
 from grader.usage import UsageError
-from grader.words import short, two_texts
 from tinyllm import parts
 from tinyllm.files import write_text
 from tinyllm.paths import work_dir

@@ -1,6 +1,6 @@
-"""A room for one exercise: a child of the warmed parent, alone in new namespaces, without privileges.
+"""A jail for one exercise: a child of the warmed zygote, alone in new namespaces, without privileges.
 
-What is in a room ends with it: its first process is the init of its process-id namespace, so that nothing which it
+What is in a jail ends with it: its first process is the init of its process-id namespace, so that nothing which it
 started can live on. It sees one course (the build in which its exercise is a stub) and an empty temporary file system.
 """
 
@@ -17,62 +17,62 @@ from typing import NoReturn
 from grader.sandbox import linux
 from grader.sandbox.limits import Limits, apply_limits
 
-COURSE = "/course"  # where a room, and the parent itself, find the packages `grader` and `tinyllm`
-COMMON = "common"  # the course in which every exercise is a stub; the warmed parent starts from it
-BUILDS = "/builds"  # one course for each exercise; no room sees them
+COURSE = "/course"  # where a jail, and the zygote itself, find the packages `grader` and `tinyllm`
+COMMON = "common"  # the course in which every exercise is a stub; the warmed zygote starts from it
+BUILDS = "/builds"  # one course for each exercise; no jail sees them
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """A room that is in use: `outer` is our own child, `inner` the room's first process (the same without walls)."""
+class Jail:
+    """A jail in use: `outer` is our own child, `inner` the jail's first process (the same without namespaces)."""
 
     outer: int
     inner: int
 
 
-class RoomError(Exception):
-    """No room can be made here. The message says which call the kernel refused."""
+class JailError(Exception):
+    """No jail can be made here. The message says which call the kernel refused."""
 
 
-def open_room(main: Callable[[], None], build: str, limits: Limits, walls: bool) -> Room:
-    """Fork a child into a room of its own and run `main` in it.
+def open_jail(main: Callable[[], None], build: str, limits: Limits, isolated: bool) -> Jail:
+    """Fork a child into a jail of its own and run `main` in it.
 
     Args:
-        main: what the child does; the room ends when it returns.
-        build: folder with the packages that the room sees as `COURSE`.
-        walls: with namespaces of its own; without them only the limits are set.
+        main: what the child does; the jail ends when it returns.
+        build: folder with the packages that the jail sees as `COURSE`.
+        isolated: with namespaces of its own; without them only the limits are set.
 
     Raises:
-        RoomError: the kernel does not allow it.
+        JailError: the kernel does not allow it.
     """
     reader, writer = os.pipe()
     outer = os.fork()
     if outer == 0:
         os.close(reader)
-        behind_walls(main, build, limits, writer) if walls else without_walls(main, limits, writer)
+        in_namespaces(main, build, limits, writer) if isolated else only_limited(main, limits, writer)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
         word, _, rest = pipe.read().decode().partition(" ")
     if word != "pid":
         os.waitpid(outer, 0)
-        raise RoomError(rest or "the child ended before it was in its room")
-    return Room(outer, int(rest))
+        raise JailError(rest or "the child ended before it was in its jail")
+    return Jail(outer, int(rest))
 
 
-def close_room(room: Room, walls: bool) -> None:
-    """End a room and everything in it."""
+def close_jail(jail: Jail, isolated: bool) -> None:
+    """End a jail and everything in it."""
     with contextlib.suppress(ProcessLookupError):
-        os.kill(room.inner, signal.SIGKILL)  # the init of its namespace: the kernel ends all the others
-    if not walls:
+        os.kill(jail.inner, signal.SIGKILL)  # the init of its namespace: the kernel ends all the others
+    if not isolated:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(room.inner, signal.SIGKILL)
-    os.waitpid(room.outer, 0)
-    if not walls:
+            os.killpg(jail.inner, signal.SIGKILL)
+    os.waitpid(jail.outer, 0)
+    if not isolated:
         end_descendants()
 
 
-def behind_walls(main: Callable[[], None], build: str, limits: Limits, report: int) -> NoReturn:
-    """In the outer child: new namespaces, then the room's init as a child in them."""
+def in_namespaces(main: Callable[[], None], build: str, limits: Limits, report: int) -> NoReturn:
+    """In the outer child: new namespaces, then the jail's init as a child in them."""
     try:
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         linux.prctl(linux.PR_SET_DUMPABLE, 1)  # or the maps could not be written
@@ -106,7 +106,7 @@ def behind_walls(main: Callable[[], None], build: str, limits: Limits, report: i
     os._exit(0)
 
 
-def without_walls(main: Callable[[], None], limits: Limits, report: int) -> NoReturn:
+def only_limited(main: Callable[[], None], limits: Limits, report: int) -> NoReturn:
     """In the child, where there is nothing but limits: a session of its own."""
     try:
         os.setsid()
@@ -119,7 +119,7 @@ def without_walls(main: Callable[[], None], limits: Limits, report: int) -> NoRe
 
 
 def furnish(build: str, limits: Limits) -> None:
-    """Mount the room's course over the parent's, hide the others, and give it empty places to write."""
+    """Mount the jail's course over the zygote's, hide the others, and give it empty places to write."""
     size = f"size={limits.disk_mib}m,nr_inodes=20000,mode=1777"
     linux.mount("none", "/", flags=linux.MS_REC | linux.MS_PRIVATE)
     linux.mount(build, COURSE, flags=linux.MS_BIND)
@@ -131,7 +131,7 @@ def furnish(build: str, limits: Limits) -> None:
             show_again(path, descriptor)
     with contextlib.suppress(
         PermissionError
-    ):  # where parts of /proc are covered the outer one stays; parent.py hides itself
+    ):  # where parts of /proc are covered the outer one stays; zygote.py hides itself
         linux.mount("proc", "/proc", "proc", linux.MS_NOSUID | linux.MS_NODEV)
 
 
@@ -148,7 +148,7 @@ def show_again(path: str, descriptor: int) -> None:
 
 
 def finish(main: Callable[[], None]) -> NoReturn:
-    """Run `main`; whatever it raises, the process ends here and never runs the parent's code."""
+    """Run `main`; whatever it raises, the process ends here and never runs the zygote's code."""
     try:
         main()
     except BaseException:
@@ -160,7 +160,7 @@ def finish(main: Callable[[], None]) -> NoReturn:
 
 
 def fail(report: int, error: BaseException) -> NoReturn:
-    """Tell the other end of a pipe why there is no room, and end."""
+    """Tell the other end of a pipe why there is no jail, and end."""
     os.write(report, f"error {error}".encode())
     os._exit(1)
 
@@ -184,7 +184,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def end_descendants() -> None:
-    """Kill whatever a room without walls has left behind. The caller is the reaper of its orphans."""
+    """Kill whatever a jail without namespaces has left behind. The caller is the reaper of its orphans."""
     while left := descendants(os.getpid()):
         for pid in left:
             with contextlib.suppress(ProcessLookupError):

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grader.observe import MAX_TENSOR_BYTES
-from grader.running import Ending, Report
+from grader.framework.observe import MAX_TENSOR_BYTES
+from grader.running.report import Ending, Report
 
 MAX_MESSAGE_BYTES = 2 * MAX_TENSOR_BYTES
 MAX_TEXT = 2000  # characters of a message or of printed output in a report

@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from grader.checks import exercises, find_exercise
-from grader.diagnosis import diagnosed
-from grader.framework import Exercise
+from grader.framework import CheckResult, Exercise, Outcome
+from grader.framework.rendering import show
 from grader.mutants import day_folder
-from grader.rendering import show
-from grader.results import CheckResult, Outcome
+from grader.mutants.diagnosis import diagnosed
 from grader.running import PUBLIC_SEED, LocalDriver, run
 from grader.usage import CheckFailed, UsageError, unusable
 from tinyllm import parts

@@ -21,8 +21,8 @@ from typing import Any, Protocol
 import torch
 
 from grader.framework import Case, Exercise
-from grader.running import Ending, Report
-from grader.wire import SilenceError, WireError, decode_report, encode, receive, send
+from grader.running.report import Ending, Report
+from grader.running.wire import SilenceError, WireError, decode_report, encode, receive, send
 from tinyllm.errors import WorkspaceError
 from tinyllm.parts import is_reference
 from tinyllm.paths import project_root
@@ -65,7 +65,7 @@ class KernelHost:
         self.connection, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "grader.kernel_host", str(theirs.fileno())],
+                [sys.executable, "-m", "grader.running.kernel_host", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self.words,

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from grader.instructor.class_file import ClassFile
-from grader.instructor.overrides import Key, Override
-from grader.pipeline.record import Record, Status
-from grader.results import CheckResult
+from grader.framework import CheckResult
+from grader.marks.class_file import ClassFile
+from grader.marks.overrides import Key, Override
+from grader.marks.record import Record, Status
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,4 @@
-"""What an exercise is: named properties, each with its cases, its drive and its judgement. Running them is elsewhere.
-
-A check file needs this module alone: the helpers for `drive` and `judge` (observe.py) are exported from here too.
-"""
+"""What an exercise is: named properties, each with its cases, its drive and its judgement."""
 
 from __future__ import annotations
 
@@ -14,33 +11,6 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 import torch
-
-from grader.observe import outcome_of, plain, tensor_problem
-from grader.results import CheckResult, Outcome, PropertyResult
-from grader.usage import UsageError
-from grader.words import expected_got, short, two_numbers, two_texts
-
-__all__ = [
-    "Case",
-    "CheckResult",
-    "Exercise",
-    "Observations",
-    "Outcome",
-    "Prop",
-    "Property",
-    "PropertyResult",
-    "UsageError",
-    "describe_case",
-    "exercise_in",
-    "expected_got",
-    "generator",
-    "outcome_of",
-    "plain",
-    "short",
-    "tensor_problem",
-    "two_numbers",
-    "two_texts",
-]
 
 Case = dict[str, Any]  # plain JSON values and torch tensors
 Observations = Any  # the same: whatever `plain` returns
@@ -199,7 +169,8 @@ class Prop(Property):
 class Exercise:
     """An exercise of the course: the name of the object that learners write, and what must hold of it.
 
-    A "kernel" is a function that launches Triton kernels: it is driven in a process of its own (kernel_lane.py).
+    A "kernel" is a function that launches Triton kernels: it is driven in a process of its own, that of
+    grader/running/kernel_client.py.
 
     Attributes:
         twins: functions of the course, each `module:name`, that do the same in another way. Where a submission runs,

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from grader.checks.day2.store_kv import EXERCISE
-from grader.kernel_lane import kernel_host, stop_host, stubbed_function
+from grader.framework import CheckResult, Outcome
 from grader.mutants import as_cell
-from grader.results import CheckResult, Outcome
 from grader.running import LocalDriver, run
+from grader.running.kernel_client import kernel_host, stop_host, stubbed_function
 from tinyllm.doctor import CHECKS, judge_triton
 from tinyllm.kernels.store_kv import store_kv
 

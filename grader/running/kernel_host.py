@@ -1,4 +1,4 @@
-"""The process in which kernels of answers run: `python -m grader.kernel_host FD`, with one end of a socket pair.
+"""The process in which kernels of answers run: `python -m grader.running.kernel_host FD`, an end of a socket pair.
 
 It takes one case after another until the socket ends. In Triton's interpreter each answer gets a fork of its own: a
 wild access ends that fork alone, and what it has overwritten is met by nobody else. A process that has used CUDA cannot
@@ -17,9 +17,10 @@ from typing import Any
 import torch
 
 from grader.framework import Exercise, properties_in
-from grader.kernel_access import watch_kernels
-from grader.running import Ending, LocalDriver, Report, text_of
-from grader.wire import WireError, decode, decode_report, encode_report, receive, send
+from grader.running.kernel_access import watch_kernels
+from grader.running.local import LocalDriver
+from grader.running.report import Ending, Report, text_of
+from grader.running.wire import WireError, decode, decode_report, encode_report, receive, send
 from tinyllm.kernels.runtime import INTERPRETED
 from tinyllm.parts import all_parts, references
 from tinyllm.recorded import run_alone

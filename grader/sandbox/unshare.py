@@ -1,4 +1,4 @@
-"""The outer walls without bubblewrap: `python -m grader.sandbox.walls WALLS COMMAND...` runs a command behind them.
+"""Isolation without bubblewrap: `python -m grader.sandbox.unshare ISOLATION COMMAND...` runs a command in it.
 
 New namespaces, a root file system of read-only mounts and a small temporary one, and no privileges. An ordinary user
 needs user namespaces for it; root becomes another user once the mounts are made.
@@ -12,31 +12,33 @@ import sys
 from pathlib import Path
 
 from grader.sandbox import linux
-from grader.sandbox.command import Walls, parent_environment
-from grader.sandbox.room import BUILDS, COURSE
+from grader.sandbox.command import Isolation, zygote_environment
+from grader.sandbox.jail import BUILDS, COURSE
 
 DEVICES = ("null", "zero", "full", "random", "urandom")
 
 
-def enter(walls: Walls, command: list[str]) -> int:
-    """Run a command behind the walls and return its exit status; it ends when this process does."""
+def enter(isolation: Isolation, command: list[str]) -> int:
+    """Run a command in isolation and return its exit status; it ends when this process does."""
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
     uid, gid = os.getuid(), os.getgid()
     namespaces = linux.ALL_NAMESPACES
-    if walls.uid is not None:  # real root: its own rights make the mounts, and the walls belong to nobody inside
+    if (
+        isolation.uid is not None
+    ):  # real root: its own rights make the mounts; nobody inside owns the namespaces
         namespaces &= ~linux.CLONE_NEWUSER
     linux.unshare(namespaces)
-    if walls.uid is None:
+    if isolation.uid is None:
         linux.write_id_maps(uid, gid)
     child = os.fork()
     if child:
         _, status = os.waitpid(child, 0)
         return os.waitstatus_to_exitcode(status)
-    build_root(walls)
-    become_nobody(walls.uid)
+    build_root(isolation)
+    become_nobody(isolation.uid)
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
     os.setsid()
-    os.execve(command[0], command, parent_environment(COURSE, walls.limits.gpu))
+    os.execve(command[0], command, zygote_environment(COURSE, isolation.limits.gpu))
 
 
 def become_nobody(uid: int | None) -> None:
@@ -51,7 +53,7 @@ def become_nobody(uid: int | None) -> None:
     os.setresuid(uid, uid, uid)  # with the last id of root's the capabilities go too
 
 
-def build_root(walls: Walls) -> None:
+def build_root(isolation: Isolation) -> None:
     """Put a new root file system together and move into it.
 
     As bubblewrap does: the old root moves to /old meanwhile, so that no mount hides what another one comes from.
@@ -65,12 +67,12 @@ def build_root(walls: Walls) -> None:
     linux.pivot_root("/tmp", "/tmp/old")
     for place in ("/tmp", "/dev/shm"):  # before what is readable, which may lie below /tmp
         os.makedirs(f"/new{place}")
-        linux.mount("tmpfs", f"/new{place}", "tmpfs", small, f"size={walls.limits.disk_mib}m,mode=1777")
-    for path in walls.readable:
+        linux.mount("tmpfs", f"/new{place}", "tmpfs", small, f"size={isolation.limits.disk_mib}m,mode=1777")
+    for path in isolation.readable:
         bind(path, path)
-    bind(walls.course, COURSE)
-    bind(walls.builds, BUILDS)
-    for device in [*(f"/dev/{name}" for name in DEVICES), *walls.devices]:
+    bind(isolation.course, COURSE)
+    bind(isolation.builds, BUILDS)
+    for device in [*(f"/dev/{name}" for name in DEVICES), *isolation.devices]:
         bind(device, device, read_only=False)
     os.mkdir("/new/proc")
     linux.mount("proc", "/new/proc", "proc", small)
@@ -98,7 +100,7 @@ def bind(source: str, place: str, read_only: bool = True) -> None:
 
 def main() -> None:
     """Read the command line and go."""
-    sys.exit(enter(Walls.from_json(sys.argv[1]), sys.argv[2:]))
+    sys.exit(enter(Isolation.from_json(sys.argv[1]), sys.argv[2:]))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The sandbox's self-test: code that tries to break each wall, run as a submission would be.
+"""The sandbox's self-test: code that tries to break each promise, run as a submission would be.
 
 Every attack is a cell that prints HELD or OPEN with what it saw; for some the proof is looked for outside. Nothing
-here does harm where a wall is missing: signals are only asked about, and what is written is removed.
+here does harm where a promise is broken: signals are only asked about, and what is written is removed.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from rich.table import Table
 
 from grader.build.course import days
 from grader.pipeline.courses import write_courses
-from grader.sandbox.attacks import ATTACKS, DAEMON, DEAF, MEMORY_TOGETHER
-from grader.sandbox.command import Level, walls_here
+from grader.running.wire import WireError, receive, send
+from grader.sandbox.command import Level, isolation_here
 from grader.sandbox.host import Sandbox, find_level
 from grader.sandbox.limits import Limits
+from grader.selftest.attacks import ATTACKS, DAEMON, DEAF, MEMORY_TOGETHER
 from grader.usage import UsageError
-from grader.wire import WireError, receive, send
 
 LIMITS = Limits(memory_mib=512, disk_mib=32, processes=32)
 CELL_SECONDS = 30.0
@@ -34,24 +34,24 @@ EXERCISE = "BlockAllocator"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One wall: whether it held, and what was seen."""
+    """One promise: whether it held, and what was seen."""
 
-    wall: str
+    promise: str
     held: bool
     seen: str
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Every wall at one level."""
+    """Every promise at one level."""
 
     level: Level
-    walls: tuple[Finding, ...]
+    promises: tuple[Finding, ...]
 
     @property
     def all_hold(self) -> bool:
-        """Whether no wall is open."""
-        return all(finding.held for finding in self.walls)
+        """Whether none is broken."""
+        return all(finding.held for finding in self.promises)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +87,12 @@ def run_selftest(level: str | None = None) -> Findings:
         raise UsageError(f"there is no level {level!r}; the levels are {', '.join(Level)}")
     with tempfile.TemporaryDirectory(prefix="selftest-") as temporary, outside(Path(temporary)) as things:
         write_courses(things.builds, [day for day in days() if EXERCISE in day.exercises])
-        walls = walls_here(things.builds / "common", things.builds, LIMITS)
+        isolation = isolation_here(things.builds / "common", things.builds, LIMITS)
         wanted = None if level is None else Level(level)
-        chosen = find_level(walls, wanted, unsafe=wanted is Level.NONE)
+        chosen = find_level(isolation, wanted, unsafe=wanted is Level.NONE)
         os.environ["TINYLLM_SELFTEST"] = things.marker
         try:
-            with Sandbox(chosen, walls) as sandbox:
+            with Sandbox(chosen, isolation) as sandbox:
                 return Findings(chosen, tuple(attack_all(sandbox, things)))
         finally:
             del os.environ["TINYLLM_SELFTEST"]
@@ -113,21 +113,21 @@ def outside(folder: Path) -> Iterator[Outside]:
 
 
 def attack_all(sandbox: Sandbox, things: Outside) -> Iterator[Finding]:
-    """Try every wall."""
+    """Try to break every promise."""
     names = "".join(f"{name} = {value!r}\n" for name, value in things.names().items())
-    for wall, source in ATTACKS.items():
+    for promise, source in ATTACKS.items():
         held, seen = told(sandbox, names + source)
-        yield Finding(wall, held, seen)
+        yield Finding(promise, held, seen)
     changed = things.target.read_text(encoding="utf-8") != "secret\n"
     yield Finding("nothing outside has changed", not changed, "looked for from outside")
     yield by_proof("memory of all processes together is limited", sandbox, names + MEMORY_TOGETHER, memory_ended)
-    yield by_proof("nothing lives on when a room ends", sandbox, names + DAEMON, lambda _: not alive(things.marker))
+    yield by_proof("nothing lives on when a jail ends", sandbox, names + DAEMON, lambda _: not alive(things.marker))
     yield stops(sandbox)
 
 
 def told(sandbox: Sandbox, source: str) -> tuple[bool, str]:
     """Run an attack that says itself what it reached."""
-    with sandbox.room(EXERCISE) as connection:
+    with sandbox.jail(EXERCISE) as connection:
         try:
             send(connection, {"cells": [{"id": "attack", "source": source, "answers": ""}]}, CELL_SECONDS)
             receive(connection, CELL_SECONDS)
@@ -140,15 +140,15 @@ def told(sandbox: Sandbox, source: str) -> tuple[bool, str]:
     return bool(sandbox.ended_for), sandbox.ended_for or lost
 
 
-def by_proof(wall: str, sandbox: Sandbox, source: str, proof: Callable[[Sandbox], bool]) -> Finding:
-    """Run an attack, and look from outside whether the wall held."""
+def by_proof(promise: str, sandbox: Sandbox, source: str, proof: Callable[[Sandbox], bool]) -> Finding:
+    """Run an attack, and look from outside whether the promise held."""
     _, seen = told(sandbox, source)
     held = proof(sandbox)
-    return Finding(wall, held, sandbox.ended_for or seen)
+    return Finding(promise, held, sandbox.ended_for or seen)
 
 
 def memory_ended(sandbox: Sandbox) -> bool:
-    """Whether the last room was ended for its memory."""
+    """Whether the last jail was ended for its memory."""
     return "memory" in sandbox.ended_for
 
 
@@ -165,9 +165,9 @@ def alive(marker: str) -> bool:
 
 
 def stops(sandbox: Sandbox) -> Finding:
-    """Whether a room whose code ignores every signal ends when it is closed."""
+    """Whether a jail whose code ignores every signal ends when it is closed."""
     start = time.monotonic()
-    with sandbox.room(EXERCISE) as connection:
+    with sandbox.jail(EXERCISE) as connection:
         send(connection, {"cells": [{"id": "attack", "source": DEAF, "answers": ""}]}, CELL_SECONDS)
         receive(connection, CELL_SECONDS)
         time.sleep(0.3)
@@ -179,9 +179,9 @@ def report(findings: Findings) -> Table:
     """The findings for a terminal."""
     user = "root" if os.geteuid() == 0 else f"user {os.geteuid()}"
     table = Table(title=f"Sandbox: {findings.level}, started by {user}", title_justify="left", box=None, pad_edge=False)
-    for column in ("wall", "", "seen"):
+    for column in ("promise", "", "seen"):
         table.add_column(column, overflow="fold")
-    for finding in findings.walls:
+    for finding in findings.promises:
         state = "[green]holds[/]" if finding.held else "[red]OPEN[/]"
-        table.add_row(finding.wall, state, finding.seen[:90])
+        table.add_row(finding.promise, state, finding.seen[:90])
     return table

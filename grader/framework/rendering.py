@@ -7,8 +7,12 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from grader.results import CheckResult, Outcome, PropertyResult
+from grader.framework.outcome import Outcome, PropertyResult
+
+if TYPE_CHECKING:
+    from grader.framework.results import CheckResult
 
 MARKS = {
     Outcome.RIGHT: "✓",

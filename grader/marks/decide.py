@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from grader.build.course import Day
-from grader.instructor.overrides import Override, OverrideError, history, in_force, record
+from grader.marks.overrides import Override, OverrideError, history, in_force, record
 from grader.reporting.export import kept_class_file, kept_records
 
 

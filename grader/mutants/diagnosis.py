@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 
-from grader.framework import Case, Exercise
-from grader.mutants import Specimen, Specimens, specimens
-from grader.results import CheckResult, Diagnosis, Outcome
-from grader.running import Driver, LocalDriver, fixed_cases, judge_report, random_cases
+from grader.framework import Case, CheckResult, Diagnosis, Exercise, Outcome
+from grader.mutants.specimen import Specimen, Specimens, specimens
+from grader.running import Driver, LocalDriver
+from grader.running.judge import fixed_cases, judge_report, random_cases
 
 MUTANT_TIME_SHARE = 0.1  # of a property's time limit: a mutant that loops for ever is known by then
 

@@ -1,6 +1,6 @@
-"""What the self-test runs in a room: each source tries to break one wall and prints HELD or OPEN with what it saw.
+"""What the self-test runs in a jail: each source tries to break one promise, and prints HELD or OPEN with what it saw.
 
-The names in capitals are given by selftest.py: SECRET and TARGET (files outside), PORT (somebody listens there),
+The names in capitals are given by run.py: SECRET and TARGET (files outside), PORT (somebody listens there),
 MARKER, BUILDS (the folder of courses) and HOST (the process that grades).
 """
 
@@ -49,7 +49,7 @@ except NotImplementedError: print("HELD", "the part to be written is a stub")
 JUDGEMENTS = """
 import importlib, random
 seen = []
-for name in ("grader.diagnosis", "grader.mutants", "grader.checks.oracles.ownership", "grader.hidden"):
+for name in ("grader.mutants.diagnosis", "grader.mutants", "grader.checks.oracles.ownership", "grader.hidden"):
     try: importlib.import_module(name); seen.append(name)
     except ImportError: pass
 from grader.checks.day1.block_allocator import EXERCISE

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from grader.build.course import CellKind, Day, LessonCell, gradable_days
-from grader.own import use_own
+from grader.build.own import use_own
 from tinyllm.errors import TinyLLMError
 
 FILE_NAME = "class.toml"

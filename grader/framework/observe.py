@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from grader.words import short, two_numbers
+from grader.framework.words import short, two_numbers
 
 MAX_VALUES = 200_000
 MAX_TENSOR_BYTES = 16 * 2**20

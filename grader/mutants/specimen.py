@@ -18,8 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeVar
 
-from grader.edits import read_edits
 from grader.framework import Exercise
+from grader.mutants.edits import read_edits
 from grader.own import own_folder
 from grader.usage import UsageError
 from tinyllm.parts import all_parts

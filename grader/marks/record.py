@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from grader.results import CheckResult
+from grader.framework import CheckResult
 from tinyllm.files import write_text
 
 

@@ -1,0 +1,1 @@
+"""What a mark is made of."""
