@@ -189,7 +189,7 @@ def grade(
         start_forkserver()
     gc.disable()  # what the imports make stays: to look through a million objects, now and at the end, takes a second
     from grader.pipeline.grade import Options, grade_or_example
-    from grader.pipeline.report import table
+    from grader.reporting.terminal import table
 
     gc.freeze()
     gc.enable()

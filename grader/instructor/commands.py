@@ -34,8 +34,8 @@ def export(out: OutArgument, class_file: ClassOption = None) -> None:
         grader export results/ --class class.toml
     """
     from grader.marks.class_file import FILE_NAME, course_of
+    from grader.marks.kept import keep_class_file, kept_records
     from grader.reporting.export import export as export_folder
-    from grader.reporting.export import keep_class_file, kept_records
 
     course = course_of(class_file or out / FILE_NAME)
     marks = kept_records(out)
@@ -82,7 +82,7 @@ def similar(out: OutArgument) -> None:
         grader similar results/
     """
     from grader.marks.class_file import FILE_NAME, course_of
-    from grader.reporting.export import alike_in
+    from grader.marks.similar import alike_in
 
     found = alike_in(out, course_of(out / FILE_NAME))
     table = Table(box=None, pad_edge=False)

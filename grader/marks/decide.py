@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from grader.build.course import Day
+from grader.marks.kept import kept_class_file, kept_records
 from grader.marks.overrides import Override, OverrideError, history, in_force, record
-from grader.reporting.export import kept_class_file, kept_records
 
 
 def decide(

@@ -42,7 +42,7 @@ class CellRun:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One student's marks for one day, and how they came about. It holds no time and no seed.
+    """One student's marks for one day, and how they came about. It holds no seed.
 
     Attributes:
         points: by exercise, (earned, most possible); every exercise of the day is there.
@@ -54,7 +54,7 @@ class Record:
         sandbox: the level of the sandbox that it ran in: "bubblewrap", "unshare" or "none"; empty where nothing ran.
         sha256: of the file as it was handed in; empty where there was none.
         handed_in: when, as ISO 8601 with time zone, where the submission says so; else empty.
-        seconds: how long grading took; kept in the journal and not in the record's file.
+        seconds: how long grading took; the only thing in which two gradings with one seed differ.
     """
 
     student: str
@@ -81,10 +81,8 @@ class Record:
         return sum(possible for _, possible in self.points.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data, without the time."""
-        data = asdict(self)
-        del data["seconds"]
-        return {"schema": 1, **data}
+        """Plain JSON data."""
+        return {"schema": 1, **asdict(self)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Record:

@@ -11,6 +11,11 @@ import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from grader.build.course import Day
+from grader.build.sources import marked_source, with_stubs, without_markers
+from grader.marks.kept import kept_records
 
 Answers = Mapping[tuple[str, str], Mapping[str, str]]  # by (student, day), the sources by exercise
 
@@ -56,6 +61,26 @@ def find_alike(answers: Answers, references: Mapping[str, str], stubs: Mapping[s
         if len(students) > 1 or mark == known.get(name)
     ]
     return sorted(found, key=lambda one: (-one.size, one.day, one.exercise, one.students))
+
+
+def alike_in(out: Path, course: Sequence[Day]) -> list[Alike]:
+    """The groups of equal answers in an output folder.
+
+    Raises:
+        ResultsError: `out` holds no results.
+    """
+    return look_alikes({(one.student, one.day): one.answers for one in kept_records(out)}, course)
+
+
+def look_alikes(answers: Answers, course: Sequence[Day]) -> list[Alike]:
+    """The groups of equal answers of some days."""
+    references: dict[str, str] = {}
+    stubs: dict[str, str] = {}
+    for day in course:
+        for name, spec in day.exercises.items():
+            marked = marked_source(day, spec)
+            references[name], stubs[name] = without_markers(marked), with_stubs(marked)
+    return find_alike(answers, references, stubs)
 
 
 def fingerprint(source: str) -> tuple[str, int]:

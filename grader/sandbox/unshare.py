@@ -23,9 +23,7 @@ def enter(isolation: Isolation, command: list[str]) -> int:
     linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
     uid, gid = os.getuid(), os.getgid()
     namespaces = linux.ALL_NAMESPACES
-    if (
-        isolation.uid is not None
-    ):  # real root: its own rights make the mounts; nobody inside owns the namespaces
+    if isolation.uid is not None:  # real root: its own rights make the mounts; nobody inside owns the namespaces
         namespaces &= ~linux.CLONE_NEWUSER
     linux.unshare(namespaces)
     if isolation.uid is None:

@@ -15,10 +15,10 @@ import torch
 from rich.console import Console
 from small_exercises import PURSE, RUNNING_SUM, GivesBack, Purse, running_sum
 
-from grader import gate
 from grader.build.sources import ExerciseSources
 from grader.framework import Case, Exercise, Outcome, outcome_of
 from grader.mutants import Specimen, Specimens, by_kind, read_specimens
+from grader.mutation import gate
 from grader.mutation.gate import Prover, run_gate
 from grader.mutation.gate_report import GateReport, Row
 from grader.usage import UsageError

@@ -31,7 +31,7 @@ from grader.mutants import cell_source, specimens
 from grader.pipeline.example_class import answers_of_class, submission, write_class
 from grader.pipeline.grade import Graded, grade
 from grader.pipeline.output import MARKER, OutputError, output_folder
-from grader.pipeline.report import table
+from grader.reporting.terminal import table
 from grader.sandbox.command import Level
 from grader.sandbox.limits import Limits
 

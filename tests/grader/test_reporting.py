@@ -19,13 +19,14 @@ from grader.instructor.bundle import refuse_solutions, write_bundle
 from grader.marks.class_file import ClassFile, ClassFileError, LateRule, chosen, read_class_file
 from grader.marks.decide import decide
 from grader.marks.final import finish
+from grader.marks.kept import ResultsError, kept_class_file
 from grader.marks.overrides import FILE_NAME as OVERRIDES
 from grader.marks.overrides import Override, OverrideError, history, in_force, record
 from grader.marks.record import Record, Status, write_record
 from grader.marks.similar import find_alike, fingerprint
 from grader.mutants import specimens
 from grader.reporting.class_report import class_report, kind_of
-from grader.reporting.export import ResultsError, export, kept_class_file
+from grader.reporting.export import export
 from grader.reporting.feedback_page import STATUS_WORDS, feedback_page
 from grader.reporting.tables import MARKS_COLUMNS, SIMILAR_COLUMNS, STUDENT_COLUMNS, csv_text, harmless
 

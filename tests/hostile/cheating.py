@@ -360,7 +360,7 @@ def seed_looked_for(book: Book) -> None:
     wrong_with(
         book,
         "import glob, os\n"
-        f"for path in [{str(book.places.out / 'grading.json')!r}, {str(book.places.out / 'journal.jsonl')!r}]:\n"
+        f"for path in [{str(book.places.out / 'grading.json')!r}, {str(book.places.out / 'gradebook.db')!r}]:\n"
         "    try:\n        print('STOLEN', open(path).read())\n    except OSError:\n        pass\n"
         "texts = [str(dict(os.environ))]\n"
         "for path in glob.glob('/proc/[0-9]*/environ') + glob.glob('/proc/[0-9]*/cmdline'):\n"

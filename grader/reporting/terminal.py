@@ -1,23 +1,13 @@
-"""What grading found, as facts, and as CSV files and a table."""
+"""The marks for a terminal."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.table import Table
 
 from grader.framework import Outcome
 from grader.marks.record import Record, Status
-
-
-def write_times(path: Path, marks: Sequence[Record]) -> None:
-    """Write how long each submission took: apart from the marks, which are the same every time."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["day", "student", "seconds"])
-        writer.writerows([one.day, one.student, f"{one.seconds:.2f}"] for one in marks)
 
 
 def table(marks: Sequence[Record]) -> Table:

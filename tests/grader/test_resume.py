@@ -1,8 +1,7 @@
-"""The journal, and gradings that are cut off by kill -9: what comes out is what an undisturbed one gives."""
+"""Gradings that are cut off by kill -9: what comes out is what an undisturbed one gives."""
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -12,6 +11,7 @@ import traceback
 from collections.abc import Callable
 from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 
 import pytest
 from grading import DAY, SEED, gradebook_rows, hand_in, options, said_aloud
@@ -19,46 +19,21 @@ from grading import DAY, SEED, gradebook_rows, hand_in, options, said_aloud
 from grader.checks import find_exercise
 from grader.marks.record import Status, read_records
 from grader.mutants import cell_source, specimens
+from grader.pipeline import pool, steps
 from grader.pipeline.example_class import answers_of_class, submission
 from grader.pipeline.grade import grade
-from grader.pipeline.journal import Journal, State
 from grader.pipeline.output import MARKER
+from grader.pipeline.steps import Grading
+from grader.reporting import gradebook
 
-KEY = ("ada", "day1")
-
-
-def test_states_are_kept_and_a_new_one_undoes_those_after_it(tmp_path):
-    path = tmp_path / "journal.jsonl"
-    with Journal(path) as journal:
-        for state in State:
-            journal.append(KEY, state, fact=str(state))
-        assert journal.has(KEY, State.MERGED)
-    with Journal(path) as journal:
-        assert all(journal.has(KEY, state) for state in State)
-        assert journal.fact(KEY, State.JUDGED, "fact") == "judged"
-        journal.append(KEY, State.TAKEN)
-        assert not journal.has(KEY, State.NORMALISED)
-        assert not journal.has(("bob", "day1"), State.TAKEN)
-    assert len(path.read_text().splitlines()) == len(State) + 1
-    assert path.stat().st_mode & 0o077 == 0
-
-
-@pytest.mark.parametrize("cut", [1, 10, -1])
-def test_a_line_that_was_cut_off_never_happened(tmp_path, cut):
-    path = tmp_path / "journal.jsonl"
-    with Journal(path) as journal:
-        journal.append(KEY, State.TAKEN)
-        size = path.stat().st_size
-        journal.append(KEY, State.NORMALISED)
-    os.truncate(path, size + cut if cut > 0 else path.stat().st_size + cut)
-    with Journal(path) as journal:
-        assert journal.has(KEY, State.TAKEN)
-        assert not journal.has(KEY, State.NORMALISED)
-        journal.append(KEY, State.NORMALISED)
-    assert [json.loads(line)["state"] for line in path.read_text().splitlines()] == ["taken", "normalised"]
-
-
-# ---------------------------------------------------------------- kill -9
+#: What a grading does for the first time at each of its steps, in order: a kill comes right before it, or right after.
+STEPS: dict[str, tuple[Any, str]] = {
+    "taken": (Grading, "take"),
+    "rebuilt": (Grading, "prepare"),
+    "given to a worker": (pool, "give"),
+    "recorded": (steps, "write_record"),
+    "in the gradebook": (gradebook, "write_student"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -93,20 +68,19 @@ def start(work: Callable[[], None]) -> int:
     return pid
 
 
-def grade_until(small_class: Path, out: Path, state: State, written: bool) -> int:
-    """Grade, going on where there is something, and be killed when a state is first reached."""
+def grade_until(small_class: Path, out: Path, step: str, after: bool) -> int:
+    """Grade, going on where there is something, and be killed when a step is first made."""
 
     def work() -> None:
-        append = Journal.append
+        owner, name = STEPS[step]
+        original = getattr(owner, name)
 
-        def deadly(journal: Journal, key: tuple[str, str], reached: State, **facts: object) -> None:
-            if reached is state and not written:
-                os.kill(os.getpid(), signal.SIGKILL)
-            append(journal, key, reached, **facts)
-            if reached is state:
-                os.kill(os.getpid(), signal.SIGKILL)
+        def deadly(*args: Any) -> None:
+            if after:
+                original(*args)
+            os.kill(os.getpid(), signal.SIGKILL)
 
-        Journal.append = deadly  # type: ignore[method-assign]
+        setattr(owner, name, deadly)
         grade(small_class, out, [DAY], options(resume=out.exists(), jobs=1))
 
     return os.waitpid(start(work), 0)[1]
@@ -124,20 +98,22 @@ def same(out: Path, undisturbed: Path) -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    "written", [pytest.param(False, id="before the line"), pytest.param(True, id="after it", marks=pytest.mark.slow)]
+    "after", [pytest.param(False, id="before the step"), pytest.param(True, id="after it", marks=pytest.mark.slow)]
 )
-def test_killed_at_every_transition_and_resumed_it_gives_the_same(small_class, undisturbed, tmp_path, written):
-    """Each state is reached, done but not yet written down, when the kill comes; then once more, just written down."""
+def test_killed_at_every_step_and_resumed_it_gives_the_same(small_class, undisturbed, tmp_path, after):
+    """Each step is about to be made when the kill comes; then once more, just made."""
     out = tmp_path / "out"
-    for state in State:
-        status = grade_until(small_class, out, state, written)
-        assert os.WIFSIGNALED(status), state
+    written: dict[str, int] = {}
+    for step in STEPS:
+        status = grade_until(small_class, out, step, after)
+        assert os.WIFSIGNALED(status), step
         assert not (out / "marks.csv").exists()  # nothing half-graded is reported
+        for path in (out / "results").glob("*/*.json"):  # nothing twice
+            assert written.setdefault(path.parent.name, path.stat().st_ino) == path.stat().st_ino
+    assert sorted(written) == ["half", "junk", "wrong"]
     grade(small_class, out, [DAY], options(resume=True))
+    assert written == {path.parent.name: path.stat().st_ino for path in (out / "results").glob("*/*.json")}
     same(out, undisturbed)
-    states = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
-    merged = [line["student"] for line in states if line["state"] == State.MERGED]
-    assert sorted(merged) == ["half", "junk", "wrong"]  # nothing twice
 
 
 @pytest.mark.slow
@@ -164,9 +140,9 @@ def test_killed_at_25_random_moments_it_gives_the_same(small_class, undisturbed,
 def test_a_finished_grading_resumed_does_nothing_and_a_new_file_is_graded_again(small_class, undisturbed, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(undisturbed, out)
-    lines = (out / "journal.jsonl").read_text()
+    before = {path: path.stat().st_ino for path in (out / "results").rglob("*.json")}
     again = grade(small_class, out, [DAY], options(resume=True, seed=None))
-    assert (out / "journal.jsonl").read_text() == lines
+    assert {path: path.stat().st_ino for path in (out / "results").rglob("*.json")} == before
     assert [record.status for record in again.records] == [Status.GRADED, Status.REFUSED, Status.GRADED]
     same(out, undisturbed)
     later = hand_in(
@@ -174,3 +150,12 @@ def test_a_finished_grading_resumed_does_nothing_and_a_new_file_is_graded_again(
     )
     changed = grade(later, out, [DAY], options(resume=True))
     assert [(record.student, record.total) for record in changed.records] == [("half", 20.0)]
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"status": "graded"}'])
+def test_a_record_that_cannot_be_read_is_made_again(small_class, undisturbed, tmp_path, damage):
+    out = tmp_path / "out"
+    shutil.copytree(undisturbed, out)
+    (out / "results" / "junk" / f"{DAY.name}.json").write_text(damage)
+    grade(small_class, out, [DAY], options(resume=True))
+    same(out, undisturbed)
