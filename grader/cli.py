@@ -183,10 +183,10 @@ def grade(
 
         grader grade submissions/ --out results/ --resume
     """
-    from grader.pipeline.forks import start_forkserver
+    from grader.workers import start_forkserver
 
     if ray is None:
-        start_forkserver()
+        start_forkserver(["grader.pipeline.pool"])
     gc.disable()  # what the imports make stays: to look through a million objects, now and at the end, takes a second
     from grader.pipeline.grade import Options, grade_or_example
     from grader.reporting.terminal import table
@@ -298,9 +298,9 @@ def hint(
 
         grader hint BlockAllocator 2
     """
-    import grader
+    from grader.learner import verbs
 
-    grader.hint(name, level)
+    verbs.hint(name, level)
 
 
 @app.command()
@@ -313,6 +313,6 @@ def solution(
 
         grader solution BlockAllocator
     """
-    import grader
+    from grader.learner import verbs
 
-    grader.solution(name)
+    verbs.solution(name)
