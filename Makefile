@@ -10,6 +10,7 @@ STAMP := $(VENV)/.installed-$(EXTRAS)
 
 LAB_ARGS ?=
 PYTEST_ARGS ?=
+DAY ?=
 SUBMISSIONS ?=
 BOOK_ARGS ?=
 
@@ -39,8 +40,13 @@ setup: $(STAMP) ## make .venv and install everything (the other targets do it wh
 lab: $(STAMP) ## open the notebooks in JupyterLab (LAB_ARGS="--no-browser --port 8899")
 	$(BIN)/tinyllm lab $(LAB_ARGS)
 
-test: lint rounding ## lint, and run every test but the slow ones and those for a GPU
+ifdef DAY
+test: $(STAMP)
+	$(BIN)/python -m pytest --day $(DAY) $(PYTEST_ARGS)
+else
+test: lint rounding ## lint, and run every test but the slow ones and those for a GPU (DAY=2: one day's tests alone)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+endif
 
 rounding: $(STAMP) ## run a minute of tests as on a CPU without AVX, which rounds otherwise (part of `test`)
 	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest $(ROUNDING)
@@ -57,11 +63,14 @@ gate: $(STAMP) ## prove that each exercise's checks tell right from wrong
 mutate: $(STAMP) ## prove that no small change to a right answer passes its check; many minutes
 	$(BIN)/grader gate --mutate
 
-bench: $(STAMP) ## measure on this CPU and write benchmarks/results; hours, on a machine with nothing else to do
+bench: $(STAMP) ## measure, on the GPU too where there is one, and write benchmarks/results; hours, on a machine with nothing else to do
 	$(BIN)/python -m benchmarks.scheduler_overhead
 	$(BIN)/python -m benchmarks.throughput --profile
 	$(BIN)/python -m benchmarks.kv_memory
 	$(BIN)/python -m benchmarks.grading
+	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+		$(BIN)/python -m benchmarks.kernels && $(BIN)/python -m benchmarks.decode_graphs; \
+	else echo "No NVIDIA GPU that torch can use: kernels and decode_graphs were not measured."; fi
 
 book: $(STAMP) ## build the site (for publishing: BOOK_ARGS="--address URL --repository URL")
 	$(BIN)/python -m book.build $(BOOK_ARGS)

@@ -8,6 +8,7 @@ end. With CI=true a skip fails the run: a machine that tests for others has to h
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import settings
 
 from tinyllm.doctor import CHECKS, Finding, cuda_device
+from tinyllm.part_table import PARTS
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing in the tests may load from a network
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for tiny tensors threads cost more than they bring
@@ -56,6 +58,31 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+#: The folders whose tests belong to a day though they do not name it: those of the parts that are built on it.
+DAY_FOLDERS = {1: ("tests/kv_cache/",), 2: ("tests/kernels/",)}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--day", type=int, help="only the tests of one day: its parts, exercises, lesson and chapter")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --day, keep the tests that name the day or one of its exercises, and those in its folders."""
+    day = config.getoption("--day")
+    if day is None:
+        return
+    exercises = [part.name for part in PARTS if part.day == day]
+    named = re.compile(rf"day_?{day}(?!\d)|\[(.*-)?({'|'.join(exercises) or '(?!)'})(-.*)?\]")
+    folders = DAY_FOLDERS.get(day, ())
+    kept = [item for item in items if named.search(item.nodeid) or item.nodeid.startswith(folders)]
+    if not kept:
+        raise pytest.UsageError(
+            f"--day {day}: no test belongs to it; exercises are of the days {sorted({p.day for p in PARTS})}"
+        )
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -6,7 +6,7 @@ find = "if num_blocks > len(self.free_ids):"
 replace = "if num_blocks >= len(self.free_ids) and num_blocks > 0:"
 
 `[variant.RefusesTheLastBlock.KeepsOneBlockBack]` makes the mistake of RefusesTheLastBlock in another way;
-`[unknown_bug.CountsTwice]` makes one that no mutant makes. Both need no text. `edits`, a list of `{ find, replace }`,
+`[unknown_bug.CountsTwice]` makes one that no mutant makes. Both need no text, and a variant that says no `find` has its mutant's. `edits`, a list of `{ find, replace }`,
 stands in place of the one pair where several places change. A mutant that cannot be told from another one says so:
 `alike = { OtherMutant = "the reason" }`.
 """
@@ -63,7 +63,10 @@ def read_edits(path: Path, solution: str) -> list[Edited]:
         if not found[-1].text:
             raise UsageError(f"{path}, {name} has no text to be its diagnosis")
     for mistake, variants in tables.get("variant", {}).items():
+        place = {key: value for key, value in tables.get("mutant", {}).get(mistake, {}).items() if key == "find"}
         for name, entry in variants.items():
+            if isinstance(entry, dict) and "edits" not in entry:
+                entry = place | entry
             found.append(_edited(f"{path}, {mistake}.{name}", name, "variant", entry, solution, mistake))
     for name, entry in tables.get("unknown_bug", {}).items():
         found.append(_edited(f"{path}, {name}", name, "unknown bug", entry, solution))

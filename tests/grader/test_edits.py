@@ -72,7 +72,7 @@ def test_edits_are_specimens_that_run_as_cells(tmp_path: Path) -> None:
         ('"if count > self.left:"', '"count"', "LosesTheLast: .* stands 5 times in the solved cell"),
         ('"if count > self.left:"', '""', "LosesTheLast: .* not at all"),
         ('"if count >= self.left:"', '"if count > self.left:"', "LosesTheLast changes nothing"),
-        ('find = "self.left = size"', "", "LosesTheLast.StartsWithOneLess has no find"),
+        ('find = "if count > self.left:"', "", "LosesTheLast has no find"),
         ('replace = "self.left = size - 1"', "", "LosesTheLast.StartsWithOneLess has no replace"),
         ('find = "self.left = size"', "find = 3", "StartsWithOneLess has no find"),
         ('find = "self.left = size"', 'fund = "self.left = size"', "StartsWithOneLess: unknown key 'fund'"),
@@ -90,6 +90,15 @@ def test_an_entry_that_cannot_be_used_is_named(tmp_path: Path, old: str, new: st
     assert old in FILE
     with pytest.raises(UsageError, match=words):
         edited_specimens(PURSE, write(tmp_path, FILE.replace(old, new, 1)), PURSE_CELL)
+
+
+def test_a_variant_without_a_find_changes_the_place_that_its_mutant_changes(tmp_path: Path) -> None:
+    text = FILE.replace(
+        'find = "self.left = size"\nreplace = "self.left = size - 1"', 'replace = "if not count < self.left:"'
+    )
+    assert read_edits(write(tmp_path, text), PURSE_CELL)[1].source == PURSE_CELL.replace(
+        "count > self.left", "not count < self.left"
+    )
 
 
 def test_an_entry_twice_is_no_toml(tmp_path: Path) -> None:
