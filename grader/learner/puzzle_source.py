@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import re
 
+from grader.build.uses import names_in, reachable
+
 Definition = ast.ClassDef | ast.FunctionDef
 
 
@@ -27,7 +29,7 @@ def puzzle_source(cell: str, solution: str, name: str) -> str:
         elif old is None or isinstance(node, Definition):
             kept.pop(key, None)
             kept[key] = node
-    needed = reachable(kept, name)
+    needed = reachable({key: names_in(node) for key, node in kept.items()}, [name])
     body = [node for node in kept.values() if not isinstance(node, Definition) or node.name in needed]
     for node in body:
         if isinstance(node, ast.ImportFrom) and node.module != "__future__":
@@ -53,18 +55,6 @@ def merge(base: ast.ClassDef, changes: ast.ClassDef) -> None:
             base.body[places[node.name]] = node
         elif not isinstance(node, ast.Expr | ast.Pass):
             base.body.append(node)
-
-
-def reachable(definitions: dict[str, ast.stmt], name: str) -> set[str]:
-    """The names that `name` uses, directly or through these definitions, itself among them."""
-    found: set[str] = set()
-    waiting = [name]
-    while waiting:
-        key = waiting.pop()
-        if key in definitions and key not in found:
-            waiting += [node.id for node in ast.walk(definitions[key]) if isinstance(node, ast.Name)]
-        found.add(key)
-    return found
 
 
 def without_docstrings(node: ast.stmt) -> ast.stmt:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from grader.build.course import Day, Spec
 from grader.build.sources import STUB, body_slices
+from grader.build.uses import names_in, reachable
 from grader.checks import find_exercise
 from grader.own import path_of_checks
 from grader.sandbox.jail import COMMON
@@ -157,7 +158,7 @@ def driving_part(module_text: str, names: Collection[str] = ("EXERCISE",)) -> st
     for node in ast.walk(tree):
         if isinstance(node, ast.AnnAssign) and not isinstance(node.annotation, ast.Constant):
             node.annotation = ast.Constant("")
-    kept = reachable(tree, names)
+    kept = reachable(uses_of(tree), names)
     tree.body = [node for node in tree.body if not defines(node) or defines(node) & kept or always_kept(node)]
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module != "__future__":
@@ -189,21 +190,13 @@ def without_annotations(node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
             argument.annotation = None
 
 
-def reachable(tree: ast.Module, names: Collection[str]) -> set[str]:
-    """The top-level names that these need, directly or through others, and they themselves."""
-    definitions: dict[str, set[str]] = {}
+def uses_of(tree: ast.Module) -> dict[str, set[str]]:
+    """What each top-level name of a module uses."""
+    uses: dict[str, set[str]] = {}
     for node in tree.body:
-        used = {item.id for item in ast.walk(node) if isinstance(item, ast.Name)}
         for name in defines(node):
-            definitions.setdefault(name, set()).update(used)
-    todo = list(names)
-    kept: set[str] = set()
-    while todo:
-        name = todo.pop()
-        if name in definitions and name not in kept:
-            kept.add(name)
-            todo += definitions[name]
-    return kept
+            uses.setdefault(name, set()).update(names_in(node))
+    return uses
 
 
 def defines(node: ast.stmt) -> set[str]:
