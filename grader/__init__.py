@@ -1,4 +1,12 @@
-"""Checks, hints and solutions for learners; the builder, the gate and the grading for instructors."""
+"""Checks, hints and solutions for learners; the builder, the gate and the grading for instructors.
+
+From the bottom up: framework (what a check is written with), running (a driver runs an answer, a judge looks at what
+came), checks (of each exercise), build (lessons to notebooks), mutants (known mistakes, and the diagnosis), mutation
+(the gate, and small changes to right answers), learner (the verbs of a notebook).
+
+For classes: sandbox (isolation, and a jail for each exercise), marks (what a mark is made of), reporting (pages, tables,
+gradebook), pipeline (from submissions to all of that), selftest, instructor (the other verbs), cli.
+"""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ PUBLIC_SEED = 1  # of `check`: everybody sees the same cases, and sees them agai
 
 
 def run(exercise: Exercise, seed: int, driver: Driver, shorten: bool = False) -> CheckResult:
-    """Check every property, without a diagnosis (see diagnosis.py).
+    """Check every property, without a diagnosis (see grader/mutants/diagnosis.py).
 
     Args:
         shorten: show failing cases no further than to the failure; costs a few more drives of each.

@@ -19,18 +19,19 @@ from grading import DAY, SEED, gradebook_rows, hand_in, options, said_aloud
 from grader.checks import find_exercise
 from grader.marks.record import Status, read_records
 from grader.mutants import cell_source, specimens
-from grader.pipeline import pool, steps
+from grader.pipeline import steps
 from grader.pipeline.example_class import answers_of_class, submission
 from grader.pipeline.grade import grade
 from grader.pipeline.output import MARKER
 from grader.pipeline.steps import Grading
 from grader.reporting import gradebook
+from grader.workers import Worker
 
 #: What a grading does for the first time at each of its steps, in order: a kill comes right before it, or right after.
 STEPS: dict[str, tuple[Any, str]] = {
     "taken": (Grading, "take"),
     "rebuilt": (Grading, "prepare"),
-    "given to a worker": (pool, "give"),
+    "given to a worker": (Worker, "give"),
     "recorded": (steps, "write_record"),
     "in the gradebook": (gradebook, "write_student"),
 }
