@@ -4,7 +4,7 @@ From the bottom up: framework (what a check is written with), running (a driver 
 came), checks (of each exercise), build (lessons to notebooks), mutants (known mistakes, and the diagnosis), mutation
 (the gate, and small changes to right answers), learner (the verbs of a notebook).
 
-For classes: sandbox (isolation, and a jail for each exercise), marks (what a mark is made of), reporting (pages, tables,
+For classes: sandbox (isolation, a jail for each exercise), marks (what a mark is made of), reporting (pages, tables,
 gradebook), pipeline (from submissions to all of that), selftest, instructor (the other verbs), cli.
 """
 
