@@ -5,10 +5,10 @@ text = "You refuse a request for exactly as many blocks as are free."
 find = "if num_blocks > len(self.free_ids):"
 replace = "if num_blocks >= len(self.free_ids) and num_blocks > 0:"
 
-`[variant.RefusesTheLastBlock.KeepsOneBlockBack]` makes the mistake of RefusesTheLastBlock in another way;
-`[unknown_bug.CountsTwice]` makes one that no mutant makes. Both need no text, and a variant that says no `find` has its
-mutant's. `edits`, a list of `{ find, replace }`, stands in place of the one pair where several places change. A mutant
-that cannot be told from another one says so: `alike = { OtherMutant = "the reason" }`.
+`[variant.RefusesTheLastBlock.KeepsOneBlockBack]` makes the mistake of RefusesTheLastBlock in another way, and has its
+`find` where it says none; `[unknown_bug.CountsTwice]` makes a mistake that no mutant makes. Both need no text. `edits`,
+a list of `{ find, replace }`, stands in place of the one pair where several places change. A mutant that cannot be told
+from another one says so: `alike = { OtherMutant = "the reason" }`.
 """
 
 from __future__ import annotations

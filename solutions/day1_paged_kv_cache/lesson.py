@@ -672,7 +672,8 @@ plots.sharing_graph(
 # used first; `move_to_end(hash)` makes an entry the most recent.
 #
 # - `match(token_ids)`: the ids of the longest run of known blocks that the tokens begin with, always leaving at least
-#   one token. The caller becomes an owner of each. They now count as just used.
+#   one token; none where there are no tokens. The caller becomes an owner of each. They now count as just used, and
+#   whether a block that is left out to leave a token does so too is up to you.
 # - `insert(token_ids, block_ids)`: remember the full blocks of a sequence, the cache becoming an owner of each. If the
 #   content of a block is known already, keep the old block; either way it counts as just used.
 # - `evict(num_blocks)`: free up to that many blocks that only the cache owns, least recently used first, and return how

@@ -121,7 +121,8 @@ plots.causal_mask("Ten tokens", num_new=4)
 # blocks. These are padding and must not be read: they may name any block, or none that exists. Nor may the slots behind
 # a sequence's last token be read. What lies there may be NaN, and 0 times NaN is NaN.
 #
-# The tensors have one dtype, float32, bfloat16 or float16, and any strides.
+# The tensors have one dtype, float32, bfloat16 or float16, and any strides. A product q · k may be larger than float16
+# can hold (65504) even where the scaled score is not: a softmax of your own computes its scores in float32.
 #
 # `torch.nn.functional.scaled_dot_product_attention` is welcome: it takes [..., heads, tokens, D], a boolean mask that is
 # True where a query may look, and `enable_gqa=True`. So is a softmax of your own.

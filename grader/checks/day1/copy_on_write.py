@@ -233,7 +233,7 @@ EXERCISE = Exercise(
             fixed=[
                 case_of([0], 2, "new a 1, fork a b, append b 1"),
                 case_of([1, 0], 2, "new a 1, fork a b, append b 2, append b 1"),
-                case_of([1, 0], 2, "new a 1, fork a b, append b 4, release b, release a"),
+                case_of([1, 0], 2, "new a 1, fork a b, append b 3, release b, release a"),
                 case_of([1, 0, 2, 3], 2, "new a 5, fork a b, append b 2, release b, append a 2, release a"),
                 # what does fit: with the last free block, or with none
                 case_of([0, 1], 2, "new a 2, fork a b, append b 1"),

@@ -11,7 +11,6 @@ from typing import Any
 from grader.checks.oracles.prefixes import PrefixBooks
 from grader.checks.support import ANY_ERROR, count_of, cut, is_int_list, owner_counts, pool_of, shuffled
 from grader.framework import Case, Exercise, Observations, Prop, outcome_of, plain, short
-from tinyllm.kv_cache.allocator import BlockAllocator
 
 Step = list[Any]  # ["evict", number], ["end", name], or one of TODO with name and tokens
 
@@ -37,7 +36,7 @@ def drive(parts: SimpleNamespace, case: Case) -> Observations:
         if kind == "evict":
             seen["evicted"] = plain(cache.evict(subject))
         elif kind == "end":
-            seen["outcome"] = outcome_of(partial(free_all, pool, held.pop(subject)), *ANY_ERROR)
+            seen["outcome"] = outcome_of(partial(list, map(pool.free, reversed(held.pop(subject)))), *ANY_ERROR)
         else:
             tokens = arguments[0]
             hit = seen["hit"] = [] if kind == "twin" else lend_to(seen, cache.match, token_ids=tokens)
@@ -60,12 +59,6 @@ def drive(parts: SimpleNamespace, case: Case) -> Observations:
 def blocks_to_allocate(kind: str, num_tokens: int, num_hit: int, block_size: int) -> int:
     """Blocks that a step takes from the pool, beside those that were found."""
     return 0 if kind == "match" else max(0, -(-num_tokens // block_size) - num_hit)
-
-
-def free_all(pool: BlockAllocator, block_ids: list[int]) -> None:
-    """Give up blocks, the last one first."""
-    for block_id in reversed(block_ids):
-        pool.free(block_id)
 
 
 def lend(
@@ -163,11 +156,12 @@ def in_words(step: Step) -> str:
 def steps_case(num_blocks: int, block_size: int, text: str) -> Case:
     """A case over a pool whose last block comes first; its steps as "request a 123, match b 124, end a, evict 1".
 
-    Tokens are single digits. A match makes its caller an owner of what it finds until its "end".
+    Tokens are single digits, and "." is none. A match makes its caller an owner of what it finds until its "end".
     """
     steps: list[Step] = []
     for kind, name, *tokens in map(str.split, text.split(", ")):
-        steps.append([kind, int(name) if kind == "evict" else name, *([int(digit) for digit in row] for row in tokens)])
+        rows = ([int(digit) for digit in row.strip(".")] for row in tokens)
+        steps.append([kind, int(name) if kind == "evict" else name, *rows])
     return {"block_size": block_size, "order": list(range(num_blocks))[::-1], "steps": steps}
 
 
@@ -213,7 +207,7 @@ EXERCISE = Exercise(
             "match finds the longest cached beginning of a prompt, and leaves at least one token to compute",
             weight=1.0,
             fixed=[
-                steps_case(2, 2, "match a 123"),
+                steps_case(2, 2, "match a 123, match b ."),
                 steps_case(4, 2, "request a 12, match b 123"),
                 steps_case(4, 2, "request a 12, match b 12"),
                 steps_case(8, 2, "request a 12345, match b 12349, match c 123456, match d 1, match e 123"),

@@ -81,6 +81,7 @@ def batch(
     padding: int | None = None,
     nan: bool = False,
     levels: Sequence[float] = (),
+    first_key: float = 1,
     dtype: torch.dtype = torch.float32,
     strided: bool = False,
     rng: random.Random | None = None,
@@ -93,7 +94,7 @@ def batch(
         columns: of padding behind the longest sequence's blocks.
         padding: what padding says; None names a block of another request.
         nan: the other slots hold NaN.
-        levels: twice what is added to the scores of the new tokens, in turn, where D is 4; all numbers stay exact.
+        levels: of the new tokens in turn: `level * first_key / sqrt(D)` is added to all scores, which stay exact.
         strided: the strides of q, K and V differ, and there is room between their rows and heads.
     """
     rng = rng or random.Random(1)
@@ -113,7 +114,7 @@ def batch(
     q = eighths(sum(new for _, new in lengths), heads[0], head_dim)
     k, v = (eighths(others.numel(), heads[1], head_dim) for _ in range(2))
     if levels:
-        k[..., 0] = 1
+        k[..., 0] = first_key
         q[..., 0] = torch.tensor(levels).repeat(len(q))[: len(q), None]
     if nan:
         k[others.flatten()] = v[others.flatten()] = torch.nan
@@ -194,6 +195,7 @@ EXERCISE = Exercise(
                 batch([(10, 4)], 4, levels=[-400]),
                 batch([(7, 3)], 3, heads=(2, 1), levels=[400, -400, 0]),
                 batch([(6, 4)], 4, levels=[-30000]),
+                batch([(5, 2)], 2, levels=[400], first_key=250, dtype=torch.float16),
             ],
         ),
         prop(

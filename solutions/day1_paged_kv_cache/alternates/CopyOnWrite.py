@@ -33,25 +33,3 @@ class LooksFirstThenActs(CopyOnWrite):
             self.allocator.free(table.block_ids[-1])
             table.block_ids[-1] = own
         return table.append(num_tokens)
-
-
-@alternate
-class WritesThroughASecondTable(CopyOnWrite):
-    """Grows a draft of the table, and lets the real one take its blocks over when that has worked."""
-
-    def append(self, table: BlockTable, num_tokens: int) -> list[int]:
-        last = len(table.block_ids) - 1
-        draft = BlockTable(self.allocator, table.block_size, table.block_ids, table.num_tokens)
-        slots = draft.append(num_tokens)
-        if num_tokens and self.needs_copy(table):
-            try:
-                (draft.block_ids[last],) = self.allocator.allocate(1)
-            except OutOfBlocksError:
-                for block_id in draft.block_ids[last + 1 :]:
-                    self.allocator.free(block_id)
-                raise
-            self.copy_block(table.block_ids[last], draft.block_ids[last])
-            self.allocator.free(table.block_ids[last])
-            slots = draft.slots(table.num_tokens, draft.num_tokens)
-        table.block_ids, table.num_tokens = draft.block_ids, draft.num_tokens
-        return slots

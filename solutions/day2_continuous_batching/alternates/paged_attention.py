@@ -14,10 +14,10 @@ def one_query_at_a_time(q, k_cache, v_cache, block_tables, context_lens, query_s
         for t in range(starts[i], starts[i + 1]):
             visible = torch.arange(context_len - (starts[i + 1] - 1 - t))
             slots = block_tables[i, visible // block_size] * block_size + visible % block_size
-            grouped = q[t].reshape(k_cache.shape[1], -1, q.shape[2])  # [Hkv, Hq / Hkv, D]
-            scores = torch.einsum("kgd,skd->kgs", grouped, k_cache[slots]) * q.shape[2] ** -0.5
-            attended = torch.einsum("kgs,skd->kgd", scores.softmax(-1), v_cache[slots])
-            rows.append(attended.reshape(q.shape[1:]))
+            grouped = q[t].float().reshape(k_cache.shape[1], -1, q.shape[2])  # [Hkv, Hq / Hkv, D]
+            scores = torch.einsum("kgd,skd->kgs", grouped, k_cache[slots].float()) * q.shape[2] ** -0.5
+            attended = torch.einsum("kgs,skd->kgd", scores.softmax(-1), v_cache[slots].float())
+            rows.append(attended.reshape(q.shape[1:]).to(q.dtype))
     return torch.stack(rows)
 
 
@@ -47,24 +47,3 @@ def block_by_block(q, k_cache, v_cache, block_tables, context_lens, query_start_
             highest = new_highest
         chunks.append(summed / total[..., None])
     return torch.cat(chunks).to(q.dtype)
-
-
-@alternate
-def one_padded_batch(q, k_cache, v_cache, block_tables, context_lens, query_start_loc, block_size):
-    """All sequences at once: the batch is padded, with each sequence's own last key, and the padding masked."""
-    query_lens = query_start_loc.diff()
-    everywhere = torch.arange(max(context_lens.tolist()))
-    positions = torch.minimum(everywhere, context_lens[:, None] - 1)  # [B, S]
-    slots = block_tables.gather(1, positions // block_size) * block_size + positions % block_size
-    keys, values = (
-        cache[slots].repeat_interleave(q.shape[1] // cache.shape[1], 2) for cache in (k_cache, v_cache)
-    )  # [B, S, Hq, D]
-    sequence = torch.arange(len(query_lens)).repeat_interleave(query_lens)
-    place = torch.arange(len(q)) - query_start_loc[:-1].repeat_interleave(query_lens)
-    padded = q.new_zeros(len(query_lens), max(query_lens.tolist()), *q.shape[1:])
-    padded[sequence, place] = q
-    query_positions = (context_lens - query_lens)[:, None] + torch.arange(padded.shape[1])  # [B, t]
-    visible = everywhere <= query_positions[..., None]  # [B, t, S]
-    scores = torch.einsum("bthd,bshd->bhts", padded, keys) / q.shape[2] ** 0.5
-    weights = scores.masked_fill(~visible[:, None], -torch.inf).softmax(-1)
-    return torch.einsum("bhts,bshd->bthd", weights, values)[sequence, place]
