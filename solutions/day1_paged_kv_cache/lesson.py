@@ -797,7 +797,7 @@ my_parts = resolve("mine")
 
 def serve_trace(trace, block_size, max_steps=None, with_model=True, look_every=20):
     """Serve a trace in a pool of 16,384 slots. Returns the engine's records, and every so often whose each block is."""
-    config = EngineConfig(
+    config = EngineConfig.from_options(
         block_size=block_size, num_blocks=16_384 // block_size, max_model_len=2048, enable_prefix_caching=False
     )
     runner = None if with_model else DryRunner(mine.model.config.vocab_size)
@@ -805,12 +805,12 @@ def serve_trace(trace, block_size, max_steps=None, with_model=True, look_every=2
     for request in trace:
         engine.add_request(request.prompt_token_ids, request.params)
     owners = []
-    with tqdm(total=len(trace), desc=f"P = {block_size}", unit="request") as bar:
-        while engine.has_unfinished and len(engine.step_records) != max_steps:
+    with tqdm(total=len(trace), desc=f"P = {block_size}", unit="request") as bar, engine.step_log.keep_all() as records:
+        while engine.has_unfinished and len(records) != max_steps:
             bar.update(len(engine.step()))
-            if len(engine.step_records) % look_every == 0:
+            if len(records) % look_every == 0:
                 owners.append(engine.kv.owners())
-    return engine.step_records, owners
+    return records, owners
 
 
 # %% [markdown]

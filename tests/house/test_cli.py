@@ -144,7 +144,15 @@ def test_what_goes_wrong_is_one_message(
         (("generate", "Hello", "--max-tokens", "-1"), "max_tokens is -1"),
         (("generate", "Hello", "--n", "0"), "n is 0"),
         (("generate", "Hello", "--stop", ""), "stop is"),
-        (("generate", "Hello", "--attention-backend", "flash"), 'give "auto", "torch", "triton" or "native"'),
+        (("generate", "Hello", "-O", "attention_backend=flash"), 'give "auto", "torch", "triton" or "native"'),
+        (("generate", "Hello", "-O", "num_block=8"), "no option num_block; did you mean num_blocks?"),
+        (("generate", "Hello", "-O", "cash.num_blocks=8"), "no option cash.num_blocks; did you mean cache.num_blocks?"),
+        (("generate", "Hello", "-O", "cache=8"), "no option cache"),
+        (("generate", "Hello", "-O", "device=cuda"), "no option device; did you mean --device?"),
+        (("generate", "Hello", "-O", "num_blocks"), "the option 'num_blocks' has no value; give key=value"),
+        (("generate", "Hello", "-O", "num_blocks=many"), "num_blocks is 'many'; it must be a whole number"),
+        (("chat", "-O", "num_blocks=0"), "num_blocks is 0; it must be at least 1"),
+        (("chat", "-O", "enforce_eager=1"), "enforce_eager is '1'; it must be True or False"),
         (("generate", "Hello", "--device", "gpu"), 'the device is \'gpu\'; give "cpu", "cuda"'),
         (("generate", "Hello", "--device", "cpu:x"), 'give "cpu", "cuda"'),
         (("generate", "Hello", "--device", "mps"), 'give "cpu", "cuda"'),
@@ -247,15 +255,17 @@ def test_chat_remembers_and_an_empty_line_wipes_nothing(monkeypatch: pytest.Monk
     monkeypatch.setattr("tinyllm.engine.llm.LLM", ScriptedLLM)
     monkeypatch.setattr(ScriptedLLM, "made", [])
     assert run("chat", "--parts", "mine", text="one\n\ntwo\n") == "[1] one\n[3] two\n"
-    plain = {"device": "cpu", "dtype": "auto", "attention_backend": "auto", "enforce_eager": False}
+    plain = {"device": "cpu", "dtype": "auto"}
     assert ScriptedLLM.made == [{"parts": "mine", **plain}]
 
 
 def test_chat_hands_on_how_the_model_is_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tinyllm.engine.llm.LLM", ScriptedLLM)
     monkeypatch.setattr(ScriptedLLM, "made", [])
-    run("chat", "--device", "cuda", "--dtype", "float16", "--attention-backend", "torch", "--enforce-eager", text="")
+    options = ("attention_backend=torch", "enforce_eager=true", "num_blocks=8", "cache.num_blocks = 64")
+    run("chat", "--device", "cuda", "--dtype", "float16", *(word for each in options for word in ("-O", each)), text="")
     chosen = {"device": "cuda", "dtype": "float16", "attention_backend": "torch", "enforce_eager": True}
+    chosen["cache.num_blocks"] = 64
     assert ScriptedLLM.made == [{"parts": "reference", **chosen}]
 
 

@@ -28,7 +28,7 @@ MAY_IMPORT = {
 #: From the bottom up: a part may import from the rows below its own, and from itself. What stands in no row is on top.
 LAYERS: dict[str, tuple[set[str], ...]] = {
     "tinyllm": (
-        {"errors", "names", "paths", "files", "checkpoint", "sampling_params", "config", "traces"}
+        {"errors", "names", "paths", "files", "checkpoint", "sampling_params", "options", "config", "traces"}
         | {"part_table", "recorded", "boundary", "parts"},
         {"kv_cache", "kernels"},
         {"model", "speculative", "long_context"},

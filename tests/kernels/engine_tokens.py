@@ -25,7 +25,7 @@ def answer(name: str = "auto", backend: AttentionBackend | None = None, padded: 
         backend: one of your own instead.
         padded: pad decode steps to 4 sequences as for a CUDA graph, and compute them again each time.
     """
-    config = EngineConfig(block_size=3, num_blocks=14, max_num_batched_tokens=8, attention_backend=name)
+    config = EngineConfig.from_options(block_size=3, num_blocks=14, max_num_batched_tokens=8, attention_backend=name)
     engine = LLMEngine(tiny_model(gqa_ratio=3), NumberTokenizer(), config, resolve(), backend=backend)  # type: ignore[arg-type]
     runner = engine.runner
     assert isinstance(runner, ModelRunner)

@@ -15,12 +15,13 @@ from tinyllm.engine.bookkeeping import note_scheduling, occupancy
 from tinyllm.engine.cuda_graphs import decode_graphs
 from tinyllm.engine.guard import EngineGuard
 from tinyllm.engine.intake import Intake
-from tinyllm.engine.metrics import StepRecord
+from tinyllm.engine.metrics import EngineStats, StepRecord
 from tinyllm.engine.model_runner import ModelRunner, Runner
 from tinyllm.engine.outbox import Outbox
 from tinyllm.engine.request import FinishReason, OutputDelta, Request, RequestOutput
 from tinyllm.engine.sampler import Sampled, sample
 from tinyllm.engine.scheduler import ScheduledRequest, Scheduler
+from tinyllm.engine.step_log import StepLog
 from tinyllm.errors import GenerationError, PartError, RequestError
 from tinyllm.kv_cache.manager import KVCacheManager
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
@@ -39,7 +40,7 @@ class LLMEngine:
 
     Attributes:
         kv: the pool, for pictures of it.
-        step_records: one record for each step so far.
+        step_log: a record of each step.
         guard: who has the engine, for callers that need it for more than one call.
         outbox: what the steps have finished.
     """
@@ -72,11 +73,11 @@ class LLMEngine:
         weight = model.embed_tokens.weight
         backend = backend or attention_backend(config.attention_backend, weight.device, parts, weight.dtype)
         with name_failing_part():
-            self.kv = KVCacheManager(model.config, config, parts, weight.dtype, weight.device)
+            self.kv = KVCacheManager(model.config, config.cache, parts, weight.dtype, weight.device)
         self.intake = Intake(tokenizer, model.config, config)
         self.scheduler: Scheduler = parts["Scheduler"](config, self.kv)
         self.runner = runner or self._model_runner(model, backend)
-        self.step_records: list[StepRecord] = []
+        self.step_log = StepLog()
         self.guard = EngineGuard()
         self.outbox = Outbox()
         self._groups: dict[str, list[Request]] = {}
@@ -91,6 +92,28 @@ class LLMEngine:
     def has_unfinished(self) -> bool:
         """Whether a call of `step` has anything to do, or anything to hand out."""
         return self.scheduler.has_unfinished or not self.outbox.is_empty
+
+    @property
+    def step_records(self) -> list[StepRecord]:
+        """The newest records, one for each step, oldest first; `step_log.keep_all` gives all of them."""
+        return list(self.step_log.recent)
+
+    def stats(self) -> EngineStats:
+        """How much there is to do and how full the pool is. Any thread may ask, at any time, and waits for nobody.
+
+        It is of one moment between two steps; during a step, of what that has done so far.
+        """
+        return EngineStats(
+            num_running=len(self.scheduler.running),
+            num_waiting=len(self.scheduler.waiting),
+            num_blocks=self.kv.num_blocks,
+            num_table_blocks=self.kv.num_blocks_in_tables,
+            num_cached_blocks=self.kv.num_cached_blocks,
+            num_steps=self.step_log.num_steps,
+            num_admitted_tokens=self.step_log.num_admitted_tokens,
+            num_prefix_tokens_hit=self.step_log.num_prefix_tokens_hit,
+            num_preempted=self.step_log.num_preempted,
+        )
 
     def add_request(
         self,
@@ -189,9 +212,9 @@ class LLMEngine:
             occupied = occupancy(self.kv, self.scheduler, scheduled)
             if scheduled:
                 self._compute(scheduled)
-        self.step_records.append(
+        self.step_log.add(
             StepRecord(
-                step=len(self.step_records),
+                step=self.step_log.num_steps,
                 start=start,
                 end=time.perf_counter(),
                 num_preempted=len(preempted),
@@ -206,7 +229,7 @@ class LLMEngine:
         graphs = None
         if not self.config.enforce_eager:
             max_batch = min(self.config.max_num_seqs, self.config.max_num_batched_tokens)
-            max_blocks = -(-self.max_model_len // self.config.block_size)
+            max_blocks = -(-self.max_model_len // self.config.cache.block_size)
             graphs = decode_graphs(model, self.kv, backend, max_batch, max_blocks)
         return ModelRunner(model, self.kv, backend, graphs)
 
@@ -250,7 +273,7 @@ class LLMEngine:
     def _accept(self, request: Request, sampled: Sampled, now: float) -> None:
         """Append a new token and decide whether the request ends with it."""
         if request.num_output_tokens == 0 and request.index == 0:
-            self.kv.remember(request.request_id, request.token_ids)  # the prompt, now that its logits are known good
+            self.kv.cache_blocks(request.request_id, request.token_ids)  # the prompt, as its logits are known good
         request.token_ids.append(sampled.token_id)
         request.draft_token_ids = []
         request.metrics.token_times.append(now)
@@ -278,7 +301,7 @@ class LLMEngine:
     def _finish(self, request: Request) -> None:
         """Free a finished request's blocks; with the last member of its group the output is complete."""
         if not request.error:  # nobody else may meet the K and V of a request that failed
-            self.kv.remember(request.request_id, request.token_ids[: request.num_computed_tokens])
+            self.kv.cache_blocks(request.request_id, request.token_ids[: request.num_computed_tokens])
         self.scheduler.finish(request)
         group = self._groups[request.group_id]
         if all(member.finish_reason is not None for member in group):

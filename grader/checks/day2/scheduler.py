@@ -13,7 +13,7 @@ import torch
 from grader.checks.oracles.schedules import LETTERS, ScheduleBooks, Step
 from grader.checks.support import count_of, cut
 from grader.framework import Case, Exercise, Observations, Prop, short
-from tinyllm.config import EngineConfig, ModelConfig, SamplingParams
+from tinyllm.config import CacheConfig, EngineConfig, ModelConfig, SamplingParams
 from tinyllm.engine.metrics import RequestMetrics
 from tinyllm.engine.output_text import OutputText
 from tinyllm.engine.request import Request
@@ -53,13 +53,11 @@ class Traffic:
     def __init__(self, parts: SimpleNamespace, case: Case) -> None:
         self.case = case
         config = EngineConfig(
-            block_size=case["block_size"],
-            num_blocks=case["num_blocks"],
+            CacheConfig(case["block_size"], case["num_blocks"], enable_prefix_caching=case["shared_prefix"] > 0),
             max_num_batched_tokens=case["budget"],
             max_num_seqs=case["max_num_seqs"],
-            enable_prefix_caching=case["shared_prefix"] > 0,
         )
-        self.kv = KVCacheManager(MODEL, config, resolve(), torch.float32, "cpu")
+        self.kv = KVCacheManager(MODEL, config.cache, resolve(), torch.float32, "cpu")
         self.scheduler = parts.Scheduler(config, self.kv)
         self.open: dict[str, Request] = {}
 
@@ -129,7 +127,7 @@ class Traffic:
         group = [request]
         if request.num_output_tokens == 0:
             if request.request_id in self.kv.tables:
-                self.kv.remember(request.request_id, request.token_ids)
+                self.kv.cache_blocks(request.request_id, request.token_ids)
             siblings = [
                 make_request(f"{request.request_id}{i}", request.token_ids, request.params.max_tokens)
                 for i in range(1, request.num_siblings_to_fork + 1)

@@ -51,7 +51,8 @@ def tensors(case: Case) -> dict[str, Tensor]:
     """
     generator = torch.Generator().manual_seed(case["seed"])
     dtype, shape = getattr(torch, case["dtype"]), (case["num_kv_heads"], case["head_dim"])
-    rows = dict.fromkeys("kv", len(case["slot_mapping"])) | dict.fromkeys(POOLS, case["num_slots"])
+    num_tokens, num_slots = len(case["slot_mapping"]), case["num_slots"]
+    rows = {"k": num_tokens, "v": num_tokens, "K": num_slots, "V": num_slots}
     return {name: (2 * torch.rand(n, *shape, generator=generator) - 1).to(dtype) for name, n in rows.items()}
 
 
