@@ -9,7 +9,7 @@ import pytest
 
 from grader import check, hint, solution
 from grader.build.course import find_day
-from grader.gate import run_gate
+from grader.mutation.gate import run_gate
 from tinyllm import use, verbs
 from tinyllm.names import closest, did_you_mean
 from tinyllm.parts import resolve

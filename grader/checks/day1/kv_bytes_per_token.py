@@ -66,7 +66,7 @@ EXERCISE = Exercise(
         prop(
             "every layer keeps one key and one value for each head",
             weight=1.0,
-            fixed=[shape(1, 1, 1, 4, 2), shape(3, 1, 1, 4, 2), shape(2, 3, 3, 5, 2)],
+            fixed=[shape(1, 1, 1, 4, 2), shape(3, 1, 1, 4, 2), shape(2, 3, 3, 5, 2), shape(11, 7, 7, 50, 2)],
         ),
         prop(
             "query heads that share a KV head (GQA) add nothing",

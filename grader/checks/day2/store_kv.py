@@ -14,7 +14,7 @@ from torch import Tensor
 from grader.checks.day2.kernels import TIME_LIMIT, kernel_device, synchronize
 from grader.checks.support import count_of
 from grader.framework import Case, Exercise, Observations, Prop, two_numbers
-from grader.kernel_access import access_rules
+from grader.running.kernel_access import access_rules
 from tinyllm.kernels.guards import guarded
 
 POOLS = ("K", "V")
