@@ -96,7 +96,7 @@ def operators(engine: LLMEngine, num_steps: int, device: str) -> dict[str, Any]:
     heaviest = sorted(events, key=microseconds, reverse=True)[:NUM_OPERATORS]
     return {
         "steps": steps,
-        "running": engine.step_records[first].num_running,
+        "running": engine.step_records[-steps].num_running,
         "calls_per_step": sum(event.count for event in events) / steps,
         "heaviest": [
             {"name": event.key, "share": microseconds(event) / total, "calls_per_step": event.count / steps}

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from benchmarks.record import write_result
 from benchmarks.shapes import QWEN3_0_6B
-from tinyllm.config import EngineConfig, ModelConfig
+from tinyllm.config import CacheConfig, EngineConfig, ModelConfig
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.model_runner import ModelRunner, Runner
 from tinyllm.engine.scheduler_output import ScheduledRequest
@@ -101,12 +101,10 @@ def make_engine(model: Qwen3ForCausalLM, batch: int, length: int, enforce_eager:
     Prefixes are not cached: a later round with the same prompts would skip their prefill.
     """
     config = EngineConfig(
-        block_size=BLOCK_SIZE,
-        num_blocks=batch * -(-length // BLOCK_SIZE),
+        CacheConfig(BLOCK_SIZE, num_blocks=batch * -(-length // BLOCK_SIZE), enable_prefix_caching=False),
         max_num_batched_tokens=8192,
         max_num_seqs=batch,
         max_model_len=length,
-        enable_prefix_caching=False,
         enforce_eager=enforce_eager,
     )
     return LLMEngine(model, NoText(), config, resolve())  # type: ignore[arg-type]
@@ -137,13 +135,14 @@ def step_times(model: Qwen3ForCausalLM, batch: int, sizes: Sizes, mode: str, dev
     engine = make_engine(model, batch, sizes.prompt_len + sizes.steps, MODES[mode])
     inner = engine.runner
     engine.runner = timed = TimedRunner(inner, waiter(device))
-    serve(engine, random_prompts(model.config.vocab_size, batch, sizes.prompt_len, seed), sizes.steps)
+    with engine.step_log.keep_all() as steps:
+        serve(engine, random_prompts(model.config.vocab_size, batch, sizes.prompt_len, seed), sizes.steps)
     engine.runner = inner
-    decodes = [i for i, step in enumerate(engine.step_records) if step.num_decode_tokens == batch]
+    decodes = [i for i, step in enumerate(steps) if step.num_decode_tokens == batch]
     counted = decodes[WARM_UP_STEPS:]
     if not counted:
         raise ValueError(f"{sizes.steps} steps leave none to count after {WARM_UP_STEPS} of warm-up")
-    records = [engine.step_records[i] for i in counted]
+    records = [steps[i] for i in counted]
     return {
         "step_milliseconds": 1e3 * median(record.end - record.start for record in records),
         "model_milliseconds": 1e3 * median(timed.seconds[i] for i in counted),

@@ -31,10 +31,10 @@ from tqdm import tqdm
 
 from benchmarks.record import write_result
 from grader.build.course import Day, find_day
-from grader.example_class import write_class
-from grader.pipeline.record import read_records
+from grader.marks.record import read_records
+from grader.pipeline.example_class import write_class
+from grader.sandbox.jail import descendants
 from grader.sandbox.limits import MIB, memory_in_use
-from grader.sandbox.room import descendants
 from tinyllm.paths import project_root
 
 DAYS = ("day1", "day2")

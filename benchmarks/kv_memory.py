@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.record import write_result
-from tinyllm.config import EngineConfig
+from tinyllm.config import CacheConfig, EngineConfig
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.metrics import StepRecord
 from tinyllm.engine.model_runner import DryRunner
@@ -45,12 +45,10 @@ def make_engine(block_size: int, with_model: bool, prefix_caching: bool = False)
     """An engine of the shipped target over the pool of this study."""
     model = load_model(shipped_checkpoint())
     config = EngineConfig(
-        block_size=block_size,
-        num_blocks=POOL_SLOTS // block_size,
+        CacheConfig(block_size, POOL_SLOTS // block_size, prefix_caching),
         max_num_batched_tokens=MAX_MODEL_LEN,
         max_num_seqs=NUM_REQUESTS,
         max_model_len=MAX_MODEL_LEN,
-        enable_prefix_caching=prefix_caching,
     )
     runner = None if with_model else DryRunner(model.config.vocab_size)
     return LLMEngine(model, Tokenizer(shipped_checkpoint()), config, resolve(), runner=runner)
@@ -61,10 +59,10 @@ def run(engine: LLMEngine, trace: Sequence[TraceRequest], num_samples: int = 1, 
     for number, request in enumerate(trace):
         sampling = replace(request.params, n=num_samples, temperature=float(num_samples > 1), seed=number)
         engine.add_request(request.prompt_token_ids, sampling, f"request-{number}")
-    with tqdm(total=len(trace), desc=title) as bar:
+    with tqdm(total=len(trace), desc=title) as bar, engine.step_log.keep_all() as records:
         while engine.has_unfinished:
             bar.update(len(engine.step()))
-    return engine.step_records
+    return records
 
 
 def occupancy(records: Sequence[StepRecord]) -> dict[str, Any]:

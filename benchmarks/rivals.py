@@ -69,7 +69,9 @@ def continuous_batching(model: Any, trace: Sequence[TraceRequest], config: Engin
     from transformers import ContinuousBatchingConfig, GenerationConfig
 
     settings = ContinuousBatchingConfig(
-        page_size=config.block_size, num_blocks=config.num_blocks, max_batch_tokens=config.max_num_batched_tokens
+        page_size=config.cache.block_size,
+        num_blocks=config.cache.num_blocks,
+        max_batch_tokens=config.max_num_batched_tokens,
     )
     no_end = GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=PAD)
     with model.continuous_batching_context_manager(no_end, continuous_batching_config=settings) as manager:

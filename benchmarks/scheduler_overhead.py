@@ -29,7 +29,7 @@ from benchmarks.record import write_result
 from benchmarks.stopwatch import MODEL_PARTS, OTHER_PARTS, outside_model, watch
 from tinyllm.attention.base import AttentionBackend
 from tinyllm.attention.torch import TorchAttention
-from tinyllm.config import EngineConfig, SamplingParams
+from tinyllm.config import CacheConfig, EngineConfig, SamplingParams
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.model_runner import DryRunner, ModelRunner, Runner, build_batch
 from tinyllm.engine.scheduler_output import ScheduledRequest
@@ -92,11 +92,9 @@ def decoding_engine(
     """An engine whose requests have all had their prompts; no model has run, K and V are zeros."""
     blocks = -(-(context + steps) // BLOCK_SIZE)
     config = EngineConfig(
-        block_size=BLOCK_SIZE,
-        num_blocks=num_running * blocks,
+        CacheConfig(BLOCK_SIZE, num_running * blocks, enable_prefix_caching=False),
         max_num_batched_tokens=num_running * context,
         max_num_seqs=num_running,
-        enable_prefix_caching=False,
     )
     engine = LLMEngine(model, tokenizer, config, resolve(), runner=DryRunner(model.config.vocab_size))
     rng = random.Random(seed)

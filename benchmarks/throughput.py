@@ -30,7 +30,7 @@ from benchmarks.breakdown import profile
 from benchmarks.record import write_result
 from benchmarks.rivals import Serve, continuous_batching, load_rival, one_by_one, padded
 from tinyllm.attention.registry import attention_backend
-from tinyllm.config import EngineConfig
+from tinyllm.config import CacheConfig, EngineConfig
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.report import LoadReport, summarize
 from tinyllm.model.loader import load_model
@@ -94,17 +94,18 @@ class Ours:
         """Serve the trace; a `Serve`."""
         engine = self.engine(trace)
         outputs = {}
-        while engine.has_unfinished:
-            outputs.update({output.request_id: output.outputs[0] for output in engine.step()})
+        with engine.step_log.keep_all() as records:
+            while engine.has_unfinished:
+                outputs.update({output.request_id: output.outputs[0] for output in engine.step()})
         metrics = [output.metrics for output in outputs.values()]
-        self.reports.append(summarize(metrics, engine.step_records, self.config.num_blocks))
+        self.reports.append(summarize(metrics, records, self.config.cache.num_blocks))
         return [list(outputs[f"request-{number}"].token_ids) for number in range(len(trace))]
 
 
 def engine_config(trace: Sequence[TraceRequest]) -> EngineConfig:
     """A pool in which all requests find room to their end, so that nobody is preempted."""
     blocks = sum(-(-request.total_len // BLOCK_SIZE) for request in trace)
-    return EngineConfig(block_size=BLOCK_SIZE, num_blocks=blocks, enable_prefix_caching=False)
+    return EngineConfig(CacheConfig(BLOCK_SIZE, num_blocks=blocks, enable_prefix_caching=False))
 
 
 def ways(ours: Ours, folder: Path, device: str, batch_sizes: Sequence[int]) -> tuple[dict[str, Serve], dict[str, str]]:

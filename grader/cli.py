@@ -100,7 +100,7 @@ def gate(
         gate_by_mutation(names or None, jobs, sample, json_path)
         return
     from grader.checks import exercises
-    from grader.gate import run_gate
+    from grader.mutation.gate import run_gate
     from tinyllm.doctor import usable_cores
 
     with progress_bar() as bar:
@@ -120,7 +120,7 @@ def gate(
 
 def gate_by_mutation(names: list[str] | None, jobs: int | None, sample: str, json_path: Path | None) -> None:
     """`grader gate --mutate`."""
-    from grader.gate import MUTATION_SEEDS
+    from grader.mutation.gate import MUTATION_SEEDS
     from grader.mutation.run import Sample, run_mutation
 
     with progress_bar() as bar:
@@ -183,13 +183,13 @@ def grade(
 
         grader grade submissions/ --out results/ --resume
     """
-    from grader.pipeline.forks import start_forkserver
+    from grader.workers import start_forkserver
 
     if ray is None:
-        start_forkserver()
+        start_forkserver(["grader.pipeline.pool"])
     gc.disable()  # what the imports make stays: to look through a million objects, now and at the end, takes a second
     from grader.pipeline.grade import Options, grade_or_example
-    from grader.pipeline.report import table
+    from grader.reporting.terminal import table
 
     gc.freeze()
     gc.enable()
@@ -241,7 +241,7 @@ def selftest(
         str | None, typer.Option(help="Test this level only: bubblewrap, unshare or none. By default the best here.")
     ] = None,
 ) -> None:
-    """Try to break out of the sandbox in every way that it should stop, and print which walls hold here.
+    """Try to break out of the sandbox in every way that it should stop, and print what holds here.
 
     Examples:
 
@@ -249,7 +249,7 @@ def selftest(
 
         grader selftest --level unshare
     """
-    from grader.sandbox.selftest import report, run_selftest
+    from grader.selftest.run import report, run_selftest
 
     findings = run_selftest(level)
     console.print(report(findings))
@@ -298,9 +298,9 @@ def hint(
 
         grader hint BlockAllocator 2
     """
-    import grader
+    from grader.learner import verbs
 
-    grader.hint(name, level)
+    verbs.hint(name, level)
 
 
 @app.command()
@@ -313,6 +313,6 @@ def solution(
 
         grader solution BlockAllocator
     """
-    import grader
+    from grader.learner import verbs
 
-    grader.solution(name)
+    verbs.solution(name)

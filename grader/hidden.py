@@ -9,8 +9,8 @@ import os
 import secrets
 from typing import Any
 
-from grader.diagnosis import diagnosed
-from grader.learner import exercise_of
+from grader.learner.verbs import exercise_of
+from grader.mutants.diagnosis import diagnosed
 from grader.running import LocalDriver, run
 from grader.usage import UsageError
 from tinyllm.parts import is_reference

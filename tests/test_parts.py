@@ -223,7 +223,8 @@ def test_an_unknown_part_lists_the_known_ones() -> None:
 # ---------------------------------------------------------------- nonsense is blamed on the part that it comes from
 
 OVER_BUDGET = """
-from tinyllm.engine.scheduler import ScheduledRequest, Scheduler as Reference
+from tinyllm.engine.scheduler import Scheduler as Reference
+from tinyllm.engine.scheduler_output import ScheduledRequest
 
 class Scheduler(Reference):
     def schedule_running(self):

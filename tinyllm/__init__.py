@@ -6,17 +6,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tinyllm.config import EngineConfig, ModelConfig, SamplingParams
+    from tinyllm.config import CacheConfig, EngineConfig, ModelConfig, SamplingParams
     from tinyllm.engine.async_engine import AsyncEngine
     from tinyllm.engine.llm import LLM
     from tinyllm.parts import use
 
-__all__ = ["LLM", "AsyncEngine", "EngineConfig", "ModelConfig", "SamplingParams", "use"]
+__all__ = ["LLM", "AsyncEngine", "CacheConfig", "EngineConfig", "ModelConfig", "SamplingParams", "use"]
 
 #: Where each public name lives. They are imported on first use, so that the command line need not wait for torch.
 _HOME = {
     "LLM": "tinyllm.engine.llm",
     "AsyncEngine": "tinyllm.engine.async_engine",
+    "CacheConfig": "tinyllm.config",
     "EngineConfig": "tinyllm.config",
     "ModelConfig": "tinyllm.config",
     "SamplingParams": "tinyllm.config",

@@ -9,7 +9,7 @@ import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -44,14 +44,16 @@ Device = Annotated[str, typer.Option(help="Where the model runs: `cpu`, `cuda`, 
 Dtype = Annotated[
     str, typer.Option(help="`float32`, `bfloat16`, `float16`, or `auto`: the checkpoint's on CUDA, else float32.")
 ]
-Backend = Annotated[
-    str,
+EngineOptions = Annotated[
+    list[str] | None,
     typer.Option(
-        help="Attention by `torch`, `triton` or `native`, which is C for float32 on the CPU and needs a C compiler; "
-        "`auto` is Triton on CUDA and torch elsewhere."
+        "-O",
+        metavar="KEY=VALUE",
+        help="An option of the engine, such as `num_blocks=64` or `cache.block_size=32`; may be repeated. "
+        "`attention_backend` is `torch`, `triton`, or `native`, which is C for float32 on the CPU and needs a C "
+        "compiler; `auto` is Triton on CUDA and torch elsewhere. `enforce_eager=true` replays no CUDA graphs.",
     ),
 ]
-EnforceEager = Annotated[bool, typer.Option("--enforce-eager", help="Replay no CUDA graphs.")]
 
 
 def main() -> None:
@@ -248,8 +250,7 @@ def generate(
     seed: Seed = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
-    attention_backend: Backend = "auto",
-    enforce_eager: EnforceEager = False,
+    engine_options: EngineOptions = None,
     n: Annotated[int, typer.Option(help="Continuations; they share the prompt's KV blocks.")] = 1,
     stop: Annotated[list[str] | None, typer.Option(help="End the output before this text; may be repeated.")] = None,
 ) -> None:
@@ -264,7 +265,7 @@ def generate(
     - `tinyllm generate "The baker" --n 3 --temperature 0.8 --seed 1`
     - `tinyllm generate "The baker" --parts mine`
     - `tinyllm generate "The baker" --device cuda --dtype bfloat16`
-    - `tinyllm generate "The baker" --n 32 --temperature 0.8 --attention-backend native`
+    - `tinyllm generate "The baker" --n 32 --temperature 0.8 -O attention_backend=native`
     """
     from tinyllm.model_text import ModelText, write_continuations
     from tinyllm.sampling_params import SamplingParams
@@ -274,14 +275,7 @@ def generate(
     params = SamplingParams(
         temperature=temperature, top_k=top_k, top_p=top_p, max_tokens=max_tokens, n=n, seed=seed, stop=tuple(stop or ())
     )
-    llm = load(
-        model,
-        parts=parts,
-        device=device,
-        dtype=dtype,
-        attention_backend=attention_backend,
-        enforce_eager=enforce_eager,
-    )
+    llm = load(model, engine_options=engine_options, parts=parts, device=device, dtype=dtype)
     write_continuations(llm.engine, prompt, params, ModelText())
 
 
@@ -296,8 +290,7 @@ def chat(
     seed: Seed = None,
     device: Device = "cpu",
     dtype: Dtype = "auto",
-    attention_backend: Backend = "auto",
-    enforce_eager: EnforceEager = False,
+    engine_options: EngineOptions = None,
 ) -> None:
     """Talk with the model, one line a turn.
 
@@ -315,23 +308,20 @@ def chat(
     from tinyllm.sampling_params import SamplingParams
 
     params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, max_tokens=max_tokens, seed=seed)
-    llm = load(
-        model,
-        parts=parts,
-        device=device,
-        dtype=dtype,
-        attention_backend=attention_backend,
-        enforce_eager=enforce_eager,
-    )
+    llm = load(model, engine_options=engine_options, parts=parts, device=device, dtype=dtype)
     Chat(llm, params).run()
 
 
-def load(model: Path | None, **options: Any) -> LLM:
+def load(model: Path | None, *, engine_options: list[str] | None, **options: str) -> LLM:
     """The engine over a checkpoint. What is said meanwhile goes to stderr: stdout is for the model's text."""
+    from tinyllm.config import EngineConfig
+    from tinyllm.options import parse_options
+
+    chosen = parse_options(EngineConfig, engine_options or (), ("--model", *(f"--{name}" for name in options)))
     from tinyllm import LLM
 
     with redirect_stdout(sys.stderr):
-        return LLM(model, **options)
+        return LLM(model, **options, **chosen)
 
 
 if __name__ == "__main__":

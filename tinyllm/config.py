@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ from tinyllm.checkpoint.end_tokens import end_token_ids
 from tinyllm.checkpoint.fields import DENSE, SPARSE, model_fields
 from tinyllm.checkpoint.files import read_json
 from tinyllm.errors import CheckpointError, OptionError
+from tinyllm.options import check_fields, nested
 from tinyllm.sampling_params import SamplingParams
 
-__all__ = ["EngineConfig", "ModelConfig", "SamplingParams"]
+__all__ = ["CacheConfig", "EngineConfig", "ModelConfig", "SamplingParams"]
 
 #: What `EngineConfig.attention_backend` may be; "auto" is Triton on CUDA and torch elsewhere, "native" is C on the CPU.
 ATTENTION_BACKENDS = ("auto", "torch", "triton", "native")
@@ -161,16 +161,40 @@ def check_attention_backend(name: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class EngineConfig:
-    """How much memory the engine owns and how much work one step may do.
+class CacheConfig:
+    """The KV pool.
 
     Attributes:
         block_size: P, tokens in one KV block.
         num_blocks: N, blocks in the pool. One block of `max_model_len` tokens per request is contiguous reservation.
+        enable_prefix_caching: reuse the KV blocks of prompts that begin alike.
+
+    Raises:
+        OptionError: a value is out of range or of the wrong type.
+    """
+
+    block_size: int = 16
+    num_blocks: int = 1024
+    enable_prefix_caching: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    @property
+    def num_slots(self) -> int:
+        """Tokens whose K and V fit in the pool."""
+        return self.num_blocks * self.block_size
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """How much memory the engine owns and how much work one step may do.
+
+    Attributes:
+        cache: the KV pool.
         max_num_batched_tokens: the token budget of a step.
         max_num_seqs: most requests running at once.
         max_model_len: longest prompt plus output of one request, in tokens; None takes the model's own limit.
-        enable_prefix_caching: reuse the KV blocks of prompts that begin alike.
         attention_backend: one of `ATTENTION_BACKENDS`; see `tinyllm.attention.registry.attention_backend`.
         enforce_eager: launch every kernel of every step from Python, and replay no CUDA graphs.
 
@@ -178,32 +202,23 @@ class EngineConfig:
         OptionError: a value is out of range, unknown, or of the wrong type.
     """
 
-    block_size: int = 16
-    num_blocks: int = 1024
+    cache: CacheConfig = CacheConfig()
     max_num_batched_tokens: int = 512
     max_num_seqs: int = 256
     max_model_len: int | None = None
-    enable_prefix_caching: bool = True
     attention_backend: str = "auto"
     enforce_eager: bool = False
 
     def __post_init__(self) -> None:
-        value: Any
-        for name in ("block_size", "num_blocks", "max_num_batched_tokens", "max_num_seqs", "max_model_len"):
-            value = getattr(self, name)
-            if value is None and name == "max_model_len":
-                continue
-            if isinstance(value, bool) or not isinstance(value, Integral):
-                raise OptionError(f"{name} is {value!r:.100}; it must be a whole number")
-            if value < 1:
-                raise OptionError(f"{name} is {value}; it must be at least 1")
-        for name in ("enable_prefix_caching", "enforce_eager"):
-            value = getattr(self, name)
-            if not isinstance(value, bool):
-                raise OptionError(f"{name} is {value!r:.100}; it must be True or False")
+        check_fields(self)
         check_attention_backend(self.attention_backend)
 
-    @property
-    def num_slots(self) -> int:
-        """Tokens whose K and V fit in the pool."""
-        return self.num_blocks * self.block_size
+    @classmethod
+    def from_options(cls, **options: Any) -> EngineConfig:
+        """A config from options by their names alone, wherever they are: `from_options(num_blocks=64)`.
+
+        Raises:
+            UnknownOptionError: there is no such option; the nearest is named.
+            OptionError: a value is out of range, unknown, or of the wrong type.
+        """
+        return nested(cls, options)

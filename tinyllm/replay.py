@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from tqdm.auto import tqdm
@@ -29,6 +30,7 @@ class Run:
     Attributes:
         now: seconds on that clock.
         metrics: the times of each request, on that clock, in order of arrival.
+        records: the engine's steps, all of them once it was replayed.
     """
 
     def __init__(self, engine: LLMEngine, load: Sequence[TimedRequest]) -> None:
@@ -37,16 +39,12 @@ class Run:
         self.now = 0.0
         self.zero = 0.0  # where the clock's 0 is on the machine's, during a step
         self.metrics: list[RequestMetrics] = []
+        self.records: Sequence[StepRecord] = ()
 
     @property
     def has_unfinished(self) -> bool:
         """Whether a request is still to come or to be served."""
         return bool(self.pending) or self.engine.has_unfinished
-
-    @property
-    def records(self) -> Sequence[StepRecord]:
-        """The engine's records."""
-        return self.engine.step_records
 
     def step(self) -> int:
         """Add the requests whose time has come and compute one step; returns how many requests it has finished."""
@@ -77,7 +75,10 @@ def replay(engines: Mapping[str, LLMEngine], load: Sequence[TimedRequest]) -> di
     meanwhile slows all of them alike, so that their times can be compared.
     """
     runs = {name: Run(engine, load) for name, engine in engines.items()}
-    with tqdm(total=len(load) * len(runs), desc=" and ".join(runs), unit="request") as bar:
+    with ExitStack() as stack:
+        for run in runs.values():
+            run.records = stack.enter_context(run.engine.step_log.keep_all())
+        bar = stack.enter_context(tqdm(total=len(load) * len(runs), desc=" and ".join(runs), unit="request"))
         while unfinished := [run for run in runs.values() if run.has_unfinished]:
             bar.update(min(unfinished, key=lambda run: run.now).step())
     return runs

@@ -36,12 +36,12 @@ def workload(vocab_size: int) -> list[TraceRequest]:
 
 def full_step_seconds(engine: LLMEngine) -> float:
     """The median time of a step in which `NUM_SEATS` requests decode, measured on an engine that has nothing to do."""
-    first = len(engine.step_records)
     for number in range(NUM_SEATS):
         engine.add_request([number] * 16, SamplingParams(max_tokens=24, ignore_eos=True))
-    while engine.has_unfinished:
-        engine.step()
-    decodes = [record for record in engine.step_records[first:] if record.num_decode_tokens == NUM_SEATS]
+    with engine.step_log.keep_all() as records:
+        while engine.has_unfinished:
+            engine.step()
+    decodes = [record for record in records if record.num_decode_tokens == NUM_SEATS]
     return median(record.end - record.start for record in decodes)
 
 

@@ -70,18 +70,19 @@ def serve_and_record(
     """
     model = shipped_model()
     runner = RecordingRunner(model.config.vocab_size)
-    config = EngineConfig(**{"block_size": 4, "num_blocks": 1024, "enable_prefix_caching": False, **options})
+    config = EngineConfig.from_options(**{"block_size": 4, "enable_prefix_caching": False, **options})
     engine = LLMEngine(model, Tokenizer(shipped_checkpoint()), config, resolve(), runner=runner)
     to_come = list(arrivals)
     step = 0
-    while to_come or engine.has_unfinished:
-        here = [arrival for arrival in to_come if arrival.step <= step]
-        if static:
-            here = [] if engine.has_unfinished else here[: config.max_num_seqs]
-        for arrival in here:
-            to_come.remove(arrival)
-            params = SamplingParams(max_tokens=arrival.output_len, ignore_eos=True)
-            engine.add_request(list(range(1, arrival.prompt_len + 1)), params, arrival.name)
-        engine.step()
-        step += 1
-    return runner.steps, engine.step_records
+    with engine.step_log.keep_all() as records:
+        while to_come or engine.has_unfinished:
+            here = [arrival for arrival in to_come if arrival.step <= step]
+            if static:
+                here = [] if engine.has_unfinished else here[: config.max_num_seqs]
+            for arrival in here:
+                to_come.remove(arrival)
+                params = SamplingParams(max_tokens=arrival.output_len, ignore_eos=True)
+                engine.add_request(list(range(1, arrival.prompt_len + 1)), params, arrival.name)
+            engine.step()
+            step += 1
+    return runner.steps, records

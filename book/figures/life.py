@@ -1,4 +1,4 @@
-"""The life of a request: the loop of an engine step, and one flattened batch."""
+"""The life of a request: the loop of an engine step, and one flattened batch. The life of a submission."""
 
 from __future__ import annotations
 
@@ -32,6 +32,33 @@ def life_of_a_request() -> Figure:
             arrow(ax, (10.5, y + 7.8), (10.5, y + 5.1))
     ax.plot([2, 0.6, 0.6], [11.7, 11.7, 42.9], color=C1, linewidth=1.3)
     arrow(ax, (0.6, 42.9), (1.9, 42.9), color=C1, line=1.3)
+    return drawing
+
+
+HOPS = (
+    ("1  found", "pipeline/submissions.py", "who handed in what, for which day"),
+    ("2  rebuilt", "pipeline/intake.py", "the student's cells in the notebook as it was handed out"),
+    ("3  given out", "pipeline/pool.py", "to the next free worker, as plain data"),
+    ("4  driven", "pipeline/work.py", "one jail after the other, one for each exercise"),
+    ("5  run", "sandbox/inside.py", "its cells, then the cases that the judge sends"),
+    ("6  judged", "running/judge.py", "observations against cases; known mistakes named"),
+    ("7  recorded", "marks/record.py", "what was found, written whole: it is graded"),
+    ("8  reported", "reporting/export.py", "final marks, page, tables, gradebook"),
+)
+
+
+@figure
+def life_of_a_submission() -> Figure:
+    """Eight hops: 3 to 6 are made by a worker, 5 in a jail, the others by the one process that writes."""
+    drawing, ax = new_diagram(56, 63)
+    for index, (name, file, text) in enumerate(HOPS):
+        y = 56 - 7.8 * index
+        color = C2 if index == 4 else C1 if 2 <= index <= 5 else FG
+        box(ax, 2, y, 14, 5, name, color=color, filled=2 <= index <= 5)
+        label(ax, 17.5, y + 3.4, text, ha="left", size=9)
+        label(ax, 17.5, y + 1.4, f"grader/{file}", ha="left", size=8.5)
+        if index:
+            arrow(ax, (9, y + 7.8), (9, y + 5.1))
     return drawing
 
 

@@ -9,9 +9,8 @@ from matplotlib.figure import Figure
 
 from book.figures.style import C1, C2, C3, C4, MUTED, arrow, box, figure, label, new_diagram
 from grader.checks import find_exercise
-from grader.framework import Exercise
+from grader.framework import Exercise, Outcome
 from grader.mutants import Specimen, specimens
-from grader.results import Outcome
 from grader.running import PUBLIC_SEED, LocalDriver, run
 
 EXERCISE = "BlockAllocator"

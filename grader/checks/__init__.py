@@ -16,7 +16,7 @@ CAPITALS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")  # whe
 @cache
 def exercises() -> dict[str, Exercise]:
     """Every exercise by name, in the order in which the course asks for them; an instructor's own come last."""
-    from grader.own import own_exercises
+    from grader.own import own_exercises  # not there beside a submission, which needs the rest of this module
 
     return {part.name: import_module(module_of(part)).EXERCISE for part in PARTS} | own_exercises()
 

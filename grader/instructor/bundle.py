@@ -13,7 +13,7 @@ from grader.build.course import Day, LessonError, find_day, own_days
 from grader.build.notebook import notebook_text, release_notebook
 from grader.build.release import FORBIDDEN
 from grader.build.sources import BEGIN, END, marked_source
-from grader.instructor.class_file import ClassFile, chosen, course_of, read_class_file
+from grader.marks.class_file import ClassFile, chosen, course_of, read_class_file
 from grader.own import PACKAGE, path_of_checks
 from tinyllm.files import replacing
 from tinyllm.paths import project_root

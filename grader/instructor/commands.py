@@ -33,9 +33,9 @@ def export(out: OutArgument, class_file: ClassOption = None) -> None:
 
         grader export results/ --class class.toml
     """
-    from grader.instructor.class_file import FILE_NAME, course_of
+    from grader.marks.class_file import FILE_NAME, course_of
+    from grader.marks.kept import keep_class_file, kept_records
     from grader.reporting.export import export as export_folder
-    from grader.reporting.export import keep_class_file, kept_records
 
     course = course_of(class_file or out / FILE_NAME)
     marks = kept_records(out)
@@ -62,8 +62,8 @@ def override(
 
         grader override results/ ada BlockAllocator --withdraw --reason "The answer is wrong after all."
     """
-    from grader.instructor.class_file import FILE_NAME, course_of
-    from grader.instructor.decide import decide
+    from grader.marks.class_file import FILE_NAME, course_of
+    from grader.marks.decide import decide
     from grader.reporting.export import export as export_folder
 
     course = course_of(out / FILE_NAME)
@@ -81,8 +81,8 @@ def similar(out: OutArgument) -> None:
 
         grader similar results/
     """
-    from grader.instructor.class_file import FILE_NAME, course_of
-    from grader.reporting.export import alike_in
+    from grader.marks.class_file import FILE_NAME, course_of
+    from grader.marks.similar import alike_in
 
     found = alike_in(out, course_of(out / FILE_NAME))
     table = Table(box=None, pad_edge=False)

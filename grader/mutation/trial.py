@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from grader.diagnosis import MUTANT_TIME_SHARE
-from grader.framework import Case, Exercise
+from grader.framework import Case, Exercise, Outcome, PropertyResult
 from grader.mutants import as_cell
-from grader.results import Outcome, PropertyResult
-from grader.running import LocalDriver, Report, run_property, same
+from grader.mutants.diagnosis import MUTANT_TIME_SHARE
+from grader.running import LocalDriver, Report
+from grader.running.copies import same
+from grader.running.judge import run_property
 
 LABEL = "mutation"  # of the cell
 LEAST_SECONDS = 1.0  # that a case may take, on a busy machine too

@@ -1,10 +1,7 @@
 """Imported once by the process that workers are forked from: with it comes everything that trying an answer needs."""
 
 from grader.checks import exercises
-from grader.mutation import pool
 from tinyllm.parts import references
-
-__all__ = ["pool"]
 
 exercises()
 references()

@@ -1,11 +1,11 @@
-"""From submissions to marks: intake, sandbox, judge, journal, nbgrader's gradebook, tables and feedback.
+"""From submissions to marks: intake, sandbox, judge, record, nbgrader's gradebook, tables and feedback.
 
 `grader grade SUBMISSIONS --out OUT` leaves this behind. Everything of a student's is below OUT and nowhere else:
 
     OUT/grading.json                     options and seed; only its owner may read it
-    OUT/journal.jsonl                    what happened when, one line for each step of a submission
     OUT/taken/<student>/<day>.ipynb      what was handed in, byte for byte
-    OUT/results/<student>/<day>.json     the record of a submission (record.py): all that any report needs
+    OUT/results/<student>/<day>.json     the record of a submission (grader/marks): it is graded once this is there, and
+                                         this is all that any report needs
     OUT/marks.csv, OUT/times.csv         one line for each student and exercise; how long each submission took
     OUT/grades.csv                       nbgrader's own export of its gradebook
     OUT/feedback/<student>/<day>/        the page for the student

@@ -1,4 +1,4 @@
-"""nbgrader's side: a course folder with its configuration, releases, gradebook, feedback and export."""
+"""nbgrader's side: a course folder with its configuration, sources, releases and gradebook."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from nbgrader.api import Gradebook, MissingEntry
+from nbgrader.api import MissingEntry
 from nbgrader.converters import GenerateAssignment
 from nbgrader.coursedir import CourseDirectory
 from sqlalchemy.exc import SAWarning
@@ -20,10 +20,8 @@ from traitlets.config import Config
 from grader.build.course import Day
 from grader.build.notebook import instructor_notebook, notebook_text, release_notebook
 from grader.build.sources import STUB
-from grader.pipeline.record import Record, Status
+from grader.reporting.gradebook import COURSE_ID, open_gradebook
 from tinyllm.files import write_text
-
-COURSE_ID = "tinyllm"
 
 #: Written to the folder, so that nbgrader's own commands and formgrader agree with what is done here.
 CONFIG_TEXT = f"""\
@@ -90,31 +88,8 @@ class CourseFolder:
 
     def knows(self, day: str) -> bool:
         """Whether the gradebook has a day with its cells."""
-        with self.gradebook() as gradebook:
+        with open_gradebook(self.root) as gradebook:
             try:
                 return bool(gradebook.find_notebook(day, day).grade_cells)
             except MissingEntry:
                 return False
-
-    def gradebook(self) -> Gradebook:
-        """The gradebook, as a context manager."""
-        return Gradebook(f"sqlite:///{self.root / 'gradebook.db'}", COURSE_ID)
-
-    def merge(self, gradebook: Gradebook, record: Record) -> None:
-        """Write the judge's marks of one submission to the gradebook; doing it again changes nothing.
-
-        Where grading failed there is no mark, and formgrader asks for one by hand.
-        """
-        gradebook.update_or_create_student(record.student)
-        if record.status is Status.MISSING:
-            return
-        options = {"timestamp": record.handed_in} if record.handed_in else {}
-        gradebook.update_or_create_submission(record.day, record.student, **options)
-        notebook = gradebook.find_submission_notebook(record.day, record.day, record.student)
-        for grade in notebook.grades:
-            earned, _ = record.points.get(grade.name.removeprefix("check-"), (0.0, 0.0))
-            grade.auto_score = None if record.status is Status.FAILED else earned
-            grade.needs_manual_grade = record.status is Status.FAILED or grade.manual_score is not None
-        for comment in notebook.comments:
-            comment.auto_comment = None if comment.name in record.answers else "No response."
-        gradebook.db.commit()

@@ -15,23 +15,22 @@ from pathlib import Path
 
 from grader.build.course import Day, Spec
 from grader.build.sources import STUB, body_slices
+from grader.build.uses import names_in, reachable
 from grader.checks import find_exercise
 from grader.own import path_of_checks
-from grader.sandbox.room import COMMON
+from grader.sandbox.jail import COMMON
 from tinyllm.paths import project_root
 
 #: The modules of `grader` that run beside a student's code.
 INSIDE = (
-    *("framework", "kernel_access", "kernel_host", "kernel_lane", "limits", "observe", "results", "running", "usage"),
-    *("wire", "words"),
-    "checks/__init__",
-    *("sandbox/__init__", "sandbox/inside", "sandbox/limits", "sandbox/linux", "sandbox/parent", "sandbox/room"),
+    *("usage", "checks/__init__", "framework/*", "running/*"),
+    *("sandbox/__init__", "sandbox/inside", "sandbox/limits", "sandbox/linux", "sandbox/zygote", "sandbox/jail"),
 )
 
-#: Packages that every room imports from; of the others the source is compiled when it is needed.
+#: Packages that every jail imports from; of the others the source is compiled when it is needed.
 COMPILED = (
-    *("grader", "grader/checks", "grader/sandbox"),
-    *("tinyllm", "tinyllm/engine", "tinyllm/kernels", "tinyllm/kv_cache", "tinyllm/model"),
+    *("grader", "grader/checks", "grader/framework", "grader/running", "grader/sandbox"),
+    *("tinyllm", "tinyllm/attention", "tinyllm/engine", "tinyllm/kernels", "tinyllm/kv_cache", "tinyllm/model"),
 )
 
 #: What the setup cell of a notebook imports; the checks earn nothing while grading, and hints are not there.
@@ -98,10 +97,10 @@ def write_stub(course: Path, spec: Spec) -> None:
 def write_grader(course: Path) -> None:
     """Write the modules of `grader` that run beside a student's code."""
     source = project_root() / "grader"
-    for module in INSIDE:
-        target = course / "grader" / f"{module}.py"
+    for path in (path for pattern in INSIDE for path in source.glob(f"{pattern}.py")):
+        target = course / "grader" / path.relative_to(source)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / f"{module}.py", target)
+        shutil.copyfile(path, target)
     (course / "grader" / "__init__.py").write_text(VERBS, encoding="utf-8")
 
 
@@ -159,7 +158,7 @@ def driving_part(module_text: str, names: Collection[str] = ("EXERCISE",)) -> st
     for node in ast.walk(tree):
         if isinstance(node, ast.AnnAssign) and not isinstance(node.annotation, ast.Constant):
             node.annotation = ast.Constant("")
-    kept = reachable(tree, names)
+    kept = reachable(uses_of(tree), names)
     tree.body = [node for node in tree.body if not defines(node) or defines(node) & kept or always_kept(node)]
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module != "__future__":
@@ -191,21 +190,13 @@ def without_annotations(node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
             argument.annotation = None
 
 
-def reachable(tree: ast.Module, names: Collection[str]) -> set[str]:
-    """The top-level names that these need, directly or through others, and they themselves."""
-    definitions: dict[str, set[str]] = {}
+def uses_of(tree: ast.Module) -> dict[str, set[str]]:
+    """What each top-level name of a module uses."""
+    uses: dict[str, set[str]] = {}
     for node in tree.body:
-        used = {item.id for item in ast.walk(node) if isinstance(item, ast.Name)}
         for name in defines(node):
-            definitions.setdefault(name, set()).update(used)
-    todo = list(names)
-    kept: set[str] = set()
-    while todo:
-        name = todo.pop()
-        if name in definitions and name not in kept:
-            kept.add(name)
-            todo += definitions[name]
-    return kept
+            uses.setdefault(name, set()).update(names_in(node))
+    return uses
 
 
 def defines(node: ast.stmt) -> set[str]:

@@ -18,18 +18,17 @@ from time import perf_counter
 from typing import Any
 
 from grader.build.course import Day, find_day, gradable_days
-from grader.instructor.class_file import FILE_NAME, course_of
+from grader.marks.class_file import FILE_NAME, course_of
+from grader.marks.kept import keep_class_file
+from grader.marks.record import Record, Status
 from grader.own import own_folder
 from grader.pipeline.archive import opened
 from grader.pipeline.courses import write_courses
-from grader.pipeline.journal import Journal
 from grader.pipeline.output import output_folder
 from grader.pipeline.pool import Pool, Setup
-from grader.pipeline.record import Record, Status
 from grader.pipeline.steps import Grading, Progress, Workers
 from grader.pipeline.submissions import find_submissions
-from grader.reporting.export import keep_class_file
-from grader.sandbox.command import Level, walls_here
+from grader.sandbox.command import Level, isolation_here
 from grader.sandbox.host import find_level
 from grader.sandbox.limits import Limits
 from tinyllm.doctor import usable_cores
@@ -100,7 +99,7 @@ class Graded:
 
 def grade_or_example(submissions: Path | None, out: Path | None, options: Options, progress: Progress) -> Graded:
     """Grade what is at `submissions`, or without it the bundled class."""
-    from grader.example_class import write_class
+    from grader.pipeline.example_class import write_class
 
     name = submissions.resolve().name.removesuffix(".zip") if submissions else "example"
     target = out or project_root() / "build" / "grading" / name
@@ -137,11 +136,10 @@ def grade(
         facts: dict[str, Any] = {"example": options.example, "seed": seed, "seed_given": options.seed is not None}
         with (
             output_folder(out, facts, options.resume, options.force) as facts,
-            Journal(out / "journal.jsonl") as journal,
             setup_of(out, options) as setup,
         ):
             keep_class_file(out, options.class_file, gradable_days())
-            grading = Grading(out, course, facts["seed"], journal, progress or nothing)
+            grading = Grading(out, course, facts["seed"], progress or nothing)
             records = grading.run(found, partial(workers, setup, options))
     return Graded(records, out, setup.level, perf_counter() - start)
 
@@ -158,7 +156,7 @@ def setup_of(out: Path, options: Options) -> Iterator[Setup]:
     shutil.rmtree(folder, ignore_errors=True)
     try:
         write_courses(folder, gradable_days())
-        level = find_level(walls_here(folder / "common", folder, limits), options.level, options.unsafe)
+        level = find_level(isolation_here(folder / "common", folder, limits), options.level, options.unsafe)
         yield Setup(level, folder.resolve(), limits, str(own_folder() or ""))
     finally:
         shutil.rmtree(folder, ignore_errors=True)

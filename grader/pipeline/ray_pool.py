@@ -26,9 +26,9 @@ class RayWorker:
         import torch
 
         from grader.build.course import gradable_days
-        from grader.own import use_own
+        from grader.build.own import use_own
         from grader.pipeline.courses import write_courses
-        from grader.sandbox.command import walls_here
+        from grader.sandbox.command import isolation_here
         from grader.sandbox.host import Sandbox, find_level
 
         torch.set_num_threads(1)
@@ -37,9 +37,9 @@ class RayWorker:
         self.folder = tempfile.TemporaryDirectory(prefix="courses-")
         courses = Path(self.folder.name)
         write_courses(courses, gradable_days())
-        walls = walls_here(courses / "common", courses, setup.limits, number)
-        level = find_level(walls, setup.level)  # this machine may lack what the first one has
-        self.sandbox = Sandbox(level, walls).__enter__()
+        isolation = isolation_here(courses / "common", courses, setup.limits, number)
+        level = find_level(isolation, setup.level)  # this machine may lack what the first one has
+        self.sandbox = Sandbox(level, isolation).__enter__()
 
     def judge(self, item: WorkItem) -> Worked:
         """Judge one submission."""

@@ -1,4 +1,8 @@
-"""The steps of a grading: each submission goes from taken to merged, in the journal, and can go on from there."""
+"""The steps of a grading: each submission is taken, rebuilt, judged and recorded. Its record says that it is done.
+
+A grading that was cut off anywhere goes on from the records that are there. Each is written whole or not at all, after
+everything else of its submission, so that what was under way is simply done again.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,20 +18,19 @@ from nbformat.v4 import new_output
 
 from grader.build.course import Day, gradable_days
 from grader.build.notebook import notebook_text, release_notebook
+from grader.framework import Outcome
+from grader.framework.rendering import to_text
+from grader.marks.record import Record, Status, read_record, write_record
 from grader.pipeline.course_folder import CourseFolder
 from grader.pipeline.intake import Intake, Unreadable, read_file, refuse, take_in
-from grader.pipeline.journal import Journal, Key, State
 from grader.pipeline.pool import Event
-from grader.pipeline.record import Record, Status, read_record, write_record
-from grader.pipeline.report import write_times
 from grader.pipeline.submissions import Submission
 from grader.pipeline.work import Worked, WorkItem, work_item
-from grader.rendering import to_text
 from grader.reporting.export import export
-from grader.results import Outcome
 from tinyllm.files import replacing, write_text
 
 Progress = Callable[[int, int, str], None]
+Key = tuple[str, str]  # student, day
 
 
 class Workers(Protocol):
@@ -40,37 +43,42 @@ class Workers(Protocol):
 StartWorkers = Callable[[int], AbstractContextManager[Workers]]
 
 
-class Grading:
-    """One run over a class, from whatever state the journal says."""
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What was handed in.
 
-    def __init__(
-        self,
-        out: Path,
-        course: Sequence[Day],
-        seed: int,
-        journal: Journal,
-        progress: Progress,
-    ) -> None:
+    Attributes:
+        handed_in: when, as ISO 8601 with time zone; empty where there is no file.
+        sha256: of the file; empty where there is none that can be read.
+        refused: why it cannot be read; empty where it can.
+    """
+
+    key: Key
+    handed_in: str
+    sha256: str = ""
+    refused: str = ""
+
+
+class Grading:
+    """One run over a class, from whatever records are there."""
+
+    def __init__(self, out: Path, course: Sequence[Day], seed: int, progress: Progress) -> None:
         self.out = out
         self.days = {day.name: day for day in course}
         self.releases: dict[str, Any] = {}
         self.seed = seed
-        self.journal = journal
         self.progress = progress
         self.course = CourseFolder(out)
-        self.intakes: dict[Key, Intake] = {}
-        self.unmerged: list[Key] = []
+        self.under_way: dict[Key, tuple[Taken, Intake]] = {}
         self.done = 0
 
     def run(self, found: Sequence[Submission], workers: StartWorkers) -> list[Record]:
-        """Bring every submission to its final state and write the tables.
+        """Bring every submission to its final state and write gradebook, pages and tables.
 
         `workers` starts as many of them as so many submissions need.
         """
-        for submission in found:
-            self.take(submission)
         keys = [(one.student, one.day) for one in found]
-        waiting = [key for key in keys if not self.finished(key)]
+        waiting = [taken for one in found if (taken := self.take(one))]
         self.done, total = len(keys) - len(waiting), len(keys)
         used = [self.days[name] for name in dict.fromkeys(day for _, day in keys)]
         with (
@@ -79,46 +87,39 @@ class Grading:
             ThreadPoolExecutor(1) as thread,
         ):
             created = thread.submit(self.course.create, used)  # it takes seconds, and workers need not wait for it
-            self.unmerged = [key for key in waiting if self.journal.has(key, State.JUDGED) and not self.failed(key)]
-            items = [item for key in waiting if key not in self.unmerged and (item := self.prepare(key))]
+            items = [item for taken in waiting if (item := self.prepare(taken))]
             for event in pool.run(items):
                 self.progress(self.done, total, event.item.student)
                 self.hear(event)
-                if created.done():
-                    self.merge()
             created.result()
-            self.merge()
-        records = sorted((self.record(key) for key in keys), key=lambda record: (record.day, record.student))
         export(self.out, gradable_days())
-        write_times(self.out / "times.csv", records)
         self.progress(total, total, "done")
-        return records
+        records = (read_record(self.out, *key) for key in keys)
+        return sorted(records, key=lambda record: (record.day, record.student))
 
-    def finished(self, key: Key) -> bool:
-        """Whether a submission is merged with marks; one that failed is tried again."""
-        return self.journal.has(key, State.MERGED) and not self.failed(key)
-
-    def failed(self, key: Key) -> bool:
-        """Whether grading a submission failed when it was last tried."""
-        return bool(self.journal.fact(key, State.JUDGED, "failed", False))
-
-    def take(self, submission: Submission) -> None:
-        """Copy what was handed in, unless this very file was taken already."""
+    def take(self, submission: Submission) -> Taken | None:
+        """Copy what was handed in; None where this very file was graded already."""
         key = (submission.student, submission.day)
-        facts: dict[str, Any] = {"handed_in": submission.handed_in, "sha256": "", "refused": ""}
-        if submission.path is not None:
-            try:
-                data = read_file(submission.path)
-                facts["sha256"] = hashlib.sha256(data).hexdigest()
-            except Unreadable as error:
-                facts["refused"] = str(error)
-        known = self.journal.lines.get(key, {}).get(State.TAKEN)
-        if known is not None and all(known[name] == facts[name] for name in ("sha256", "refused")):
-            return
-        if facts["sha256"]:
-            with replacing(self.taken_path(key)) as temporary:
-                temporary.write_bytes(data)
-        self.journal.append(key, State.TAKEN, **facts)
+        if submission.path is None:
+            return Taken(key, "")
+        try:
+            data = read_file(submission.path)
+        except Unreadable as error:
+            return Taken(key, submission.handed_in, refused=str(error))
+        taken = Taken(key, submission.handed_in, hashlib.sha256(data).hexdigest())
+        if self.graded(taken):
+            return None
+        with replacing(self.taken_path(key)) as temporary:
+            temporary.write_bytes(data)
+        return taken
+
+    def graded(self, taken: Taken) -> bool:
+        """Whether a file has its marks; grading that failed is tried again."""
+        try:
+            record = read_record(self.out, *taken.key)
+        except (OSError, ValueError, KeyError, TypeError):  # none, or one that cannot be read
+            return False
+        return record.sha256 == taken.sha256 and record.status is not Status.FAILED
 
     def taken_path(self, key: Key) -> Path:
         """Where the copy of what was handed in is kept."""
@@ -130,22 +131,19 @@ class Grading:
             self.releases[day] = release_notebook(self.days[day])
         return self.releases[day]
 
-    def prepare(self, key: Key) -> WorkItem | None:
+    def prepare(self, taken: Taken) -> WorkItem | None:
         """Rebuild a submission; the work on it, or None where there is nothing to run."""
-        student, day = key
-        taken = self.journal.lines[key][State.TAKEN]
-        if not taken["sha256"] and not taken["refused"]:
-            self.finish(key, self.blank(key, Status.MISSING, ("no notebook was handed in",)))
+        student, day = taken.key
+        if not taken.sha256 and not taken.refused:
+            self.finish(self.blank(taken, Status.MISSING, ("no notebook was handed in",)))
             return None
         release = self.release(day)
-        refused = taken["refused"]
-        intake = refuse(release, refused) if refused else take_in(release, self.taken_path(key))
-        write_text(self.notebook_path("submitted", key), notebook_text(intake.notebook))
-        self.journal.append(key, State.NORMALISED)
+        intake = refuse(release, taken.refused) if taken.refused else take_in(release, self.taken_path(taken.key))
+        write_text(self.notebook_path("submitted", taken.key), notebook_text(intake.notebook))
         if intake.refused:
-            self.finish(key, self.blank(key, Status.REFUSED, intake.notes), intake.notebook)
+            self.finish(self.blank(taken, Status.REFUSED, intake.notes), intake.notebook)
             return None
-        self.intakes[key] = intake
+        self.under_way[taken.key] = taken, intake
         return work_item(intake.notebook, student, day, self.seed)
 
     def notebook_path(self, stage: str, key: Key) -> Path:
@@ -153,38 +151,34 @@ class Grading:
         return self.out / stage / key[0] / key[1] / f"{key[1]}.ipynb"
 
     def hear(self, event: Event) -> None:
-        """Write down what a worker has begun or finished."""
-        key = (event.item.student, event.item.day)
+        """Write down what a worker has finished."""
         if event.worked is None and not event.error:
-            self.journal.append(key, State.RUNNING)
-            return
-        intake = self.intakes.pop(key)
+            return  # it was given to a worker
+        taken, intake = self.under_way.pop((event.item.student, event.item.day))
         if event.worked is None:
             self.course.log.error("%s could not be graded: %s", event.item.student, event.error)
             words = "grading failed; nbgrader.log in the output folder says more"
-            self.finish(key, self.blank(key, Status.FAILED, (words,)), intake.notebook)
+            self.finish(self.blank(taken, Status.FAILED, (words,)), intake.notebook)
             return
-        self.finish(key, self.judged(key, intake, event.worked), intake.notebook)
+        self.finish(self.judged(taken, intake, event.worked), intake.notebook)
 
-    def blank(self, key: Key, status: Status, notes: tuple[str, ...]) -> Record:
+    def blank(self, taken: Taken, status: Status, notes: tuple[str, ...]) -> Record:
         """The record of a submission of which nothing ran."""
-        taken = self.journal.lines[key][State.TAKEN]
-        points = {name: (0.0, spec.points) for name, spec in self.days[key[1]].exercises.items()}
-        facts = {name: taken[name] for name in ("sha256", "handed_in")}
-        return Record(*key, status, points, notes=notes, **facts)
+        points = {name: (0.0, spec.points) for name, spec in self.days[taken.key[1]].exercises.items()}
+        return Record(*taken.key, status, points, notes=notes, sha256=taken.sha256, handed_in=taken.handed_in)
 
-    def judged(self, key: Key, intake: Intake, worked: Worked) -> Record:
+    def judged(self, taken: Taken, intake: Intake, worked: Worked) -> Record:
         """The record of a submission that ran."""
-        taken = self.journal.lines[key][State.TAKEN]
+        student, day = taken.key
         status = Status.REPAIRED if intake.notes else Status.GRADED
         if worked.left_out:
             status = Status.TIMED_OUT if Outcome.TIMED_OUT in worked.left_out.values() else Status.CRASHED
-        stubs = {cell.id: cell.source for cell in self.release(key[1]).cells}
-        exercises = self.days[key[1]].exercises
+        stubs = {cell.id: cell.source for cell in self.release(day).cells}
+        exercises = self.days[day].exercises
         sources = {cell.id: cell.source for cell in intake.notebook.cells}
         return Record(
-            student=key[0],
-            day=key[1],
+            student=student,
+            day=day,
             status=status,
             points={name: (worked.results[name].points, spec.points) for name, spec in exercises.items()},
             results=worked.results,
@@ -192,34 +186,18 @@ class Grading:
             answers={name: sources[name] for name in exercises if sources[name].strip() != stubs[name].strip()},
             cells=tuple(worked.cells[cell.id] for cell in intake.notebook.cells if cell.id in worked.cells),
             sandbox=worked.sandbox,
-            sha256=taken["sha256"],
-            handed_in=taken["handed_in"],
-            seconds=worked.seconds,
+            sha256=taken.sha256,
+            handed_in=taken.handed_in,
+            seconds=round(worked.seconds, 3),
         )
 
-    def finish(self, key: Key, record: Record, notebook: Any = None) -> None:
-        """Write a record and the notebook with its outputs."""
+    def finish(self, record: Record, notebook: Any = None) -> None:
+        """Write the notebook with its outputs, and then the record."""
         if notebook is not None:
-            write_text(self.notebook_path("autograded", key), notebook_text(with_outputs(notebook, record)))
+            path = self.notebook_path("autograded", (record.student, record.day))
+            write_text(path, notebook_text(with_outputs(notebook, record)))
         write_record(self.out, record)
-        failed = record.status is Status.FAILED
-        self.journal.append(key, State.JUDGED, failed=failed, seconds=round(record.seconds, 3))
-        self.unmerged.append(key)
-
-    def merge(self) -> None:
-        """Write the marks of every record that waits for it to the gradebook."""
-        if not self.unmerged:
-            return
-        with self.course.gradebook() as gradebook:
-            for key in self.unmerged:
-                self.course.merge(gradebook, self.record(key))
-                self.journal.append(key, State.MERGED)
-                self.done += 1
-        self.unmerged = []
-
-    def record(self, key: Key) -> Record:
-        """A record as it was written, with the time from the journal."""
-        return replace(read_record(self.out, *key), seconds=self.journal.fact(key, State.JUDGED, "seconds", 0.0))
+        self.done += 1
 
 
 def with_outputs(notebook: Any, record: Record) -> Any:

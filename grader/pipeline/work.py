@@ -1,4 +1,4 @@
-"""The work on one submission: its cells run in rooms of the sandbox, its answers are judged out here.
+"""The work on one submission: its cells run in jails of the sandbox, its answers are judged out here.
 
 A work item is plain data and so is what comes back, so that any worker on any machine gives the same.
 """
@@ -14,13 +14,12 @@ from typing import Any
 
 from grader.build.course import SETUP_TAG
 from grader.checks import find_exercise
-from grader.diagnosis import diagnosed
-from grader.framework import Case, Exercise
-from grader.pipeline.record import CellRun
-from grader.results import CheckResult, Outcome, PropertyResult
+from grader.framework import Case, CheckResult, Exercise, Outcome, PropertyResult
+from grader.marks.record import CellRun
+from grader.mutants.diagnosis import diagnosed
 from grader.running import Ending, Report, missing_requirement, run
+from grader.running.wire import SilenceError, WireError, decode_report, encode, receive, send
 from grader.sandbox.host import Sandbox
-from grader.wire import SilenceError, WireError, decode_report, encode, receive, send
 
 SETUP_SECONDS = 180.0  # for a cell of the course's own
 SUBMISSION_SECONDS = 600.0
@@ -98,13 +97,13 @@ def judge_submission(item: WorkItem, sandbox: Sandbox) -> Worked:
     worked = Worked(str(sandbox.level))
     for name in item.until:
         exercise = find_exercise(name)
-        with RoomDriver(sandbox, exercise, item, worked, start + SUBMISSION_SECONDS) as driver:
+        with JailDriver(sandbox, exercise, item, worked, start + SUBMISSION_SECONDS) as driver:
             worked.results[name] = judge_exercise(exercise, item.seed, driver)
     worked.seconds = monotonic() - start
     return worked
 
 
-def judge_exercise(exercise: Exercise, seed: int, driver: RoomDriver) -> CheckResult:
+def judge_exercise(exercise: Exercise, seed: int, driver: JailDriver) -> CheckResult:
     """The result of one exercise; nothing runs where nothing of it can be checked."""
     if any(not missing_requirement(item.requires) for item in exercise.properties):
         driver.begin()
@@ -114,8 +113,8 @@ def judge_exercise(exercise: Exercise, seed: int, driver: RoomDriver) -> CheckRe
     return CheckResult(result.exercise, None, result.properties, result.diagnoses)
 
 
-class RoomDriver:
-    """Drives an answer in a room, as a context manager. A room that is lost is replaced for the next property.
+class JailDriver:
+    """Drives an answer in a jail, as a context manager. A jail that is lost is replaced for the next property.
 
     Attributes:
         problem: why there is no answer to drive, as outcome and words; None while there is one.
@@ -124,35 +123,35 @@ class RoomDriver:
     def __init__(self, sandbox: Sandbox, exercise: Exercise, item: WorkItem, worked: Worked, deadline: float) -> None:
         """What cells do is written to `worked`; nothing starts after `deadline` (of time.monotonic)."""
         self.sandbox = sandbox
-        self.limits = sandbox.walls.limits
+        self.limits = sandbox.isolation.limits
         self.exercise = exercise
         self.item = item
         self.worked = worked
         self.deadline = deadline
         self.problem: tuple[Outcome, str] | None = None
         self.connection: socket.socket | None = None
-        self.room = ExitStack()
+        self.jail = ExitStack()
 
-    def __enter__(self) -> RoomDriver:
+    def __enter__(self) -> JailDriver:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.leave()
 
     def leave(self) -> str:
-        """End the room; why it had ended by itself, if it had."""
+        """End the jail; why it had ended by itself, if it had."""
         was_open = self.connection is not None
         self.connection = None
-        self.room.close()
+        self.jail.close()
         return self.sandbox.ended_for if was_open else ""
 
     def begin(self) -> None:
-        """Open a room and run the cells up to the answer, again without each one that ends or blocks it."""
+        """Open a jail and run the cells up to the answer, again without each one that ends or blocks it."""
         while self.connection is None and self.problem is None:
             if monotonic() > self.deadline:
                 self.problem = Outcome.TIMED_OUT, "there was no time left"
                 return
-            self.connection = self.room.enter_context(self.sandbox.room(self.exercise.name))
+            self.connection = self.jail.enter_context(self.sandbox.jail(self.exercise.name))
             cells = [c for c in self.item.cells[: self.item.until[self.exercise.name]] if not self.skipped(c)]
             culprit = self.run_cells(self.connection, cells)
             if culprit is not None:
@@ -168,7 +167,7 @@ class RoomDriver:
         return cell.id in self.worked.left_out and cell.answers != self.exercise.name
 
     def run_cells(self, connection: socket.socket, cells: Sequence[Cell]) -> tuple[Cell, Outcome] | None:
-        """Run cells and get the answer ready; the cell that ended or blocked the room, if one did."""
+        """Run cells and get the answer ready; the cell that ended or blocked the jail, if one did."""
         kind, module = self.exercise.kind, self.exercise.module
         plain = [{"id": cell.id, "source": cell.source, "answers": cell.answers} for cell in cells]
         job: dict[str, Any] = {"cells": plain, "exercise": self.exercise.name, "kind": kind, "module": module}
@@ -198,7 +197,7 @@ class RoomDriver:
         return None
 
     def __call__(self, index: int, case: Case) -> Report:
-        """Have one case driven; a room that does not answer is a report too."""
+        """Have one case driven; a jail that does not answer is a report too."""
         self.begin()
         if self.connection is None:
             ending = Ending.TIMED_OUT if self.problem and self.problem[0] is Outcome.TIMED_OUT else Ending.LOST

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from grader.instructor.overrides import Override
-from grader.instructor.similar import Alike
-from grader.pipeline.record import Status
-from grader.rendering import escape, prose
+from grader.framework import Outcome
+from grader.framework.rendering import escape, prose
+from grader.marks.final import FinalExercise, FinalMarks
+from grader.marks.overrides import Override
+from grader.marks.record import Status
+from grader.marks.similar import Alike
 from grader.reporting.feedback_page import count
-from grader.reporting.final import FinalExercise, FinalMarks
 from grader.reporting.page import page
 from grader.reporting.pictures import KINDS, as_image, histogram, median, mistakes, pass_rates
 from grader.reporting.tables import number
-from grader.results import Outcome
 
 MOST_COMMON = 10  # mistakes that are shown
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from grader.pipeline.record import Status
-from grader.rendering import MARKS, diagnosis_title, escape, next_step, prose, with_details
-from grader.reporting.final import FinalExercise, FinalMarks
+from grader.framework import CheckResult, Outcome
+from grader.framework.rendering import MARKS, diagnosis_title, escape, next_step, prose, with_details
+from grader.marks.final import FinalExercise, FinalMarks
+from grader.marks.record import Status
 from grader.reporting.page import page
 from grader.reporting.tables import number
-from grader.results import CheckResult, Outcome
 
 MAX_ANSWER = 20_000  # characters of an answer that the page shows
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from grader.rendering import escape
+from grader.framework.rendering import escape
 
 #: Whatever a page holds, the browser loads and runs nothing but the style below.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

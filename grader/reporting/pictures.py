@@ -96,7 +96,7 @@ def median(values: Sequence[float]) -> float:
 
 def as_image(figure: Figure, alt: str) -> str:
     """A figure as an HTML image that needs no other file; the same figure gives the same bytes."""
-    from grader.rendering import escape
+    from grader.framework.rendering import escape
 
     file = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "grader"}):

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from grader.instructor.similar import Alike
-from grader.reporting.final import FinalMarks
+from grader.marks.final import FinalMarks
+from grader.marks.record import Record
+from grader.marks.similar import Alike
 from tinyllm.files import write_text
 
 #: marks.csv: one line for each student, day and exercise.
@@ -51,10 +52,24 @@ SIMILAR_COLUMNS: Mapping[str, str] = {
 }
 
 
+#: times.csv: one line for each student and day.
+TIMES_COLUMNS: Mapping[str, str] = {
+    "day": "the notebook",
+    "student": "as in marks.csv",
+    "seconds": "how long the judge took",
+}
+
+
 def write_tables(folder: Path, finals: Sequence[FinalMarks]) -> None:
     """Write marks.csv and students.csv, each whole or not at all."""
     write_text(folder / "marks.csv", csv_text(MARKS_COLUMNS, marks_rows(finals)))
     write_text(folder / "students.csv", csv_text(STUDENT_COLUMNS, student_rows(finals)))
+
+
+def write_times(folder: Path, marks: Sequence[Record]) -> None:
+    """Write times.csv: how long each submission took, apart from the marks, which are the same every time."""
+    rows = ([one.day, one.student, f"{one.seconds:.2f}"] for one in marks)
+    write_text(folder / "times.csv", csv_text(TIMES_COLUMNS, rows))
 
 
 def marks_rows(finals: Sequence[FinalMarks]) -> Iterable[list[Any]]:

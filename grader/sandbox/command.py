@@ -1,4 +1,4 @@
-"""The command that starts a warmed parent behind the outer walls at each level, as a pure function of its needs."""
+"""The command that starts a warmed zygote in its isolation at each level, as a pure function of its needs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from grader.sandbox.jail import BUILDS, COURSE
 from grader.sandbox.limits import MIB, Limits
-from grader.sandbox.room import BUILDS, COURSE
 from tinyllm.paths import project_root
 
 FIRST_UID = 61184  # of a range that no user has (systemd's dynamic users); a grader started by root uses them
@@ -33,13 +33,13 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Walls:
-    """What is inside the outer walls.
+class Isolation:
+    """What the zygote and its jails get of this machine.
 
     Attributes:
-        course: folder with the course in which every exercise is a stub; the parent starts from it.
+        course: folder with the course in which every exercise is a stub; the zygote starts from it.
         builds: folder with one course for each exercise.
-        limits: of a room.
+        limits: of a jail.
         uid: the user to become; None keeps the present one, which must not be root.
         readable: files and folders that are there, read-only, at their own places.
         devices: device nodes that may be used.
@@ -57,26 +57,26 @@ class Walls:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Walls:
+    def from_json(cls, text: str) -> Isolation:
         """What `to_json` wrote."""
         data = json.loads(text)
         lists = {name: tuple(data[name]) for name in ("readable", "devices")}
         return cls(**{**data, **lists, "limits": Limits(**data["limits"])})
 
 
-def parent_command(level: Level, walls: Walls, control: int, warm: bool = True) -> list[str]:
-    """The command that starts the parent, which listens at the file descriptor `control`."""
+def zygote_command(level: Level, isolation: Isolation, control: int, warm: bool = True) -> list[str]:
+    """The command that starts the zygote, which listens at the file descriptor `control`."""
     python = sys.executable
-    parent = [python, "-P", "-s", "-m", "grader.sandbox.parent", str(control), json.dumps(walls.limits.to_dict())]
-    parent.append("warm" if warm else "cold")
+    zygote = [python, "-P", "-s", "-m", "grader.sandbox.zygote", str(control), json.dumps(isolation.limits.to_dict())]
+    zygote.append("warm" if warm else "cold")
     if level is Level.BUBBLEWRAP:
-        return bubblewrap_command(walls, [*parent, BUILDS, "walls"])
+        return bubblewrap_command(isolation, [*zygote, BUILDS, "isolated"])
     if level is Level.UNSHARE:
-        return [python, "-P", "-s", "-m", "grader.sandbox.walls", walls.to_json(), *parent, BUILDS, "walls"]
-    return [*parent, walls.builds, "none"]
+        return [python, "-P", "-s", "-m", "grader.sandbox.unshare", isolation.to_json(), *zygote, BUILDS, "isolated"]
+    return [*zygote, isolation.builds, "none"]
 
 
-def bubblewrap_command(walls: Walls, command: list[str]) -> list[str]:
+def bubblewrap_command(isolation: Isolation, command: list[str]) -> list[str]:
     """`command` under bubblewrap.
 
     Started by root it makes the mounts with root's rights, so that a private home may hold Python, and `setpriv`
@@ -84,31 +84,42 @@ def bubblewrap_command(walls: Walls, command: list[str]) -> list[str]:
     """
     argv = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
     argv += ["--die-with-parent", "--new-session", "--clearenv"]
-    if walls.uid is None:
+    if isolation.uid is None:
         argv += ["--unshare-user", "--cap-drop", "ALL"]
-    for name, value in parent_environment(COURSE, walls.limits.gpu).items():
+    for name, value in zygote_environment(COURSE, isolation.limits.gpu).items():
         argv += ["--setenv", name, value]
     # Before what is readable, which may lie below /tmp.
-    argv += ["--perms", "1777", "--size", str(walls.limits.disk_mib * MIB), "--tmpfs", "/tmp"]
-    for folder in sorted({str(above) for path in walls.readable for above in Path(path).parents} - {"/", "/tmp"}):
+    argv += ["--perms", "1777", "--size", str(isolation.limits.disk_mib * MIB), "--tmpfs", "/tmp"]
+    for folder in sorted({str(above) for path in isolation.readable for above in Path(path).parents} - {"/", "/tmp"}):
         argv += ["--perms", "0755", "--dir", folder]  # else bubblewrap lets only the user who starts it pass
-    for path in walls.readable:
+    for path in isolation.readable:
         if os.path.islink(path):
             argv += ["--symlink", os.readlink(path), path]
         else:
             argv += ["--ro-bind", path, path]
     argv += ["--proc", "/proc", "--dev", "/dev"]
-    for device in walls.devices:
+    for device in isolation.devices:
         argv += ["--dev-bind-try", device, device]
-    argv += ["--ro-bind", walls.course, COURSE, "--ro-bind", walls.builds, BUILDS, "--remount-ro", "/", "--chdir", "/"]
-    if walls.uid is not None:
-        ids = ["--reuid", str(walls.uid), "--regid", str(walls.uid), "--clear-groups"]
+    argv += [
+        "--ro-bind",
+        isolation.course,
+        COURSE,
+        "--ro-bind",
+        isolation.builds,
+        BUILDS,
+        "--remount-ro",
+        "/",
+        "--chdir",
+        "/",
+    ]
+    if isolation.uid is not None:
+        ids = ["--reuid", str(isolation.uid), "--regid", str(isolation.uid), "--clear-groups"]
         command = ["setpriv", *ids, "--no-new-privs", "--inh-caps=-all", "--bounding-set=-all", *command]
     return [*argv, "--", *command]
 
 
-def parent_environment(course: str, gpu: bool, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The whole environment of a parent: one thread, no model hub, every path in the temporary file system.
+def zygote_environment(course: str, gpu: bool, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The whole environment of a zygote: one thread, no model hub, every path in the temporary file system.
 
     Without a GPU, kernels run in Triton's interpreter.
     """
@@ -130,8 +141,8 @@ def parent_environment(course: str, gpu: bool, environ: Mapping[str, str] = os.e
     }
 
 
-def walls_here(course: Path, builds: Path, limits: Limits, number: int = 0) -> Walls:
-    """The walls for this machine and this Python. `number` tells workers apart, which get a user each."""
+def isolation_here(course: Path, builds: Path, limits: Limits, number: int = 0) -> Isolation:
+    """The isolation for this machine and this Python. `number` tells workers apart, which get a user each."""
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     paths = [path for path in SYSTEM_PATHS if os.path.lexists(path)]
     paths += [sys.base_prefix, sys.prefix, str(project_root() / "data")]
@@ -140,15 +151,15 @@ def walls_here(course: Path, builds: Path, limits: Limits, number: int = 0) -> W
         devices = tuple(sorted(str(path) for path in Path("/dev").glob("nvidia*")))
         paths.append("/sys")
     uid = FIRST_UID + number if root else None
-    return Walls(str(course), str(builds), limits, uid, tuple(outermost(paths)), devices)
+    return Isolation(str(course), str(builds), limits, uid, tuple(outermost(paths)), devices)
 
 
-def readable_answers(walls: Walls) -> list[str]:
-    """Places inside the walls where the course with its answers lies, as this machine is set up; there must be none."""
+def readable_answers(isolation: Isolation) -> list[str]:
+    """Readable places where the course with its answers lies, as this machine is set up; there must be none."""
     places = [project_root() / name for name in ("solutions", "tinyllm")]
     places += [Path(folder) / "tinyllm" for folder in sys.path if folder and Path(folder) != project_root()]
     found = [str(place) for place in places if place.is_dir()]
-    return [place for place in found if any(place.startswith(f"{path}/") for path in walls.readable)]
+    return [place for place in found if any(place.startswith(f"{path}/") for path in isolation.readable)]
 
 
 def outermost(paths: Iterable[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The side outside: finds the level of sandbox that this machine allows, and opens rooms."""
+"""The side outside: finds the level of sandbox that this machine allows, and opens jails."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from grader.sandbox.command import Level, Walls, has_programs, parent_command, parent_environment, readable_answers
-from grader.sandbox.room import COMMON
+from grader.sandbox.command import Isolation, Level, has_programs, readable_answers, zygote_command, zygote_environment
+from grader.sandbox.jail import COMMON
 from tinyllm.errors import TinyLLMError
 
 START_SECONDS = 120.0  # torch from a cold disk
@@ -33,30 +33,30 @@ class SandboxError(TinyLLMError):
 
 
 class Sandbox:
-    """A warmed parent behind its walls, as a context manager. One room at a time.
+    """A warmed zygote in its isolation, as a context manager. One jail at a time.
 
     Attributes:
         level: what holds the submissions.
     """
 
-    def __init__(self, level: Level, walls: Walls, warm: bool = True) -> None:
-        """A parent that is not `warm` starts at once, to see whether it starts."""
+    def __init__(self, level: Level, isolation: Isolation, warm: bool = True) -> None:
+        """A zygote that is not `warm` starts at once, to see whether it starts."""
         self.level = level
-        self.walls = walls
+        self.isolation = isolation
         self.warm = warm
         self.ended_for = ""
 
     def __enter__(self) -> Self:
-        """Start the parent and wait until it is warm.
+        """Start the zygote and wait until it is warm.
 
         Raises:
-            SandboxError: it does not start, or no room can be made.
+            SandboxError: it does not start, or no jail can be made.
         """
         self.log = tempfile.TemporaryFile()
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            course = str(Path(__file__).parents[2]) if self.in_python else self.walls.course
-            command = parent_command(self.level, self.walls, theirs.fileno(), self.warm)
+            course = str(Path(__file__).parents[2]) if self.in_python else self.isolation.course
+            command = zygote_command(self.level, self.isolation, theirs.fileno(), self.warm)
             try:
                 self.process = subprocess.Popen(
                     command,
@@ -64,7 +64,7 @@ class Sandbox:
                     stdout=self.log,
                     stderr=self.log,
                     pass_fds=[theirs.fileno()],
-                    env=parent_environment(course, self.walls.limits.gpu),
+                    env=zygote_environment(course, self.isolation.limits.gpu),
                     start_new_session=True,
                 )
             except OSError as error:
@@ -72,7 +72,7 @@ class Sandbox:
                 raise SandboxError(f"{command[0]} cannot be started: {error}") from None
         try:
             self.answer(START_SECONDS)
-            with self.room(COMMON):
+            with self.jail(COMMON):
                 pass
         except BaseException:
             self.stop()
@@ -81,14 +81,14 @@ class Sandbox:
 
     @property
     def in_python(self) -> bool:
-        """Whether the outer walls are made by our own package, which must then be importable outside them."""
+        """Whether our own package makes the isolation, and must then be importable outside of it."""
         return self.level is Level.UNSHARE
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.stop()
 
     def stop(self) -> None:
-        """End the parent, and whatever is open."""
+        """End the zygote, and whatever is open."""
         self.control.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(5)
@@ -97,11 +97,11 @@ class Sandbox:
         self.log.close()
 
     @contextmanager
-    def room(self, build: str) -> Iterator[socket.socket]:
-        """A fresh room that sees one build; the socket to what runs in it.
+    def jail(self, build: str) -> Iterator[socket.socket]:
+        """A fresh jail that sees one build; the socket to what runs in it.
 
         Raises:
-            SandboxError: no room can be made.
+            SandboxError: no jail can be made.
         """
         ours, theirs = socket.socketpair()
         with ours:
@@ -115,7 +115,7 @@ class Sandbox:
                 self.ended_for = str(self.answer(ANSWER_SECONDS).get("ended_for", ""))
 
     def answer(self, seconds: float) -> dict[str, Any]:
-        """What the parent says next.
+        """What the zygote says next.
 
         Raises:
             SandboxError: it says nothing, or that something failed.
@@ -132,11 +132,11 @@ class Sandbox:
             raise SandboxError(f"the sandbox ({self.level}) does not answer: {self.last_words() or reason}")
         message: dict[str, Any] = json.loads(data)
         if "error" in message:
-            raise SandboxError(f"the sandbox ({self.level}) can make no room: {message['error']}")
+            raise SandboxError(f"the sandbox ({self.level}) can make no jail: {message['error']}")
         return message
 
     def last_words(self) -> str:
-        """The end of what the parent printed."""
+        """The end of what the zygote printed."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(2)
         self.log.seek(0)
@@ -144,7 +144,7 @@ class Sandbox:
         return " / ".join(lines[-3:])[-600:]
 
 
-def find_level(walls: Walls, wanted: Level | None = None, unsafe: bool = False) -> Level:
+def find_level(isolation: Isolation, wanted: Level | None = None, unsafe: bool = False) -> Level:
     """The best level that really works here, found by starting it.
 
     Args:
@@ -155,7 +155,7 @@ def find_level(walls: Walls, wanted: Level | None = None, unsafe: bool = False) 
         SandboxError: none works, and `unsafe` is off.
     """
     reasons = []
-    if (seen := readable_answers(walls)) and wanted is not Level.NONE and not unsafe:
+    if (seen := readable_answers(isolation)) and wanted is not Level.NONE and not unsafe:
         raise SandboxError(
             f"submissions could read the course's answers in {seen[0]}, which lies among the system's own files: keep "
             "the checkout elsewhere (in /srv, /opt or a home) and install it with `pip install -e`"
@@ -167,7 +167,7 @@ def find_level(walls: Walls, wanted: Level | None = None, unsafe: bool = False) 
             reasons.append(f"{level}: not installed" if sys.platform == "linux" else f"{level}: for Linux only")
             continue
         try:
-            with Sandbox(level, walls, warm=False):
+            with Sandbox(level, isolation, warm=False):
                 return level
         except SandboxError as error:
             reasons.append(str(error))

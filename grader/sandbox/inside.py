@@ -1,4 +1,4 @@
-"""What runs in a room: the student's cells one after the other, then the cases that the judge sends.
+"""What runs in a jail: the student's cells one after the other, then the cases that the judge sends.
 
 Nothing here is trusted by the other side. It is told which cell runs, so that it knows which one to leave out when
 nothing more comes, and it gets observations; the marks are made from those alone.
@@ -18,13 +18,14 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from grader.framework import exercise_in
-from grader.limits import recorded_output
-from grader.running import Ending, LocalDriver, Report, text_of
+from grader.running import Ending, LocalDriver, Report
+from grader.running.limits import recorded_output
+from grader.running.report import text_of
+from grader.running.wire import WireError, decode, encode_report, receive, send
 from grader.usage import unusable
-from grader.wire import WireError, decode, encode_report, receive, send
 from tinyllm.parts import all_parts, is_reference
 
-SECONDS = 3600.0  # the judge ends the room long before
+SECONDS = 3600.0  # the judge ends the jail long before
 
 
 def prepare_shell() -> None:
@@ -97,8 +98,10 @@ def problem_of(names: dict[str, Any], name: str, kind: str) -> str:
 
 
 def run_kernels_here() -> None:
-    """Have kernels run in forks of the room, which needs no process beside it as a notebook does."""
-    importlib.import_module("grader.kernel_lane").use_host(importlib.import_module("grader.kernel_host").HereHost())
+    """Have kernels run in forks of the jail, which needs no process beside it as a notebook does."""
+    importlib.import_module("grader.running.kernel_client").use_host(
+        importlib.import_module("grader.running.kernel_host").HereHost()
+    )
 
 
 def drive(connection: socket.socket, driver: LocalDriver) -> None:

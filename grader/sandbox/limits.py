@@ -13,16 +13,16 @@ MIB = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one room may use.
+    """What one jail may use.
 
     Attributes:
-        memory_mib: beyond what the warmed parent has, for one process; and for all of a room's processes together.
+        memory_mib: beyond what the warmed zygote has, for one process; and for all of a jail's processes together.
         disk_mib: on the temporary file system, its only place to write; it counts as memory too.
         processes: processes and threads at once.
         open_files: file descriptors of a process.
         cell_seconds: for a cell that holds the student's code.
         case_seconds: for one case, where its property does not say less.
-        grace_seconds: beyond that, for the alarm in the room to be told; then the room is ended.
+        grace_seconds: beyond that, for the alarm in the jail to be told; then the jail is ended.
         gpu: whether it may see the GPU. CUDA maps far more addresses than memory, so there the address space is free.
     """
 

@@ -193,11 +193,11 @@ plots.reservation(num_slots=40, region=16, requests=[(10, 13), (6, 9), (3, 11)],
 #
 # - `paged=False`: each request takes one region of `region` slots. Tokens it has are *used*, those still to come
 #   *reserved*, the rest of its region *internal*.
-# - `paged=True`: each takes as many regions as its tokens need now. Tokens it has are used, the rest of its last
-#   region is internal, nothing is reserved.
+# - `paged=True`: each takes as many regions as its tokens need now, none if it has no token yet. Tokens it has are
+#   used, the rest of its last region is internal, nothing is reserved.
 # - Stop at the first request that does not fit in what is left of the pool.
-# - The rest of the pool that is smaller than one region is *external*. Whole free regions are no waste: the next
-#   request will take them.
+# - Cut the whole pool into regions: what is left behind the last whole one is *external*, whether the regions before
+#   it are taken or free. Whole free regions are no waste: the next request will take them.
 #
 # For the picture above that is `Waste(used=16, reserved=6, internal=10, external=8)` for the reserved regions and
 # `Waste(used=19, reserved=0, internal=5, external=0)` for the blocks.
@@ -503,8 +503,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 q = torch.randn(2, 1, 10, generator=torch.Generator().manual_seed(1))
 dense = scaled_dot_product_attention(q, k.transpose(0, 1), v.transpose(0, 1))
-paged = scaled_dot_product_attention(q, k_read.transpose(0, 1), v_read.transpose(0, 1))
-print("largest difference:", float((dense - paged).abs().max()))
+paged_out = scaled_dot_product_attention(q, k_read.transpose(0, 1), v_read.transpose(0, 1))
+print("largest difference:", float((dense - paged_out).abs().max()))
 
 # %% [markdown]
 # ## 6. Sharing until somebody writes
@@ -797,7 +797,7 @@ my_parts = resolve("mine")
 
 def serve_trace(trace, block_size, max_steps=None, with_model=True, look_every=20):
     """Serve a trace in a pool of 16,384 slots. Returns the engine's records, and every so often whose each block is."""
-    config = EngineConfig(
+    config = EngineConfig.from_options(
         block_size=block_size, num_blocks=16_384 // block_size, max_model_len=2048, enable_prefix_caching=False
     )
     runner = None if with_model else DryRunner(mine.model.config.vocab_size)
@@ -805,12 +805,12 @@ def serve_trace(trace, block_size, max_steps=None, with_model=True, look_every=2
     for request in trace:
         engine.add_request(request.prompt_token_ids, request.params)
     owners = []
-    with tqdm(total=len(trace), desc=f"P = {block_size}", unit="request") as bar:
-        while engine.has_unfinished and len(engine.step_records) != max_steps:
+    with tqdm(total=len(trace), desc=f"P = {block_size}", unit="request") as bar, engine.step_log.keep_all() as records:
+        while engine.has_unfinished and len(records) != max_steps:
             bar.update(len(engine.step()))
-            if len(engine.step_records) % look_every == 0:
+            if len(records) % look_every == 0:
                 owners.append(engine.kv.owners())
-    return engine.step_records, owners
+    return records, owners
 
 
 # %% [markdown]

@@ -1087,7 +1087,7 @@ class Watcher(DryRunner):
 
 def watch(requests, **options):
     """Run requests, given as prompt and output lengths by name, and return the steps and who was preempted in each."""
-    config = EngineConfig(**{"block_size": P, "num_blocks": N, "enable_prefix_caching": False, **options})
+    config = EngineConfig.from_options(**{"block_size": P, "num_blocks": N, "enable_prefix_caching": False, **options})
     watcher = Watcher(2048)
     engine = LLMEngine(course.model, course.tokenizer, config, resolve({"Scheduler": Scheduler}), runner=watcher)
     for name, (prompt_len, output_len) in requests.items():
@@ -1186,7 +1186,7 @@ squeezed = LLM(parts="mine", num_blocks=16, max_num_batched_tokens=8)
 alone = [course.chat(question)[0].outputs[0].token_ids for question in questions]
 together = [answer.outputs[0].token_ids for answer in answers]
 tight = [answer.outputs[0].token_ids for answer in squeezed.chat(questions, progress=True)]
-num_preempted = sum(record.num_preempted for record in squeezed.engine.step_records)
+num_preempted = squeezed.engine.stats().num_preempted
 print("among others the same tokens:", together == alone)
 print("in a small pool the same tokens:", tight == alone, "preemptions:", num_preempted)
 
@@ -1293,7 +1293,7 @@ plots.latency_bars(
 # At last a pool that is too small for all, on your scheduler: 64 blocks, the first 30 requests. Each colour is a request.
 
 # %%
-config = EngineConfig(num_blocks=64, enable_prefix_caching=False)
+config = EngineConfig.from_options(num_blocks=64, enable_prefix_caching=False)
 small = LLMEngine(mine.model, mine.tokenizer, config, my_parts, runner=DryRunner(2048))
 for request in trace[:30]:
     small.add_request(request.prompt_token_ids, request.params)
@@ -1303,7 +1303,7 @@ while small.has_unfinished:
     owners.append(small.kv.owners())
 
 # %%
-plots.pool_over_time(owners, title=f"{sum(r.num_preempted for r in small.step_records)} preemptions")
+plots.pool_over_time(owners, title=f"{small.stats().num_preempted} preemptions")
 
 # %% [markdown]
 # ## The scoreboard

@@ -73,8 +73,8 @@ def test_ratios_are_over_the_fastest_padded_batch() -> None:
 
 
 def test_the_pool_holds_every_request_to_its_end() -> None:
-    assert throughput.engine_config(TRACE).num_blocks == 2
-    assert throughput.engine_config([TraceRequest((0,) * 16, 1)]).num_blocks == 2
+    assert throughput.engine_config(TRACE).cache.num_blocks == 2
+    assert throughput.engine_config([TraceRequest((0,) * 16, 1)]).cache.num_blocks == 2
 
 
 def test_the_committed_result_is_whole_and_its_ratios_are_those_of_its_times() -> None:

@@ -16,7 +16,7 @@ import torch
 from book.figures._serving import Arrival, serve
 from book.figures.batching import CROWD
 from book.preprocessor.interactive import FOLDER, PICTURES
-from tinyllm.config import EngineConfig, ModelConfig
+from tinyllm.config import CacheConfig, ModelConfig
 from tinyllm.kernels.reference import merge_attention_states, paged_attention_with_lse
 from tinyllm.kv_cache.manager import KVCacheManager
 from tinyllm.parts import resolve
@@ -66,7 +66,7 @@ class PythonPool:
 
     def __init__(self, num_blocks: int, block_size: int) -> None:
         model = ModelConfig.from_pretrained(shipped_checkpoint())
-        config = EngineConfig(num_blocks=num_blocks, block_size=block_size)
+        config = CacheConfig(num_blocks=num_blocks, block_size=block_size)
         self.kv = KVCacheManager(model, config, resolve(), torch.float32, "cpu")
         self.tokens: dict[str, str] = {}
 
@@ -89,7 +89,7 @@ class PythonPool:
         return True
 
     def free(self, name: str) -> bool:
-        self.kv.remember(name, [ord(letter) for letter in self.tokens.pop(name)])
+        self.kv.cache_blocks(name, [ord(letter) for letter in self.tokens.pop(name)])
         self.kv.free(name)
         return True
 

@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 import torch
 from support.checkpoints import random_model, small_sparse_config
-from support.models import drain, make_engine, tiny_model
+from support.models import NumberTokenizer, drain, make_engine, tiny_model
 
 from tinyllm.attention.triton import TritonAttention
-from tinyllm.config import SamplingParams
+from tinyllm.config import EngineConfig, SamplingParams
 from tinyllm.engine.cuda_graphs import DecodeGraphs
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.model_runner import ModelRunner
+from tinyllm.engine.request import Request
+from tinyllm.engine.speculation import Proposer
+from tinyllm.parts import resolve
 
 pytestmark = pytest.mark.gpu
 
@@ -78,6 +81,29 @@ def test_graphs_with_a_full_pool_preemption_and_prompts_in_chunks() -> None:
     assert sum(step.num_preempted for step in engine.step_records) > 0
 
 
+def test_verification_runs_in_graphs_too() -> None:
+    """Drafts that are right, always three: a graph for four tokens a sequence beside that for one."""
+
+    class SaysFive(Proposer):
+        max_draft_tokens = 3
+
+        def propose(self, requests: Sequence[Request]) -> Sequence[list[int]]:
+            return [[5, 5, 5] for _ in requests]
+
+    model = tiny_model(gqa_ratio=3).to("cuda")
+    config = EngineConfig(block_size=3, num_blocks=90)
+    engine = LLMEngine(model, NumberTokenizer(), config, resolve(), proposer=SaysFive())  # type: ignore[arg-type]
+    plain = make_engine(model, block_size=3, num_blocks=90)
+    for each in (engine, plain):
+        for i in range(5):
+            bias = {5: 1e9} if i < 3 else None
+            params = SamplingParams(max_tokens=13 + i, ignore_eos=True, logit_bias=bias)
+            each.add_request([i, *range(2 * i)], params, str(i))
+    assert drain(engine) == drain(plain)
+    assert {query_len for _, query_len in graphs_of(engine).recorded} >= {1, 4}
+    assert len(engine.step_records) < len(plain.step_records)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_sixteen_bits_on_every_backend(dtype: torch.dtype) -> None:
     """The logits of the same decode step, to rounding: greedy tokens of a random model may part at near-ties."""
@@ -109,7 +135,7 @@ def test_a_replay_never_waits_for_the_gpu() -> None:
         engine.step()
     graphs = graphs_of(engine)
     assert graphs.recorded_sizes == [4]
-    replay = graphs._recorded[4]
+    replay = graphs.recorded[4, 1]
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:

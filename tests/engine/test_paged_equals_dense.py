@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tinyllm.attention.metadata import AttentionMetadata
 from tinyllm.attention.torch import TorchAttention
-from tinyllm.config import EngineConfig
+from tinyllm.config import CacheConfig
 from tinyllm.engine.model_runner import padded
 from tinyllm.kv_cache.manager import KVCacheManager
 from tinyllm.model.ops import LayerOps
@@ -23,7 +23,7 @@ class PagedModel:
     """Drives the model over the cache manager by hand, with the pool's free blocks in random order."""
 
     def __init__(self, model: Qwen3ForCausalLM, block_size: int, num_slots: int, rng: random.Random) -> None:
-        config = EngineConfig(block_size=block_size, num_blocks=-(-num_slots // block_size))
+        config = CacheConfig(block_size=block_size, num_blocks=-(-num_slots // block_size))
         self.model = model
         self.kv = KVCacheManager(model.config, config, resolve(), torch.float32, "cpu")
         rng.shuffle(self.kv.allocator.free_ids)
@@ -103,7 +103,7 @@ def test_forks_and_prefix_hits(block_size: int, seed: int) -> None:
     prompt = random_tokens(rng, rng.randint(1, 120))
     paged.start("root", prompt)
     paged.step({"root": prompt})
-    paged.kv.remember("root", prompt)
+    paged.kv.cache_blocks("root", prompt)
     names = ["root"]
     for i in range(rng.randint(1, 4)):
         parent = rng.choice(names)

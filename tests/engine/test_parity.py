@@ -72,7 +72,7 @@ class Parity:
 
     def outputs(self, prompts: list[list[int]], times: int = 1, **options: int) -> list[tuple[int, ...]]:
         """What an engine with these options says to the prompts, the last time if it is asked several times."""
-        config = EngineConfig(**{"num_blocks": 8192, **options})  # type: ignore[arg-type]
+        config = EngineConfig.from_options(**{"num_blocks": 8192, **options})
         self.llm.engine = LLMEngine(self.llm.model, self.llm.tokenizer, config, resolve())
         for _ in range(times):
             results = self.llm.generate(prompts, SIXTEEN)

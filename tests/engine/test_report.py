@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.models import make_engine, tiny_model
 
 from tinyllm.engine.metrics import RequestMetrics, StepRecord
-from tinyllm.engine.report import Distribution, Limits, duration, goodput, summarize
+from tinyllm.engine.report import SLO, Distribution, duration, goodput, summarize
 from tinyllm.sampling_params import SamplingParams
 
 FAST = RequestMetrics(arrival=10.0, token_times=[10.5, 10.75, 11.0])
@@ -60,28 +60,28 @@ def test_a_load_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "good"),
+    ("slo", "good"),
     [
-        (Limits(), 3),
-        (Limits(ttft=0.5), 2),
-        (Limits(ttft=0.49), 1),
-        (Limits(tpot=0.3), 2),
-        (Limits(itl=0.9), 2),
-        (Limits(itl=1.0), 3),
-        (Limits(tpot=0.5, itl=0.25), 2),
-        (Limits(ttft=0.0), 0),
+        (SLO(), 3),
+        (SLO(ttft=0.5), 2),
+        (SLO(ttft=0.49), 1),
+        (SLO(tpot=0.3), 2),
+        (SLO(itl=0.9), 2),
+        (SLO(itl=1.0), 3),
+        (SLO(tpot=0.5, itl=0.25), 2),
+        (SLO(ttft=0.0), 0),
     ],
     ids=str,
 )
-def test_goodput_counts_what_meets_all_limits(limits: Limits, good: int) -> None:
-    assert goodput([FAST, SLOW, SHORT, FAILED], limits) == pytest.approx(good / 5)
+def test_goodput_counts_what_meets_the_slo(slo: SLO, good: int) -> None:
+    assert goodput([FAST, SLOW, SHORT, FAILED], slo) == pytest.approx(good / 5)
 
 
 def test_nothing_served() -> None:
     report = summarize([FAILED], [], num_blocks=4)
     assert (report.num_outputs, report.num_failed, report.duration, report.tokens_per_s) == (0, 1, 0.0, 0.0)
     assert math.isnan(report.ttft.p99)
-    assert goodput([], Limits()) == 0.0
+    assert goodput([], SLO()) == 0.0
     assert duration([FAILED]) == 0.0
     assert str(report)
 

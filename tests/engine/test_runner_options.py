@@ -14,7 +14,7 @@ from tinyllm import SamplingParams
 from tinyllm.attention import registry
 from tinyllm.attention.registry import attention_backend
 from tinyllm.attention.torch import TorchAttention
-from tinyllm.config import EngineConfig, ModelConfig
+from tinyllm.config import CacheConfig, EngineConfig, ModelConfig
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.model_runner import ModelRunner
 from tinyllm.engine.scheduler_output import ScheduledRequest
@@ -39,7 +39,7 @@ class Watched(ModelRunner):
 
 def mixed_logits(folder: Path, dtype: str) -> Tensor:
     """[n, V]: the logits of a run in which prompt chunks and decodes share steps. The tokens are given, not chosen."""
-    engine = LLMEngine(load_model(folder, dtype), NumberTokenizer(), EngineConfig(4, 64, 8), resolve())  # type: ignore[arg-type]
+    engine = LLMEngine(load_model(folder, dtype), NumberTokenizer(), EngineConfig(CacheConfig(4, 64), 8), resolve())  # type: ignore[arg-type]
     engine.runner = runner = Watched(engine)
     given = [SamplingParams(max_tokens=6, ignore_eos=True, logit_bias={7: 1e9}) for _ in range(3)]
     for i, params in enumerate(given):

@@ -181,7 +181,7 @@ def test_truncate_gives_up_whole_blocks_and_leaves_other_owners_theirs() -> None
     tokens = list(range(14))
     assert kv.start("a", tokens) == 0
     kv.append("a", 14)
-    kv.remember("a", tokens[:6])
+    kv.cache_blocks("a", tokens[:6])
     kv.fork("a", "b")
     shared = list(kv.table("a").block_ids)
     kv.truncate("a", 14)

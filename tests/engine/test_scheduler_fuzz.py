@@ -16,7 +16,7 @@ import torch
 from support.models import VOCAB, NumberTokenizer, assert_no_block_lost, tiny_model
 from torch import Tensor
 
-from tinyllm.config import EngineConfig
+from tinyllm.config import CacheConfig, EngineConfig
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.model_runner import Runner
 from tinyllm.engine.request import OutputDelta, Request, RequestOutput
@@ -73,13 +73,12 @@ class Fuzz(Runner):
 
     def __init__(self, seed: int, block_size: int, budget: int, prefix_caching: bool = True) -> None:
         self.rng = random.Random(seed)
-        config = EngineConfig(
-            block_size, POOL_SLOTS // block_size, budget, MAX_NUM_SEQS, enable_prefix_caching=prefix_caching
-        )
+        cache = CacheConfig(block_size, POOL_SLOTS // block_size, prefix_caching)
+        config = EngineConfig(cache, budget, MAX_NUM_SEQS)
         parts = resolve({"PagedKVCache": Memory})
         self.engine = LLMEngine(MODEL, NumberTokenizer(), config, parts, runner=self)  # type: ignore[arg-type]
         self.scheduler, self.kv = self.engine.scheduler, self.engine.kv
-        self.kv.remember = self.remember  # type: ignore[method-assign]
+        self.kv.cache_blocks = self.cache_blocks  # type: ignore[method-assign]
         self.roots = [self.words(40) for _ in range(3)]
         self.arrivals: dict[str, int] = {}
         self.open: dict[str, SamplingParams] = {}
@@ -189,13 +188,13 @@ class Fuzz(Runner):
         self.chosen.append((item.request, list(item.request.token_ids), item.draft_token_ids, chosen))
         return rows
 
-    def remember(self, request_id: str, token_ids: Sequence[int]) -> None:
+    def cache_blocks(self, request_id: str, token_ids: Sequence[int]) -> None:
         """What goes into the prefix cache must be known, computed, and still in its slots: no drafts."""
         (request,) = (request for request in self.scheduler.running if request.request_id == request_id)
         assert list(token_ids) == request.token_ids[: request.num_computed_tokens], "remembered, but not computed"
         slots = self.kv.table(request_id).slots(0, len(token_ids))
         assert [self.kv.storage.slots[slot] for slot in slots] == histories(token_ids), "remembered, but overwritten"
-        KVCacheManager.remember(self.kv, request_id, token_ids)
+        KVCacheManager.cache_blocks(self.kv, request_id, token_ids)
 
     # -------------------------------------------------------- checks
 
@@ -400,7 +399,7 @@ def remembered_early(patch: pytest.MonkeyPatch) -> None:
     """Tokens go into the prefix cache before it is counted which of them are computed."""
 
     def hasty(kv: KVCacheManager, item: ScheduledRequest) -> None:
-        kv.remember(item.request.request_id, item.request.token_ids)
+        kv.cache_blocks(item.request.request_id, item.request.token_ids)
         count_computed(kv, item)
 
     patch.setattr("tinyllm.engine.engine.count_computed", hasty)

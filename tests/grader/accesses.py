@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from grader.kernel_access import access_rules, watch_kernels
+from grader.running.kernel_access import access_rules, watch_kernels
 from tinyllm.kernels.runtime import tl, triton
 
 

@@ -13,11 +13,11 @@ from nbformat.v4 import new_code_cell
 from grader.build.course import find_day
 from grader.build.notebook import notebook_text
 from grader.checks import find_exercise
-from grader.diagnosis import diagnosed
+from grader.framework import CheckResult
+from grader.marks.record import Record
 from grader.mutants import specimens
+from grader.mutants.diagnosis import diagnosed
 from grader.pipeline.grade import Graded, Options
-from grader.pipeline.record import Record
-from grader.results import CheckResult
 from grader.running import LocalDriver, run
 from grader.sandbox.command import Level
 
@@ -50,7 +50,7 @@ def options(**changes: object) -> Options:
 
 
 def said_aloud(graded: Graded) -> Graded:
-    """Warn where this machine has no sandbox: then the walls were not part of the test."""
+    """Warn where this machine has no sandbox: then its isolation was not part of the test."""
     if graded.level is not Level.BUBBLEWRAP:
         warnings.warn(f"bubblewrap does not work here: graded at level {graded.level}", stacklevel=2)
     return graded

@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-from grader.framework import Case, Exercise, Property, generator, outcome_of, plain, tensor_problem
-from grader.results import CheckResult
+from grader.framework import Case, CheckResult, Exercise, Property, generator, outcome_of, plain, tensor_problem
 from grader.running import LocalDriver, run
 
 #: A right answer to Purse, as a cell.

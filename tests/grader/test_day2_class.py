@@ -1,4 +1,4 @@
-"""Day 2 in the sandbox: kernels run in rooms, and nothing there does an exercise's work under another name."""
+"""Day 2 in the sandbox: kernels run in jails, and nothing there does an exercise's work under another name."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from grading import options, points_of, said_aloud
 
 from grader.build.course import find_day
 from grader.build.sources import exercise_sources
-from grader.example_class import submission
+from grader.marks.record import Record, Status
+from grader.pipeline.example_class import submission
 from grader.pipeline.grade import grade
-from grader.pipeline.record import Record, Status
 
 DAY = find_day("day2")
 KERNELS = ("store_kv", "paged_decode", "paged_decode_split", "paged_prefill")

@@ -12,9 +12,7 @@ import small_specimens
 import torch
 from small_exercises import PURSE, RUNNING_SUM, Purse, result_of, running_sum
 
-from grader import mutants
-from grader.diagnosis import diagnosed
-from grader.framework import Case, Exercise, Prop
+from grader.framework import Case, CheckResult, Exercise, Prop
 from grader.mutants import (
     Specimen,
     Specimens,
@@ -26,7 +24,8 @@ from grader.mutants import (
     renamed_source,
     specimens,
 )
-from grader.results import CheckResult
+from grader.mutants import specimen as finding
+from grader.mutants.diagnosis import diagnosed
 from grader.running import LocalDriver, run
 from grader.usage import UsageError
 
@@ -65,7 +64,7 @@ def test_subclass_of_a_mutant_is_no_mutant() -> None:
     class Unmarked(find("NeverRefuses").obj):  # type: ignore[misc]
         pass
 
-    assert mutants.TAG not in vars(Unmarked)
+    assert finding.TAG not in vars(Unmarked)
 
 
 @pytest.mark.parametrize("item", OF_PURSE.mutants, ids=lambda item: item.name)
@@ -222,10 +221,10 @@ def test_reference_keeps_its_name_in_a_subclass_cell() -> None:
 
 
 def test_copy_of_the_course_without_solutions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mutants, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(finding, "project_root", lambda: tmp_path)
     specimens.cache_clear()
     try:
-        assert specimens(PURSE) == mutants.Specimens()
+        assert specimens(PURSE) == Specimens()
         with pytest.raises(UsageError, match="not part of this copy"):
             day_folder("BlockAllocator")
     finally:

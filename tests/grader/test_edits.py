@@ -10,9 +10,9 @@ from small_exercises import PURSE, PURSE_CELL, result_of
 
 from grader.build.sources import solved_cell
 from grader.checks import exercises
-from grader.edits import read_edits
 from grader.framework import Outcome
 from grader.mutants import by_kind, cell_source, day_folder, edited_specimens, specimens
+from grader.mutants.edits import read_edits
 from grader.usage import UsageError
 
 FILE = """\

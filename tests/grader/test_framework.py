@@ -12,10 +12,10 @@ import pytest
 import torch
 from small_exercises import PURSE, RUNNING_SUM, Purse, result_of, running_sum
 
-from grader.framework import Exercise
-from grader.limits import MAX_PRINTED, TimeLimitExceeded, recorded_output, time_limit
-from grader.results import CheckResult, Outcome
-from grader.running import LocalDriver, copied, same
+from grader.framework import CheckResult, Exercise, Outcome
+from grader.running import LocalDriver
+from grader.running.copies import copied, same
+from grader.running.limits import MAX_PRINTED, TimeLimitExceeded, recorded_output, time_limit
 
 
 def outcomes(result: CheckResult) -> list[Outcome]:

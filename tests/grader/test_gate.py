@@ -15,13 +15,12 @@ import torch
 from rich.console import Console
 from small_exercises import PURSE, RUNNING_SUM, GivesBack, Purse, running_sum
 
-from grader import gate
 from grader.build.sources import ExerciseSources
-from grader.framework import Case, Exercise, outcome_of
-from grader.gate import Prover, run_gate
-from grader.gate_report import GateReport, Row
+from grader.framework import Case, Exercise, Outcome, outcome_of
 from grader.mutants import Specimen, Specimens, by_kind, read_specimens
-from grader.results import Outcome
+from grader.mutation import gate
+from grader.mutation.gate import Prover, run_gate
+from grader.mutation.gate_report import GateReport, Row
 from grader.usage import UsageError
 
 ALL = [item for item in read_specimens(Path(small_specimens.__file__)) if item.name != "adds_nothing"]

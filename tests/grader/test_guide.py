@@ -5,9 +5,10 @@ import re
 import pytest
 from typer.testing import CliRunner
 
+from book.figures.life import HOPS
 from grader.build.course import gradable_days
 from grader.cli import app
-from grader.instructor.class_file import read_class_file
+from grader.marks.class_file import read_class_file
 from grader.reporting.tables import MARKS_COLUMNS, STUDENT_COLUMNS
 from tinyllm.paths import project_root
 
@@ -27,6 +28,11 @@ def test_the_class_file_of_the_guide_is_read(tmp_path):
     path.write_text(re.search(r"```toml\n(.*?)```", GUIDE, re.DOTALL)[1])
     class_file = read_class_file(path, gradable_days())
     assert class_file.points["day1_paged_kv_cache"]["BlockAllocator"] == 6
+
+
+def test_the_hops_of_a_submission_are_files_that_exist():
+    assert len(HOPS) <= 8
+    assert all((project_root() / "grader" / file).is_file() for _, file, _ in HOPS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

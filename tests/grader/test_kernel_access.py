@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kernels.interpreted import run_interpreted
 
-from grader.kernel_access import region_of
+from grader.running.kernel_access import region_of
 
 
 @st.composite

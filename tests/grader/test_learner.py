@@ -14,9 +14,11 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from grader import check, hint, learner, mutants, rendering, solution
-from grader.learner import exercise_of
-from grader.results import CheckResult, Diagnosis, Outcome, PropertyResult
+from grader import check, hint, solution
+from grader.framework import CheckResult, Diagnosis, Outcome, PropertyResult, rendering
+from grader.learner import verbs
+from grader.learner.verbs import exercise_of
+from grader.mutants import specimen
 from grader.usage import UsageError
 from tinyllm import parts
 from tinyllm.kv_cache.allocator import BlockAllocator as Reference
@@ -104,8 +106,8 @@ def test_status_says_how_the_last_check_came_out(
 
 def test_what_could_not_be_checked_here_did_not_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CheckResult("kv_bytes_per_token", 1, (PropertyResult("It runs.", 1, Outcome.NOT_CHECKED),))
-    monkeypatch.setattr(learner, "source_of", lambda obj, name: STUB_CELL)
-    learner.keep_stamp(object(), result)
+    monkeypatch.setattr(verbs, "source_of", lambda obj, name: STUB_CELL)
+    verbs.keep_stamp(object(), result)
     path = parts.source_file("kv_bytes_per_token")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(STUB_CELL)
@@ -221,7 +223,7 @@ def test_solution_is_the_references_text(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_copy_without_solutions_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mutants, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(specimen, "project_root", lambda: tmp_path)
     for verb in (hint, solution):
         with pytest.raises(UsageError, match="not part of this copy of the course"):
             verb(Reference)

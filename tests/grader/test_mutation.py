@@ -13,8 +13,8 @@ from rich.console import Console
 from small_exercises import PURSE, PURSE_CELL
 
 from grader.checks import exercises, find_exercise
-from grader.gate import MUTATION_SEEDS
 from grader.mutation.equivalents import Key, read
+from grader.mutation.gate import MUTATION_SEEDS
 from grader.mutation.mutate import REFERENCE, Mutation, Target, marked_lines, mutations, targets
 from grader.mutation.pool import tried_by_workers
 from grader.mutation.run import MutationReport, Sample, Subject, report_on, run_mutation

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from grader.observe import outcome_of, plain, tensor_problem
+from grader.framework.observe import outcome_of, plain, tensor_problem
 
 
 class Pair(NamedTuple):

@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 
 from grader.build.course import LessonError, find_day
+from grader.build.own import use_own
 from grader.build.sources import exercise_sources
 from grader.checks import exercises, find_exercise
-from grader.example_class import submission
 from grader.instructor.bundle import write_bundle
-from grader.instructor.class_file import ClassFileError, course_of, read_class_file
+from grader.marks.class_file import ClassFileError, course_of, read_class_file
+from grader.marks.kept import kept_class_file
 from grader.mutants import cell_source, specimens
-from grader.own import VARIABLE, use_own
+from grader.own import VARIABLE
+from grader.pipeline.example_class import submission
 from grader.pipeline.grade import Options, grade_or_example
-from grader.reporting.export import kept_class_file
 from grader.usage import UsageError
 
 pytestmark = pytest.mark.timeout(300)

@@ -25,13 +25,13 @@ from grading import (
 
 from grader.build.notebook import notebook_text, release_notebook
 from grader.checks import find_exercise
-from grader.example_class import answers_of_class, submission, write_class
+from grader.framework import Outcome
+from grader.marks.record import Status, read_records
 from grader.mutants import cell_source, specimens
+from grader.pipeline.example_class import answers_of_class, submission, write_class
 from grader.pipeline.grade import Graded, grade
 from grader.pipeline.output import MARKER, OutputError, output_folder
-from grader.pipeline.record import Status, read_records
-from grader.pipeline.report import table
-from grader.results import Outcome
+from grader.reporting.terminal import table
 from grader.sandbox.command import Level
 from grader.sandbox.limits import Limits
 

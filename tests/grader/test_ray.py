@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from grading import DAY, gradebook_rows, hand_in, options, said_aloud
 
-from grader.example_class import answers_of_class, submission
+from grader.marks.record import read_records
+from grader.pipeline.example_class import answers_of_class, submission
 from grader.pipeline.grade import grade
 from grader.pipeline.pool import Setup
 from grader.pipeline.ray_pool import RayError, RayPool
-from grader.pipeline.record import read_records
 from grader.sandbox.command import Level
 from grader.sandbox.limits import Limits
 

@@ -14,20 +14,21 @@ from grader.build.course import LessonError, find_day, gradable_days
 from grader.build.notebook import release_notebook
 from grader.build.sources import BEGIN, END, exercise_sources, marked_source
 from grader.cli import app
+from grader.framework import CheckResult, Diagnosis, Outcome, PropertyResult
 from grader.instructor.bundle import refuse_solutions, write_bundle
-from grader.instructor.class_file import ClassFile, ClassFileError, LateRule, chosen, read_class_file
-from grader.instructor.decide import decide
-from grader.instructor.overrides import FILE_NAME as OVERRIDES
-from grader.instructor.overrides import Override, OverrideError, history, in_force, record
-from grader.instructor.similar import find_alike, fingerprint
+from grader.marks.class_file import ClassFile, ClassFileError, LateRule, chosen, read_class_file
+from grader.marks.decide import decide
+from grader.marks.final import finish
+from grader.marks.kept import ResultsError, kept_class_file
+from grader.marks.overrides import FILE_NAME as OVERRIDES
+from grader.marks.overrides import Override, OverrideError, history, in_force, record
+from grader.marks.record import Record, Status, write_record
+from grader.marks.similar import find_alike, fingerprint
 from grader.mutants import specimens
-from grader.pipeline.record import Record, Status, write_record
 from grader.reporting.class_report import class_report, kind_of
-from grader.reporting.export import ResultsError, export, kept_class_file
+from grader.reporting.export import export
 from grader.reporting.feedback_page import STATUS_WORDS, feedback_page
-from grader.reporting.final import finish
 from grader.reporting.tables import MARKS_COLUMNS, SIMILAR_COLUMNS, STUDENT_COLUMNS, csv_text, harmless
-from grader.results import CheckResult, Diagnosis, Outcome, PropertyResult
 
 DAY = find_day("day1")
 COURSE = gradable_days()

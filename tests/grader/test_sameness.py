@@ -1,4 +1,4 @@
-"""An answer gets the same marks at home, from `check` in a notebook, as in grading, in a room of the sandbox."""
+"""An answer gets the same marks at home, from `check` in a notebook, as in grading, in a jail of the sandbox."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from grader.checks import find_exercise
 from grader.pipeline.courses import write_courses
 from grader.pipeline.work import Cell, WorkItem, judge_submission
 from grader.running import PUBLIC_SEED
-from grader.sandbox.command import walls_here
+from grader.sandbox.command import isolation_here
 from grader.sandbox.host import Sandbox, find_level
 from grader.sandbox.limits import Limits
 
-pytestmark = pytest.mark.timeout(600)  # every style runs in a notebook and in a room
+pytestmark = pytest.mark.timeout(600)  # every style runs in a notebook and in a jail
 
 
 class Style(NamedTuple):
@@ -129,8 +129,8 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     courses = tmp_path_factory.mktemp("courses")
     write_courses(courses, gradable_days())
     courses.chmod(0o755)
-    walls = walls_here(courses / "common", courses, Limits())
-    with Sandbox(find_level(walls, unsafe=True), walls) as sandbox:
+    isolation = isolation_here(courses / "common", courses, Limits())
+    with Sandbox(find_level(isolation, unsafe=True), isolation) as sandbox:
         yield sandbox
 
 

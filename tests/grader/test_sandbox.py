@@ -1,4 +1,4 @@
-"""The sandbox: the command that builds it, every wall really tried, and what happens where there is none."""
+"""The sandbox: the command that builds it, every promise really tried, and what happens where there is none."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ from grader.build.course import days, gradable_days
 from grader.checks import find_exercise
 from grader.framework import Exercise
 from grader.pipeline.courses import HIDDEN_METHODS, driving_part, imported_names, stubbed, stubs_of, write_courses
+from grader.running.wire import receive, send
 from grader.sandbox import host
 from grader.sandbox.command import (
+    Isolation,
     Level,
-    Walls,
     bubblewrap_command,
+    isolation_here,
     outermost,
-    parent_environment,
     readable_answers,
-    walls_here,
+    zygote_environment,
 )
 from grader.sandbox.host import Sandbox, SandboxError, find_level
 from grader.sandbox.limits import Limits
-from grader.sandbox.selftest import ATTACKS, run_selftest
+from grader.selftest.attacks import ATTACKS
+from grader.selftest.run import run_selftest
 from grader.usage import UsageError
-from grader.wire import receive, send
 from tinyllm.paths import project_root
 
 ROOT = os.geteuid() == 0
 NOBODY = 61999
 USERS = ["root", "ordinary user"] if ROOT else ["ordinary user"]
-REST = 4  # walls that are proved from outside
+REST = 4  # promises that are proved from outside
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +52,11 @@ def courses(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def problems(courses) -> dict[Level, str]:
     """Why a level does not work here; empty when it does."""
-    walls = walls_here(courses / "common", courses, Limits())
+    isolation = isolation_here(courses / "common", courses, Limits())
     found = {}
     for level in (Level.BUBBLEWRAP, Level.UNSHARE):
         try:
-            find_level(walls, level)
+            find_level(isolation, level)
             found[level] = ""
         except SandboxError as error:
             found[level] = str(error)
@@ -70,14 +71,14 @@ def argument_pairs(argv: list[str], option: str) -> list[tuple[str, str]]:
 
 
 def test_root_becomes_another_user_and_others_get_a_user_namespace(tmp_path):
-    walls = Walls("/c/common", "/c", uid=70001, readable=(str(tmp_path),))
-    as_root = bubblewrap_command(walls, ["work"])
+    isolation = Isolation("/c/common", "/c", uid=70001, readable=(str(tmp_path),))
+    as_root = bubblewrap_command(isolation, ["work"])
     inner = as_root[as_root.index("--") + 1 :]
     assert inner[0] == "setpriv"
     assert inner[inner.index("--reuid") + 1] == inner[inner.index("--regid") + 1] == "70001"
     assert {"--clear-groups", "--no-new-privs", "--bounding-set=-all"} <= set(inner)
     assert inner[-1] == "work"
-    as_user = bubblewrap_command(Walls("/c/common", "/c", readable=(str(tmp_path),)), ["work"])
+    as_user = bubblewrap_command(Isolation("/c/common", "/c", readable=(str(tmp_path),)), ["work"])
     assert as_user[as_user.index("--") + 1 :] == ["work"]
     assert "--unshare-user" in as_user
     assert as_user[as_user.index("--cap-drop") + 1] == "ALL"
@@ -86,7 +87,7 @@ def test_root_becomes_another_user_and_others_get_a_user_namespace(tmp_path):
 @pytest.mark.parametrize("uid", [None, 70001])
 def test_nothing_is_bound_writable_and_nothing_of_the_environment_is_kept(tmp_path, uid, monkeypatch):
     monkeypatch.setenv("GRADER_SECRET_SEED", "4711")
-    argv = bubblewrap_command(Walls("/c/common", "/c", uid=uid, readable=(str(tmp_path),)), ["work"])
+    argv = bubblewrap_command(Isolation("/c/common", "/c", uid=uid, readable=(str(tmp_path),)), ["work"])
     assert {
         "--unshare-net",
         "--unshare-pid",
@@ -99,19 +100,19 @@ def test_nothing_is_bound_writable_and_nothing_of_the_environment_is_kept(tmp_pa
     assert (str(tmp_path), str(tmp_path)) in argument_pairs(argv, "--ro-bind")
     assert argv[argv.index("--remount-ro") + 1] == "/"
     assert "4711" not in " ".join(argv)
-    assert "GRADER_SECRET_SEED" not in parent_environment("/course", gpu=False)
+    assert "GRADER_SECRET_SEED" not in zygote_environment("/course", gpu=False)
 
 
 def test_links_of_the_system_stay_links(tmp_path):
     link = tmp_path / "lib"
     link.symlink_to("usr/lib")
-    argv = bubblewrap_command(Walls("/c/common", "/c", readable=(str(link),)), ["work"])
+    argv = bubblewrap_command(Isolation("/c/common", "/c", readable=(str(link),)), ["work"])
     assert ("usr/lib", str(link)) in argument_pairs(argv, "--symlink")
 
 
 def test_gpu_devices_are_bound_only_when_asked_for(courses):
-    assert walls_here(courses / "common", courses, Limits()).devices == ()
-    argv = bubblewrap_command(Walls("/c/common", "/c", Limits(gpu=True), devices=("/dev/nvidia0",)), ["work"])
+    assert isolation_here(courses / "common", courses, Limits()).devices == ()
+    argv = bubblewrap_command(Isolation("/c/common", "/c", Limits(gpu=True), devices=("/dev/nvidia0",)), ["work"])
     assert argv[argv.index("--dev-bind-try") + 1] == "/dev/nvidia0"
 
 
@@ -119,12 +120,12 @@ def test_paths_below_others_are_not_bound_twice():
     assert outermost(["/usr/lib", "/usr", "/usrlocal", "/opt/python", "/usr"]) == ["/usr", "/usrlocal", "/opt/python"]
 
 
-def test_walls_survive_their_way_to_another_process():
-    walls = Walls("/c/common", "/c", Limits(memory_mib=7, gpu=True), 5, ("/usr",), ("/dev/nvidia0",))
-    assert Walls.from_json(walls.to_json()) == walls
+def test_isolation_survives_its_way_to_another_process():
+    isolation = Isolation("/c/common", "/c", Limits(memory_mib=7, gpu=True), 5, ("/usr",), ("/dev/nvidia0",))
+    assert Isolation.from_json(isolation.to_json()) == isolation
 
 
-# ---------------------------------------------------------------- the walls, tried
+# ---------------------------------------------------------------- the promises, tried
 
 
 def as_nobody(command: list[str]) -> list[str]:
@@ -161,14 +162,14 @@ def test_every_wall_holds(level, user, problems):
 
 
 @pytest.mark.timeout(120)
-def test_the_attacks_do_break_out_where_there_are_no_walls():
+def test_the_attacks_do_break_out_where_there_is_no_isolation():
     """Else the tests above would prove nothing."""
     findings = run_selftest("none")
-    broken = {finding.wall.split(" (")[0].split(":")[0] for finding in findings.walls if not finding.held}
+    broken = {finding.promise.split(" (")[0].split(":")[0] for finding in findings.promises if not finding.held}
     assert {"network", "files outside cannot be read", "courses of other exercises are out of sight"} <= broken
     assert {"processes outside cannot be signalled", "nothing outside has changed"} <= broken
-    held = {finding.wall for finding in findings.walls if finding.held}
-    assert {"memory of one process is limited", "nothing lives on when a room ends"} <= held
+    held = {finding.promise for finding in findings.promises if finding.held}
+    assert {"memory of one process is limited", "nothing lives on when a jail ends"} <= held
     assert "the reference cannot be imported" in held
     assert not Path("/usr/tinyllm-selftest").exists()
 
@@ -178,12 +179,12 @@ def test_an_unknown_level_is_told():
         run_selftest("chroot")
 
 
-# ---------------------------------------------------------------- rooms
+# ---------------------------------------------------------------- jails
 
 
 def run_cells(sandbox: Sandbox, build: str, *sources: str) -> list[str]:
-    """What cells print in a fresh room."""
-    with sandbox.room(build) as connection:
+    """What cells print in a fresh jail."""
+    with sandbox.jail(build) as connection:
         send(
             connection, {"cells": [{"id": str(i), "source": text, "answers": ""} for i, text in enumerate(sources)]}, 5
         )
@@ -197,9 +198,9 @@ def run_cells(sandbox: Sandbox, build: str, *sources: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def sandbox(courses):
-    walls = walls_here(courses / "common", courses, Limits())
-    level = find_level(walls, unsafe=True)
-    with Sandbox(level, walls) as sandbox:
+    isolation = isolation_here(courses / "common", courses, Limits())
+    level = find_level(isolation, unsafe=True)
+    with Sandbox(level, isolation) as sandbox:
         yield sandbox
 
 
@@ -209,12 +210,12 @@ def test_cells_run_as_in_a_notebook(sandbox):
     assert printed[2] == "42"
     assert printed[3] == "ZeroDivisionError: division by zero, in line 1: 1 / 0"
     assert printed[4].startswith("SyntaxError")
-    assert printed[7].endswith("6")  # nothing of this ends the room
+    assert printed[7].endswith("6")  # nothing of this ends the jail
 
 
-def test_nothing_passes_from_one_room_to_the_next(sandbox):
+def test_nothing_passes_from_one_jail_to_the_next(sandbox):
     if sandbox.level is Level.NONE:
-        pytest.skip("a sandbox is not permitted on this machine: rooms share its file system")
+        pytest.skip("a sandbox is not permitted on this machine: jails share its file system")
     leave = "import builtins, torch\nbuiltins.left = torch.left = 1\nopen('/tmp/x', 'w')\nopen('/dev/shm/x', 'w')"
     look = "import builtins as b, os, torch\nprint(hasattr(b, 'left'), hasattr(torch, 'left'), os.listdir('/tmp'), "
     look += "os.listdir('/dev/shm'))"
@@ -234,9 +235,9 @@ def test_what_is_readable_may_lie_below_tmp(level, problems, courses):
         path.parent.mkdir()
         path.write_text("seen")
         Path(folder).chmod(0o755)
-        walls = walls_here(courses / "common", courses, Limits())
-        walls = replace(walls, readable=(*walls.readable, str(path.parent)))
-        with Sandbox(level, walls) as sandbox:
+        isolation = isolation_here(courses / "common", courses, Limits())
+        isolation = replace(isolation, readable=(*isolation.readable, str(path.parent)))
+        with Sandbox(level, isolation) as sandbox:
             read = f"print(open({str(path)!r}).read())"
             write = f"open({str(path)!r}, 'w')"
             printed = run_cells(sandbox, "BlockTable", read, write, "open('/tmp/x', 'w').write('free')")
@@ -249,35 +250,35 @@ def test_what_is_readable_may_lie_below_tmp(level, problems, courses):
 
 
 def test_without_bubblewrap_the_fallback_is_found(courses, problems, monkeypatch):
-    walls = walls_here(courses / "common", courses, Limits())
+    isolation = isolation_here(courses / "common", courses, Limits())
     if problem := problems[Level.UNSHARE]:
         pytest.skip(f"unshare is not permitted on this machine: {problem}")
     monkeypatch.setattr(host, "has_programs", lambda level: level is not Level.BUBBLEWRAP)
-    assert find_level(walls) is Level.UNSHARE
+    assert find_level(isolation) is Level.UNSHARE
 
 
 def test_with_nothing_it_refuses_unless_told_otherwise(courses, monkeypatch):
-    walls = walls_here(courses / "common", courses, Limits())
+    isolation = isolation_here(courses / "common", courses, Limits())
     monkeypatch.setattr(host, "has_programs", lambda level: False)
     with pytest.raises(SandboxError, match="--unsafe-no-sandbox"):
-        find_level(walls)
-    assert find_level(walls, unsafe=True) is Level.NONE
+        find_level(isolation)
+    assert find_level(isolation, unsafe=True) is Level.NONE
 
 
 def test_answers_among_the_systems_files_are_noticed(courses, monkeypatch):
-    walls = walls_here(courses / "common", courses, Limits())
-    assert readable_answers(walls) == []
-    above = replace(walls, readable=(*walls.readable, str(project_root().parent)))
+    isolation = isolation_here(courses / "common", courses, Limits())
+    assert readable_answers(isolation) == []
+    above = replace(isolation, readable=(*isolation.readable, str(project_root().parent)))
     assert str(project_root() / "solutions") in readable_answers(above)
     with pytest.raises(SandboxError, match="keep the checkout elsewhere"):
         find_level(above)
 
 
 def test_a_command_that_fails_is_no_sandbox(courses, monkeypatch):
-    walls = walls_here(courses / "common", courses, Limits())
-    monkeypatch.setattr(host, "parent_command", lambda *_: ["sh", "-c", "echo not permitted >&2; exit 1"])
+    isolation = isolation_here(courses / "common", courses, Limits())
+    monkeypatch.setattr(host, "zygote_command", lambda *_: ["sh", "-c", "echo not permitted >&2; exit 1"])
     with pytest.raises(SandboxError, match="not permitted"):
-        find_level(walls)
+        find_level(isolation)
 
 
 # ---------------------------------------------------------------- courses
@@ -319,9 +320,8 @@ def test_courses_hold_nothing_that_tells_an_answer(courses):
             assert code.co_code == compile(source.read_text(), str(source), "exec").co_code
             assert names_in(code) == names_in(compile(source.read_text(), str(source), "exec"))
         modules = {str(path.relative_to(course / "grader")) for path in (course / "grader").rglob("*.py")}
-        assert not {
-            name for name in modules if name.startswith(("mutants", "diagnosis", "hidden", "build", "pipeline"))
-        }
+        telling = ("mutants", "mutation", "learner", "hidden", "build", "marks", "reporting", "pipeline", "selftest")
+        assert not {name for name in modules if name.startswith(telling)}
         assert {path.name for path in course.iterdir()} == {"grader", "tinyllm", "data"}
 
 

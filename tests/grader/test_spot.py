@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from grader import spot, spotting
+from grader import spot
 from grader.checks import exercises, find_exercise
 from grader.framework import Exercise
+from grader.learner import spotting
+from grader.learner.spotting import puzzles, record, size_of, wrong_object
 from grader.mutants import specimens
 from grader.running import LocalDriver, run
-from grader.spotting import puzzles, record, size_of, wrong_object
 from grader.usage import UsageError
 from tinyllm import parts
 

@@ -13,10 +13,18 @@ from hypothesis import strategies as st
 from small_exercises import PURSE, Purse, TakesAndRefuses
 
 from grader.checks.day2.tensors import closeness_problem
-from grader.framework import Case, Exercise, describe_case, tensor_problem, two_numbers, two_texts
-from grader.results import Outcome, PropertyResult
+from grader.framework import (
+    Case,
+    Exercise,
+    Outcome,
+    PropertyResult,
+    describe_case,
+    tensor_problem,
+    two_numbers,
+    two_texts,
+)
+from grader.framework.words import expected_got
 from grader.running import LocalDriver, run
-from grader.words import expected_got
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))

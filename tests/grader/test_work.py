@@ -1,4 +1,4 @@
-"""The judge's side, against rooms that lie, die and fall silent: the marks are made from observations alone."""
+"""The judge's side, against jails that lie, die and fall silent: the marks are made from observations alone."""
 
 from __future__ import annotations
 
@@ -12,39 +12,38 @@ import pytest
 import torch
 from small_exercises import KNOWN, PURSE, RUNNING_SUM, Purse, result_of, running_sum
 
-from grader.framework import Exercise
+from grader.framework import Exercise, Outcome
 from grader.hidden import check_hidden
 from grader.pipeline import work
 from grader.pipeline.work import Cell, Worked, WorkItem, judge_submission
-from grader.results import Outcome
 from grader.running import LocalDriver
-from grader.sandbox.command import Walls
+from grader.running.wire import WireError, encode, receive, send
+from grader.sandbox.command import Isolation
 from grader.sandbox.inside import drive
 from grader.sandbox.limits import Limits
 from grader.usage import UsageError
-from grader.wire import WireError, encode, receive, send
 
 SEED = 7
 CELLS = (Cell("setup", "", setup=True), Cell("own", "helper"), Cell("answer", "code", answers="running_sum"))
 
-Room = Callable[[socket.socket, dict[str, Any]], None]  # what happens in a room once it has its job
+Jail = Callable[[socket.socket, dict[str, Any]], None]  # what happens in a jail once it has its job
 
 
 class FakeSandbox:
-    """Rooms that are threads of this process: the first room does the first thing, the last one all that come after."""
+    """Jails that are threads of this process: the first jail does the first thing, the last one all that come after."""
 
     level = "fake"
     ended_for = ""
-    walls = Walls("", "", Limits(cell_seconds=0.5, grace_seconds=-4.5))
+    isolation = Isolation("", "", Limits(cell_seconds=0.5, grace_seconds=-4.5))
 
-    def __init__(self, *rooms: Room) -> None:
-        self.rooms = list(rooms)
+    def __init__(self, *jails: Jail) -> None:
+        self.jails = list(jails)
         self.opened: list[str] = []
 
     @contextmanager
-    def room(self, build: str) -> Iterator[socket.socket]:
+    def jail(self, build: str) -> Iterator[socket.socket]:
         self.opened.append(build)
-        behave = self.rooms.pop(0) if len(self.rooms) > 1 else self.rooms[0]
+        behave = self.jails.pop(0) if len(self.jails) > 1 else self.jails[0]
         ours, theirs = socket.socketpair()
 
         def live() -> None:
@@ -66,8 +65,8 @@ def known_exercises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work, "find_exercise", KNOWN.__getitem__)
 
 
-def judged(*rooms: Room, name: str = "running_sum") -> tuple[Worked, FakeSandbox]:
-    sandbox = FakeSandbox(*rooms)
+def judged(*jails: Jail, name: str = "running_sum") -> tuple[Worked, FakeSandbox]:
+    sandbox = FakeSandbox(*jails)
     item = WorkItem("ada", "day1", CELLS, {name: len(CELLS)}, SEED)
     return judge_submission(item, sandbox), sandbox  # type: ignore[arg-type]
 
@@ -81,8 +80,8 @@ def run_cells(connection: socket.socket, job: dict[str, Any], until: str = "") -
         send(connection, {"ran": cell["id"], "printed": "", "error": ""}, 5)
 
 
-def honest(exercise: Exercise, obj: Any) -> Room:
-    """A room in which everything is as it should be."""
+def honest(exercise: Exercise, obj: Any) -> Jail:
+    """A jail in which everything is as it should be."""
 
     def live(connection: socket.socket, job: dict[str, Any]) -> None:
         run_cells(connection, job)
@@ -92,8 +91,8 @@ def honest(exercise: Exercise, obj: Any) -> Room:
     return live
 
 
-def answers(*reports: Any) -> Room:
-    """A room that gives these reports, whatever is asked, the last one again and again."""
+def answers(*reports: Any) -> Jail:
+    """A jail that gives these reports, whatever is asked, the last one again and again."""
 
     def live(connection: socket.socket, job: dict[str, Any]) -> None:
         run_cells(connection, job)
@@ -212,7 +211,7 @@ def test_an_answer_that_is_none_is_told_with_its_error() -> None:
 
 
 @pytest.mark.parametrize("message", [{"ready": True}, {"ran": "answer"}, {"report": {"ending": "right"}}, {}])
-def test_messages_out_of_order_end_the_room(message: dict[str, Any]) -> None:
+def test_messages_out_of_order_end_the_jail(message: dict[str, Any]) -> None:
     def floods(connection: socket.socket, job: dict[str, Any]) -> None:
         for _ in range(1000):
             send(connection, message, 5)

@@ -230,10 +230,10 @@ def driver_replaced(book: Book) -> None:
     """What drives the answer is replaced by something that says that all is well."""
     trick(
         book,
-        "import grader.running as running\n"
+        "import grader.running.local as local\n"
         "from grader.running import Ending, Report\n"
-        "running.LocalDriver.__call__ = lambda *a: Report(Ending.OBSERVED, {'bytes': True, 'right': True})\n"
-        "running.plain = lambda value: {'bytes': float('nan')}",
+        "local.LocalDriver.__call__ = lambda *a: Report(Ending.OBSERVED, {'bytes': True, 'right': True})\n"
+        "local.plain = lambda value: {'bytes': float('nan')}",
     )
 
 
@@ -245,7 +245,7 @@ def check_replaced(book: Book) -> None:
         "import builtins, sys\ncheck = check_hidden = lambda *a, **k: 2.0\nbuiltins.check = check\n"
         "import grader\ngrader.check = check\n"
         "class Fake:\n    check_hidden = staticmethod(check)\n    check = staticmethod(check)\n"
-        "sys.modules['grader.hidden'] = sys.modules['grader.learner'] = Fake",
+        "sys.modules['grader.hidden'] = sys.modules['grader.learner'] = sys.modules['grader.learner.verbs'] = Fake",
     )
 
 
@@ -360,7 +360,7 @@ def seed_looked_for(book: Book) -> None:
     wrong_with(
         book,
         "import glob, os\n"
-        f"for path in [{str(book.places.out / 'grading.json')!r}, {str(book.places.out / 'journal.jsonl')!r}]:\n"
+        f"for path in [{str(book.places.out / 'grading.json')!r}, {str(book.places.out / 'gradebook.db')!r}]:\n"
         "    try:\n        print('STOLEN', open(path).read())\n    except OSError:\n        pass\n"
         "texts = [str(dict(os.environ))]\n"
         "for path in glob.glob('/proc/[0-9]*/environ') + glob.glob('/proc/[0-9]*/cmdline'):\n"

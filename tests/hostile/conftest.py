@@ -16,8 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from grader.marks.record import Record
 from grader.pipeline.grade import Options, grade
-from grader.pipeline.record import Record
 from grader.pipeline.submissions import student_ids
 from grader.sandbox.command import FIRST_UID
 from grader.sandbox.limits import Limits

@@ -8,7 +8,7 @@ import sqlite3
 
 import pytest
 
-from grader.pipeline.record import Status
+from grader.marks.record import Status
 from hostile.book import CLASS, DAY, FULL, FUNCTION, Hostile
 from hostile.cheating import cheating
 from hostile.conftest import CORPUS, SEED, Graded

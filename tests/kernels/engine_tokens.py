@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,19 +15,34 @@ from tinyllm.config import EngineConfig, SamplingParams
 from tinyllm.engine.cuda_graphs import DecodeGraphs
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.model_runner import ModelRunner
+from tinyllm.engine.request import Request
+from tinyllm.engine.speculation import Proposer
 from tinyllm.parts import resolve
 
 
-def answer(name: str = "auto", backend: AttentionBackend | None = None, padded: bool = False) -> dict[str, Any]:
+class Repeats(Proposer):
+    """Guesses that the last token comes again."""
+
+    max_draft_tokens = 2
+
+    def propose(self, requests: Sequence[Request]) -> Sequence[list[int]]:
+        return [[request.token_ids[-1]] * 2 for request in requests]
+
+
+def answer(
+    name: str = "auto", backend: AttentionBackend | None = None, padded: bool = False, drafting: bool = False
+) -> dict[str, Any]:
     """Serve a few requests in a pool that is too small for them, with prompts cut into chunks.
 
     Args:
         name: the attention backend by name.
         backend: one of your own instead.
-        padded: pad decode steps to 4 sequences as for a CUDA graph, and compute them again each time.
+        padded: pad uniform steps to 4 sequences as for a CUDA graph, and compute them again each time.
+        drafting: verify two drafts a request.
     """
-    config = EngineConfig(block_size=3, num_blocks=14, max_num_batched_tokens=8, attention_backend=name)
-    engine = LLMEngine(tiny_model(gqa_ratio=3), NumberTokenizer(), config, resolve(), backend=backend)  # type: ignore[arg-type]
+    config = EngineConfig.from_options(block_size=3, num_blocks=14, max_num_batched_tokens=8, attention_backend=name)
+    proposer = Repeats() if drafting else None
+    engine = LLMEngine(tiny_model(gqa_ratio=3), NumberTokenizer(), config, resolve(), backend, proposer=proposer)  # type: ignore[arg-type]
     runner = engine.runner
     assert isinstance(runner, ModelRunner)
     if padded:
@@ -36,6 +52,7 @@ def answer(name: str = "auto", backend: AttentionBackend | None = None, padded: 
             runner.block_size,
             max_batch=4,
             max_blocks=14,
+            max_query_len=3,
             capture=lambda step: step,
         )
     for i, length in enumerate((1, 19, 6)):
@@ -57,6 +74,7 @@ if __name__ == "__main__":
         "triton": answer("triton"),
         "triton in splits": answer(backend=TritonAttention(split_size=1)),
         "triton, padded": answer("triton", padded=True),
+        "triton, padded, with drafts": answer("triton", padded=True, drafting=True),
         "triton in splits, padded": answer(backend=TritonAttention(split_size=1), padded=True),
     }
     print(json.dumps(answers))

@@ -24,7 +24,7 @@ def main() -> None:
     files = {name: mine[name].__code__.co_filename for name in KERNELS}
     tokens = {}
     for label, parts, split_size in (("reference", resolve(), None), ("mine", mine, None), ("mine in splits", mine, 1)):
-        config = EngineConfig(block_size=3, num_blocks=30, max_num_batched_tokens=8)
+        config = EngineConfig.from_options(block_size=3, num_blocks=30, max_num_batched_tokens=8)
         backend = TritonAttention(split_size=split_size, parts=parts)
         engine = LLMEngine(tiny_model(gqa_ratio=3), NumberTokenizer(), config, parts, backend=backend)  # type: ignore[arg-type]
         for i, length in enumerate((1, 19, 6)):

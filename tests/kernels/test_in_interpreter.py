@@ -44,12 +44,14 @@ def test_the_engine_gives_the_same_tokens_on_both_backends() -> None:
     done = run_interpreted("-m", "kernels.engine_tokens")
     assert done.returncode == 0, done.stdout + done.stderr
     answers = json.loads(done.stdout)
-    assert set(answers) == {"torch", "triton", "triton in splits", "triton, padded", "triton in splits, padded"}
+    padded = {"triton, padded", "triton in splits, padded", "triton, padded, with drafts"}
+    assert set(answers) == {"torch", "triton", "triton in splits", *padded}
     for name, answer in answers.items():
         assert answer["tokens"] == answers["torch"]["tokens"], name
         assert bool(answer["padded_sizes"]) == ("padded" in name)
         assert answer["mixed_steps"] > 0, f"{name}: no step had prefill chunks beside decodes"
-        assert answer["preempted"] > 0, f"{name}: the pool was never full"
+        # With drafts requests are done before the pool is full.
+        assert answer["preempted"] > 0 or "drafts" in name, f"{name}: the pool was never full"
 
 
 def test_on_the_cpu_without_the_interpreter_the_error_says_how_to_switch_it_on() -> None:

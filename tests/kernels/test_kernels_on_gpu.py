@@ -34,7 +34,7 @@ def test_the_engine_gives_the_tokens_of_the_torch_backend() -> None:
     from tinyllm.attention.triton import TritonAttention
 
     def run(backend: AttentionBackend, device: str) -> dict[str, tuple[tuple[int, ...], ...]]:
-        config = EngineConfig(block_size=3, num_blocks=40, max_num_batched_tokens=16)
+        config = EngineConfig.from_options(block_size=3, num_blocks=40, max_num_batched_tokens=16)
         model = tiny_model(gqa_ratio=3).to(device)
         engine = LLMEngine(model, NumberTokenizer(), config, resolve(), backend=backend)  # type: ignore[arg-type]
         for i in range(12):

@@ -17,9 +17,8 @@ from support.cells import assert_none_is_right
 
 from grader.build.sources import exercise_sources
 from grader.checks.day2.kernels import expected_row, inputs_of, row_problem
-from grader.framework import Exercise, Property
+from grader.framework import Exercise, Outcome, Property
 from grader.mutants import as_cell
-from grader.results import Outcome
 from grader.running import LocalDriver, run
 from tinyllm.kernels.cases import KERNELS
 from tinyllm.kernels.guards import CANARY

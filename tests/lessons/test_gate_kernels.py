@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from grader.gate import SEEDS, run_gate
+from grader.mutation.gate import SEEDS, run_gate
 from tinyllm.kernels.cases import KERNELS
 
 pytestmark = pytest.mark.needs("triton")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from grader.checks import exercises
-from grader.gate import run_gate
+from grader.mutation.gate import run_gate
 
 
 @pytest.mark.parametrize("name", [name for name, item in exercises().items() if item.kind != "kernel"])

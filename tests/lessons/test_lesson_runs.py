@@ -47,7 +47,7 @@ print(json.dumps({
     "steps": {name: report.num_steps for name, report in throughput.items()},
     "tokens": {name: report.num_tokens for name, report in [*throughput.items(), *reports.items()]},
     "most_at_once": {name: max(r.num_running for r in run.records) for name, run in at_once.items()},
-    "small_pool": sum(r.num_preempted for r in small.step_records), "rows": len(scoreboard.load().rows),
+    "small_pool": small.stats().num_preempted, "rows": len(scoreboard.load().rows),
     "backends": answers_by_backend,
 }))
 """

@@ -12,7 +12,9 @@ from support.checkpoints import random_model, small_config, small_sparse_config
 
 from tinyllm.config import ModelConfig
 from tinyllm.errors import CheckpointError
-from tinyllm.model.loader import INDEX, WEIGHTS, checkpoint_shapes, load_model, save_model
+from tinyllm.model.loader import load_model, save_model
+from tinyllm.model.weight_files import INDEX, WEIGHTS
+from tinyllm.model.weight_names import checkpoint_shapes
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def tiny_model(gqa_ratio: int = 2, seed: int = 0, eos_token_ids: tuple[int, ...]
 
 def make_engine(model: Qwen3ForCausalLM, parts: Parts | None = None, **options: object) -> LLMEngine:
     """An engine over a tiny model."""
-    config = EngineConfig(**{"block_size": 4, "num_blocks": 256, **options})  # type: ignore[arg-type]
+    config = EngineConfig.from_options(**{"block_size": 4, "num_blocks": 256, **options})
     return LLMEngine(model, NumberTokenizer(), config, parts or resolve())  # type: ignore[arg-type]
 
 

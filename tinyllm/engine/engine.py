@@ -16,7 +16,7 @@ from tinyllm.engine.acceptance import accept, finish_text
 from tinyllm.engine.bookkeeping import note_scheduling, plan_in_numbers
 from tinyllm.engine.guard import EngineGuard
 from tinyllm.engine.input_processor import InputProcessor
-from tinyllm.engine.metrics import StepRecord
+from tinyllm.engine.metrics import EngineStats, StepRecord
 from tinyllm.engine.model_runner import ModelRunner, Runner, decode_graphs
 from tinyllm.engine.outbox import Outbox
 from tinyllm.engine.request import FinishReason, OutputDelta, Request, RequestOutput
@@ -24,6 +24,7 @@ from tinyllm.engine.sampler import Sampled
 from tinyllm.engine.scheduler import Scheduler, count_computed, roll_back
 from tinyllm.engine.scheduler_output import ScheduledRequest, SchedulerOutput
 from tinyllm.engine.speculation import ExactVerifier, NoProposer, Proposer, Verifier, verify_step
+from tinyllm.engine.step_log import StepLog
 from tinyllm.errors import PartError, RequestError
 from tinyllm.experts.base import RunExperts
 from tinyllm.kv_cache.manager import KVCacheManager
@@ -43,7 +44,7 @@ class LLMEngine:
 
     Attributes:
         kv: the pool, for pictures of it.
-        step_records: one record for each step so far.
+        step_log: a record of each step.
         guard: who has the engine, for callers that need it for more than one call.
         outbox: what the steps have finished.
     """
@@ -82,13 +83,13 @@ class LLMEngine:
         weight = model.embed_tokens.weight
         backend = backend or attention_backend(config.attention_backend, weight.device, parts, weight.dtype)
         with name_failing_part():
-            self.kv = KVCacheManager(model.config, config, parts, weight.dtype, weight.device)
+            self.kv = KVCacheManager(model.config, config.cache, parts, weight.dtype, weight.device)
         self.input_processor = InputProcessor(tokenizer, model.config, config)
         self.scheduler: Scheduler = parts["Scheduler"](config, self.kv)
         self.proposer = proposer or NoProposer()
         self.verifier = verifier or ExactVerifier()
         self.runner = runner or self._model_runner(model, backend, experts)
-        self.step_records: list[StepRecord] = []
+        self.step_log = StepLog()
         self.guard = EngineGuard()
         self.outbox = Outbox()
         self._groups: dict[str, list[Request]] = {}
@@ -103,6 +104,28 @@ class LLMEngine:
     def has_unfinished(self) -> bool:
         """Whether a call of `step` has anything to do, or anything to hand out."""
         return self.scheduler.has_unfinished or not self.outbox.is_empty
+
+    @property
+    def step_records(self) -> list[StepRecord]:
+        """The newest records, one for each step, oldest first; `step_log.keep_all` gives all of them."""
+        return list(self.step_log.recent)
+
+    def stats(self) -> EngineStats:
+        """How much there is to do and how full the pool is. Any thread may ask, at any time, and waits for nobody.
+
+        It is of one moment between two steps; during a step, of what that has done so far.
+        """
+        return EngineStats(
+            num_running=len(self.scheduler.running),
+            num_waiting=len(self.scheduler.waiting),
+            num_blocks=self.kv.num_blocks,
+            num_table_blocks=self.kv.num_blocks_in_tables,
+            num_cached_blocks=self.kv.num_cached_blocks,
+            num_steps=self.step_log.num_steps,
+            num_admitted_tokens=self.step_log.num_admitted_tokens,
+            num_prefix_tokens_hit=self.step_log.num_prefix_tokens_hit,
+            num_preempted=self.step_log.num_preempted,
+        )
 
     def add_request(
         self,
@@ -200,7 +223,7 @@ class LLMEngine:
             plan = plan_in_numbers(self.kv, self.scheduler, output)
             if output.scheduled:
                 self._compute(output)
-        self.step_records.append(StepRecord(step=len(self.step_records), start=start, end=time.perf_counter(), **plan))
+        self.step_log.add(StepRecord(step=self.step_log.num_steps, start=start, end=time.perf_counter(), **plan))
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
@@ -216,10 +239,10 @@ class LLMEngine:
         self, model: Qwen3ForCausalLM, backend: AttentionBackend, experts: RunExperts | None
     ) -> ModelRunner:
         """The model's own runner, with CUDA graphs as large as a step can be."""
-        runner = ModelRunner(model, self.kv.storage, self.config.block_size, backend, experts)
+        runner = ModelRunner(model, self.kv.storage, self.config.cache.block_size, backend, experts)
         if not self.config.enforce_eager:
             max_batch = min(self.config.max_num_seqs, self.config.max_num_batched_tokens)
-            max_blocks = -(-self.max_model_len // self.config.block_size)
+            max_blocks = -(-self.max_model_len // self.config.cache.block_size)
             runner.graphs = decode_graphs(runner, max_batch, max_blocks, 1 + self.proposer.max_draft_tokens)
         return runner
 
@@ -259,7 +282,7 @@ class LLMEngine:
         """Once a request's computed tokens are counted: keep them for others, and tell and finish what is to be."""
         if request.index == 0 and 0 < request.num_output_tokens == len(accepted):
             computed = request.token_ids[: request.num_computed_tokens]
-            self.kv.remember(request.request_id, computed)  # the prompt, now that its logits are known good
+            self.kv.cache_blocks(request.request_id, computed)  # the prompt, now that its logits are known good
         if request.finish_reason is not None:
             finish_text(request)
         self.outbox.tell(request, accepted)
@@ -277,7 +300,7 @@ class LLMEngine:
     def _finish(self, request: Request) -> None:
         """Free a finished request's blocks; with the last member of its group the output is complete."""
         if not request.error:  # nobody else may meet the K and V of a request that failed
-            self.kv.remember(request.request_id, request.token_ids[: request.num_computed_tokens])
+            self.kv.cache_blocks(request.request_id, request.token_ids[: request.num_computed_tokens])
         self.scheduler.finish(request)
         group = self._groups[request.group_id]
         if all(member.finish_reason is not None for member in group):

@@ -29,7 +29,7 @@ class InputProcessor:
     def max_model_len(self) -> int:
         """Longest prompt plus output, in tokens: what was asked for, at most what the model and the pool can hold."""
         asked = self.config.max_model_len or self.model.max_position_embeddings
-        return min(asked, self.model.max_position_embeddings, self.config.num_slots)
+        return min(asked, self.model.max_position_embeddings, self.config.cache.num_slots)
 
     def make(
         self,
@@ -94,11 +94,12 @@ class InputProcessor:
         if not token_ids:
             raise RequestError("the prompt is empty; give at least one token")
         if len(token_ids) >= self.max_model_len:
+            cache = self.config.cache
             raise RequestError(
                 f"the prompt has {len(token_ids)} tokens; with one to generate it must fit in {self.max_model_len}: "
-                f"the model takes {self.model.max_position_embeddings}, the KV pool {self.config.num_slots} "
-                f"({self.config.num_blocks} blocks of {self.config.block_size}). Shorten the prompt, or raise "
-                "num_blocks or max_model_len."
+                f"the model takes {self.model.max_position_embeddings}, the KV pool {cache.num_slots} "
+                f"({cache.num_blocks} blocks of {cache.block_size}). Shorten the prompt, or raise num_blocks or "
+                "max_model_len."
             )
 
     def _check_known(self, name: str, token_ids: Iterable[int]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import fields
 from numbers import Integral
 from os import PathLike
 from pathlib import Path
@@ -16,10 +15,10 @@ from tinyllm.config import EngineConfig, SamplingParams
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.input_processor import as_params, refuse_other_kinds
 from tinyllm.engine.request import RequestOutput
-from tinyllm.errors import OptionError, PartError, RequestError, UnknownOptionError
+from tinyllm.errors import OptionError, PartError, RequestError
 from tinyllm.model.loader import load_model
 from tinyllm.model.tokenizer import Message, Tokenizer
-from tinyllm.names import closest
+from tinyllm.options import nested
 from tinyllm.parts import resolve
 from tinyllm.paths import shipped_checkpoint
 
@@ -51,7 +50,8 @@ class LLM:
             dtype: of weights, activations and KV cache: "float32", "bfloat16", "float16", or "auto" for the
                 checkpoint's own on CUDA and float32 elsewhere.
             device: where the model runs, for example "cpu" or "cuda".
-            engine_options: the fields of `EngineConfig`, for example `num_blocks=64` or `attention_backend="torch"`.
+            engine_options: those of `EngineConfig` and of the configs inside it by their names alone, for example
+                `num_blocks=64` or `attention_backend="torch"`.
 
         Raises:
             CheckpointError: the folder is missing, damaged or of another architecture.
@@ -62,8 +62,7 @@ class LLM:
         if not isinstance(model, str | PathLike | None):
             raise OptionError(f"the model is {model!r:.100}; give the path of a checkpoint folder")
         folder = Path(model) if model is not None else shipped_checkpoint()
-        refuse_unknown_options(engine_options)
-        config = EngineConfig(**engine_options)
+        config = nested(EngineConfig, engine_options, beside=("model", "parts", "dtype", "device"))
         self.model = load_model(folder, dtype=dtype, device=device)
         self.tokenizer = Tokenizer(folder)
         self.engine = LLMEngine(self.model, self.tokenizer, config, resolve(parts))
@@ -157,20 +156,6 @@ class LLM:
         for request_id in ids:
             with suppress(Exception):  # a broken part may fail again here; the first error is the one to show
                 self.engine.drop(request_id)
-
-
-def refuse_unknown_options(options: Iterable[str]) -> None:
-    """Refuse an engine option that `EngineConfig` does not have, and name the nearest that it has.
-
-    Raises:
-        UnknownOptionError: it is also a TypeError, as Python's own for an unknown argument.
-    """
-    known = [field.name for field in fields(EngineConfig)]
-    for name in options:
-        if name not in known:
-            nearest = closest(name, [*known, "model", "parts", "dtype", "device"])
-            hint = f"did you mean {nearest}?" if nearest else f"there are {', '.join(known)}"
-            raise UnknownOptionError(f"the engine has no option {name}; {hint}")
 
 
 @contextmanager

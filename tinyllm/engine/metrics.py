@@ -41,6 +41,36 @@ class StepRecord:
     num_prefix_tokens_hit: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """An engine at one moment, for whoever chooses between several and for metrics.
+
+    Attributes:
+        num_running, num_waiting: requests that have blocks, and those that wait for some.
+        num_blocks: N, blocks in the pool.
+        num_table_blocks: blocks that running requests hold, each counted once however many share it.
+        num_cached_blocks: blocks that only the prefix cache holds; they are given up when a request needs them.
+        num_steps: steps so far.
+        num_admitted_tokens, num_prefix_tokens_hit: sums over all steps, as in `StepRecord`.
+        num_preempted: sum over all steps.
+    """
+
+    num_running: int
+    num_waiting: int
+    num_blocks: int
+    num_table_blocks: int
+    num_cached_blocks: int
+    num_steps: int
+    num_admitted_tokens: int
+    num_prefix_tokens_hit: int
+    num_preempted: int
+
+    @property
+    def kv_use(self) -> float:
+        """Share of the pool that running requests hold, 0 to 1; what only the prefix cache holds can be had."""
+        return self.num_table_blocks / self.num_blocks
+
+
 @dataclass(slots=True)
 class RequestMetrics:
     """The times of one output, in seconds on a monotonic clock, and what it cost.
@@ -71,7 +101,7 @@ class RequestMetrics:
 
     @property
     def itl(self) -> list[float]:
-        """Inter-token latencies: every gap between two neighbouring output tokens, in seconds."""
+        """Inter-token latencies: every gap between two neighboring output tokens, in seconds."""
         return [b - a for a, b in zip(self.token_times, self.token_times[1:], strict=False)]
 
     @property

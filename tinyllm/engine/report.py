@@ -32,8 +32,8 @@ class Distribution:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """The latencies that a user still finds good, in seconds. What is not given is not limited.
+class SLO:
+    """A service-level objective: the latencies that a user still finds good, in seconds. What is not given is free.
 
     Attributes:
         ttft: time to first token, at most.
@@ -46,7 +46,7 @@ class Limits:
     itl: float = math.inf
 
     def met_by(self, metrics: RequestMetrics) -> bool:
-        """Whether an output stayed within all limits; one without any token did not."""
+        """Whether an output met all of them; one without any token did not."""
         return (
             bool(metrics.token_times)
             and metrics.ttft <= self.ttft
@@ -143,9 +143,9 @@ def summarize(metrics: Sequence[RequestMetrics], steps: Sequence[StepRecord], nu
     )
 
 
-def goodput(metrics: Sequence[RequestMetrics], limits: Limits) -> float:
-    """Outputs per second that stay within all limits, over the time from the first arrival to the last token."""
-    return ratio(sum(limits.met_by(item) for item in metrics), duration(metrics))
+def goodput(metrics: Sequence[RequestMetrics], slo: SLO) -> float:
+    """Outputs per second that meet the SLO, over the time from the first arrival to the last token."""
+    return ratio(sum(slo.met_by(item) for item in metrics), duration(metrics))
 
 
 def duration(metrics: Iterable[RequestMetrics]) -> float:

@@ -147,7 +147,7 @@ def add_drafts(kv: KVCacheManager, scheduled: Iterable[ScheduledRequest], budget
     """Give drafts the slots after their request's last known token, in order, while budget and pool have room."""
     for item in scheduled:
         num_drafts = min(len(item.request.draft_token_ids), budget) if may_draft(item) else 0
-        slots = kv.append(item.request.request_id, num_drafts) if num_drafts else None
+        slots = kv.append(item.request.request_id, num_drafts) if num_drafts > 0 else None
         if slots:
             item.slots.extend(slots)
             budget -= num_drafts

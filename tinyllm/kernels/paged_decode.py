@@ -69,7 +69,8 @@ def attend_pages(
     """Attention of each row of q [ROWS, PADDED_DIM] over positions `first` to `last - 1` of one sequence.
 
     Walks over the positions TILE at a time. Slot s of K/V head h begins `s * kv_stride_slot + h * kv_stride_head`
-    numbers behind `k_ptr` and `v_ptr`. `scale` holds log2(e) besides 1 / sqrt(D): it makes scores of base 2.
+    numbers behind `k_ptr` and `v_ptr`. `scale` is above 0 and holds log2(e) besides 1 / sqrt(D): it makes scores of
+    base 2.
 
     Returns:
         highest, total and acc of `softmax_step`; -inf, 0 and 0 where there is no position. The caller divides.
@@ -177,7 +178,7 @@ def paged_decode(
         context_lens: [B], tokens of each sequence in the cache, the new one included. 0 gives 0.
         query_start_loc: [B + 1], where each sequence's tokens begin in q.
         block_size: P, of any size.
-        scale: factor of the scores; 1 / sqrt(D) by default.
+        scale: factor of the scores, above 0; 1 / sqrt(D) by default.
         sliding_window: a token sees itself and the `sliding_window - 1` before it; all before it by default.
         out: [T, Hq, D] contiguous, to write to; rows of sequences with more than one new token are left as they are.
 

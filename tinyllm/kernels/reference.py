@@ -43,7 +43,7 @@ def paged_attention_with_lse(
         context_lens: [B], tokens of each sequence in the cache, the new ones included.
         query_start_loc: [B + 1].
         block_size: P, of any size.
-        scale: factor of the scores; 1 / sqrt(D) by default.
+        scale: factor of the scores, above 0; 1 / sqrt(D) by default.
         sliding_window: a token sees itself and the `sliding_window - 1` before it; all before it by default.
         dtype: what to compute in; float64 makes this the oracle of float32 kernels.
 
@@ -99,7 +99,7 @@ def merge_attention_states(out_a: Tensor, lse_a: Tensor, out_b: Tensor, lse_b: T
 
     Args:
         out_a, out_b: [..., D].
-        lse_a, lse_b: [...], natural log-sum-exp of the scores; -inf is an empty set, whose output is not read.
+        lse_a, lse_b: [...] float32, natural log-sum-exp of the scores; -inf is an empty set, whose output is not read.
 
     Returns:
         The merged output and log-sum-exp, as new tensors.

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from tinyllm.config import EngineConfig, ModelConfig
+from tinyllm.config import CacheConfig, ModelConfig
 from tinyllm.errors import PartError
+from tinyllm.kv_cache.base import KVStorage
 from tinyllm.parts import Parts
 
 
@@ -18,21 +19,31 @@ class KVCacheManager:
     Attributes:
         num_admitted_tokens: tokens of all requests that were started so far.
         num_prefix_tokens_hit: those of them that the prefix cache had.
+        null_block: stands in tables where a block was released, as in vLLM; nobody reads or writes it.
     """
 
     def __init__(
         self,
         model: ModelConfig,
-        config: EngineConfig,
+        config: CacheConfig,
         parts: Parts,
         dtype: torch.dtype,
         device: str | torch.device,
+        windows: bool = False,
     ) -> None:
+        """Reserve the whole pool.
+
+        Args:
+            model: its layers, KV heads and head dimension are the pool's.
+            parts: what the pool is made of; its `PagedKVCache` may be any `KVStorage`.
+            dtype: of the pool; it need not be that of the weights.
+            windows: take one block out of the pool to be the null block, so that `release_before` works.
+        """
         self.block_size = config.block_size
         self.num_blocks = config.num_blocks
         self.parts = parts
         self.allocator = parts["BlockAllocator"](config.num_blocks)
-        self.storage = parts["PagedKVCache"](
+        self.storage: KVStorage = parts["PagedKVCache"](
             model.num_layers,
             config.num_blocks,
             config.block_size,
@@ -45,6 +56,7 @@ class KVCacheManager:
         self.prefix_cache = None
         if config.enable_prefix_caching:
             self.prefix_cache = parts["PrefixCache"](self.allocator, config.block_size)
+        self.null_block = self.allocator.allocate(1)[0] if windows else None
         self.tables: dict[str, Any] = {}
         self.num_admitted_tokens = 0
         self.num_prefix_tokens_hit = 0
@@ -90,24 +102,69 @@ class KVCacheManager:
         """Forget a request's tokens after the first `num_tokens`; blocks that held only those are given up.
 
         What another owner still sees of them stays as it is: the next `append` copies a shared last block.
+
+        Raises:
+            ValueError: the next token would go into a block that `release_before` has given up.
         """
         table = self.table(request_id)
         if table.num_tokens <= num_tokens:
             return
         num_kept = -(-num_tokens // self.block_size)
+        if num_tokens % self.block_size and table.block_ids[num_kept - 1] == self.null_block:
+            raise ValueError(f"{request_id!r} cannot go back to {num_tokens} tokens: their last block was released")
         kept, dropped = table.block_ids[:num_kept], table.block_ids[num_kept:]
         self.tables[request_id] = self.parts["BlockTable"](self.allocator, self.block_size, kept, num_tokens)
         for block_id in reversed(dropped):
             self.allocator.free(block_id)
 
+    def release_before(self, request_id: str, position: int, num_sinks: int = 0) -> int:
+        """Give up a request's blocks of tokens that no later query looks at; the null block takes their place.
+
+        With a window of W tokens, the query at position p looks at p - W + 1 and all after it, and at the attention
+        sinks (StreamingLLM, arXiv 2309.17453). What others own of the blocks stays theirs: `cache_blocks` comes first,
+        or no other prompt finds them.
+
+        Args:
+            position: the first token that a later query may look at; a block is kept if it holds that or a later one.
+            num_sinks: S, first tokens that are kept for good, with all of their last block; the same at every call.
+
+        Returns:
+            How many blocks the request has given up.
+
+        Raises:
+            ValueError: the manager was made without `windows`.
+        """
+        if self.null_block is None:
+            raise ValueError("nothing can be released from this pool: it has no null block; make it with windows=True")
+        table = self.table(request_id)
+        first = -(-num_sinks // self.block_size)
+        num_released = 0
+        for i in reversed(range(first, min(position, table.num_tokens) // self.block_size)):
+            block_id = table.block_ids[i]
+            if block_id == self.null_block:
+                break  # all before it were released with it
+            self.allocator.share(self.null_block)
+            table.block_ids[i] = self.null_block
+            self.allocator.free(block_id)
+            num_released += 1
+        return num_released
+
     def fork(self, parent_id: str, child_id: str) -> None:
         """Give a new request the tokens of another, sharing all blocks."""
         self.tables[child_id] = self.copy_on_write.fork(self.table(parent_id))
 
-    def remember(self, request_id: str, token_ids: Sequence[int]) -> None:
-        """Put a request's full blocks into the prefix cache; `token_ids` are those whose K and V are computed."""
-        if self.prefix_cache:
-            self.prefix_cache.insert(token_ids, self.table(request_id).block_ids)
+    def cache_blocks(self, request_id: str, token_ids: Sequence[int]) -> None:
+        """Put a request's full blocks into the prefix cache; `token_ids` are those whose K and V are computed.
+
+        Blocks behind one that was released stay out: a prompt is found from its beginning on.
+        """
+        if not self.prefix_cache:
+            return
+        block_ids = self.table(request_id).block_ids
+        if self.null_block in block_ids:
+            block_ids = block_ids[: block_ids.index(self.null_block)]
+            token_ids = token_ids[: len(block_ids) * self.block_size]
+        self.prefix_cache.insert(token_ids, block_ids)
 
     def free(self, request_id: str) -> None:
         """Close a request's table; blocks that nobody else owns return to the pool."""
@@ -126,20 +183,32 @@ class KVCacheManager:
 
     @property
     def num_blocks_in_tables(self) -> int:
-        """Different blocks that running requests hold, each counted once however many share it."""
-        return len(set().union(*(table.block_ids for table in self.tables.values())))
+        """Different blocks that running requests hold, each counted once however many share it.
+
+        Any thread may ask: the tables are listed before they are looked at.
+        """
+        return len(set().union(*(table.block_ids for table in list(self.tables.values()))) - {self.null_block})
+
+    @property
+    def num_cached_blocks(self) -> int:
+        """Blocks that only the prefix cache holds. Any thread may ask; during a step it is not exact."""
+        num_held = self.num_blocks - self.num_free - (self.null_block is not None)
+        return max(0, num_held - self.num_blocks_in_tables)
 
     @property
     def num_block_references(self) -> int:
         """Blocks that running requests would hold if none were shared."""
-        return sum(len(table.block_ids) for table in self.tables.values())
+        all_ids = [table.block_ids for table in self.tables.values()]
+        num_null = 0 if self.null_block is None else sum(block_ids.count(self.null_block) for block_ids in all_ids)
+        return sum(map(len, all_ids)) - num_null
 
     def owners(self) -> list[tuple[str, ...]]:
         """For each block of the pool the requests whose table holds it, for pictures of the pool."""
         owners: list[list[str]] = [[] for _ in range(self.num_blocks)]
         for request_id, table in self.tables.items():
             for block_id in table.block_ids:
-                owners[block_id].append(request_id)
+                if block_id != self.null_block:
+                    owners[block_id].append(request_id)
         return [tuple(names) for names in owners]
 
     # ------------------------------------------------------------ inside

@@ -55,8 +55,8 @@ def reservation_waste(requests: Sequence[Snapshot], num_slots: int, region: int,
 
     Contiguous (`paged=False`): each request takes one region of `region` slots (the longest it may become).
     Paged (`paged=True`): each takes only as many regions (blocks) of `region` slots as its tokens need now.
-    Placing stops at the first request that does not fit. The end of the pool that is smaller than one
-    region is external waste; whole free regions are not waste.
+    Placing stops at the first request that does not fit. What is left behind the last whole region of the pool is
+    external waste, be that region taken or free; whole free regions are not waste.
     """
     used = reserved = internal = taken = 0
     for request in requests:

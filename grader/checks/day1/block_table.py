@@ -223,6 +223,7 @@ EXERCISE = Exercise(
                 tables([1, 0], 2, "new a 0 0, append a 1, append a 1, release a"),
                 tables([2, 0, 1], 2, "new a 0 0, new b 0 0, append a 1, append b 1, release a, append b 2, release b"),
                 tables([2, 0, 3, 1], 2, "new a 3 2, append a 1, append a 0, append a 2, release a"),
+                tables([2, 0, 3, 1], 2, "new a 1 3, append a 2, append a 3, release a"),  # into blocks it has already
                 tables([2, 0, 1, 3], 2, "new a 0 0, append a 1, swap a, append a 1, append a 1, swap a, append a 2"),
                 *any_turns(random.Random(1)),
             ],

@@ -22,9 +22,9 @@ def drive(parts: SimpleNamespace, case: Case) -> Observations:
 def judge(case: Case, observations: Observations) -> str | None:
     """The number must be that of the enumeration."""
     expected, got = count_bytes(case), observations.get("bytes")
-    if is_number(got) and got == expected:
-        return None
-    return f"expected {expected} bytes, got {got!r}"
+    if not is_number(got):
+        return f"expected a number of bytes, got {got!r}"
+    return None if got == expected else f"expected {expected} bytes, got {got:.15g}"
 
 
 def count_bytes(case: Case) -> int:
@@ -81,13 +81,7 @@ EXERCISE = Exercise(
         prop(
             "the bytes follow the dtype of the cache",
             weight=0.25,
-            fixed=[
-                shape(1, 1, 1, 4, 4),
-                shape(1, 1, 1, 4, 1),
-                shape(3, 2, 2, 9, 8),
-                shape(5, 6, 1, 7, 4),
-                shape(2, 9, 3, 5, 1, 99),
-            ],
+            fixed=[shape(1, 1, 1, 4, 4), shape(1, 1, 1, 4, 1), shape(3, 2, 2, 9, 8), shape(2, 9, 3, 5, 1, 99)],
             random=any_shape,
         ),
     ),

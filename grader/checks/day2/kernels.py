@@ -12,7 +12,7 @@ from torch import Tensor
 
 from grader.checks.support import count_of
 from grader.framework import Case, Observations, Prop, two_numbers
-from grader.kernel_access import access_rules
+from grader.running.kernel_access import access_rules
 from tinyllm.kernels import cases as kernel_cases
 from tinyllm.kernels.guards import CANARY, Inputs, changed, make_inputs, snapshot
 from tinyllm.kernels.selftest import TOLERANCES

@@ -16,8 +16,8 @@ from grader.checks.day2.tensors import closeness_problem
 from grader.framework import Case, Exercise, Observations, Prop, generator, plain, short
 
 STATE = ("out_a", "lse_a", "out_b", "lse_b")
-EMPTY = float("-inf")
-NAN = float("nan")
+NAN, INF = float("nan"), float("inf")
+EMPTY = -INF
 
 
 def drive(parts: SimpleNamespace, case: Case) -> Observations:
@@ -25,10 +25,8 @@ def drive(parts: SimpleNamespace, case: Case) -> Observations:
     merged = parts.merge_attention_states(*(case[name] for name in STATE))
     tensors = [item for item in merged if isinstance(item, Tensor)] if isinstance(merged, tuple | list) else []
     memory = [item.untyped_storage().data_ptr() for item in tensors]
-    return {
-        "merged": plain(merged),
-        "shared": [name for name in STATE if case[name].untyped_storage().data_ptr() in memory],
-    }
+    shared = [name for name in STATE if case[name].untyped_storage().data_ptr() in memory]
+    return {"merged": plain(merged), "shared": shared}
 
 
 def judge(case: Case, observations: Observations) -> str | None:
@@ -80,9 +78,6 @@ def rounded(values: Tensor) -> Any:
     return numbers[0] if values.numel() == 1 else numbers
 
 
-# ---------------------------------------------------------------- cases
-
-
 def split_case(rng: random.Random, rows: list[int], sizes: tuple[int, int], dim: int, spread: float = 1.0) -> Case:
     """Queries of any shape over two sets of positions, and the state of each set."""
     gen = generator(rng)
@@ -95,11 +90,12 @@ def split_case(rng: random.Random, rows: list[int], sizes: tuple[int, int], dim:
 
 
 def state(lse_a: Any, lse_b: Any, out_a: Sequence[float] = (1, 2), out_b: Sequence[float] = (3, -2)) -> Case:
-    """Two states given as numbers; with lists of log-sum-exps, rows with these outputs, NaN where the set is empty."""
+    """Two states given as numbers; with lists of log-sum-exps, rows with these outputs, NaN or infinity where empty."""
     case = {"lse_a": torch.tensor(lse_a).float(), "lse_b": torch.tensor(lse_b).float()}
     for name, out in (("a", out_a), ("b", out_b)):
         outs = torch.tensor(out).float().expand(*case["lse_a"].shape, len(out))
-        case[f"out_{name}"] = outs.where(case[f"lse_{name}"][..., None] > EMPTY, NAN) if outs.dim() > 1 else outs
+        unread = torch.tensor([NAN, INF] * len(out))[: len(out)]
+        case[f"out_{name}"] = outs.where(case[f"lse_{name}"][..., None] > EMPTY, unread) if outs.dim() > 1 else outs
     return {name: case[name] for name in STATE}
 
 
@@ -162,11 +158,10 @@ EXERCISE = Exercise(
             "an empty set (log-sum-exp -inf) changes nothing, and two of them make one: output 0, log-sum-exp -inf",
             weight=0.5,
             fixed=[
-                state(0.5, EMPTY, [1, 2], [NAN, NAN]),
+                state(0.5, EMPTY, [1, 2], [NAN, INF]),
                 state(0.5, EMPTY, [1, 2], [0, 0]),
                 state(EMPTY, EMPTY, [0, 0], [0, 0]),
-                state(EMPTY, -0.5, [NAN, NAN], [1, 2]),
-                state(EMPTY, EMPTY, [NAN, NAN], [NAN, NAN]),
+                state(EMPTY, -0.5, [-INF, NAN], [1, 2]),
                 state([1, EMPTY, 2, EMPTY, 200, EMPTY], [2, 1, EMPTY, EMPTY, EMPTY, -200]),
             ],
             random=any_empty,

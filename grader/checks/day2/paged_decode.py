@@ -10,13 +10,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from grader.checks.day2.kernels import (
-    attention_case,
-    attention_prop,
-    drive_attention,
-    kernel_device,
-    synchronize,
-)
+from grader.checks.day2.kernels import attention_case, attention_prop, drive_attention, kernel_device, synchronize
 from grader.framework import Case, Exercise, Observations, Prop
 from tinyllm.kernels.runtime import tl, triton
 
@@ -30,12 +24,9 @@ def drive(parts: SimpleNamespace, case: Case) -> Observations:
 
 def any_shape(rng: random.Random) -> Iterator[Case]:
     heads, dim, size = rng.randint(1, 3), rng.choice((16, 48, 64)), rng.choice((1, 3, 16))
-    yield case(
-        [rng.randint(1, 50) for _ in range(2)], heads * rng.randint(1, 3), heads, dim, size, seed=rng.getrandbits(32)
-    )
+    lens = [rng.randint(1, 50) for _ in range(2)]
+    yield case(lens, heads * rng.randint(1, 3), heads, dim, size, seed=rng.getrandbits(32))
 
-
-# ---------------------------------------------------------------- rows that see nothing
 
 #: For rows of a tile whether they see the first tile of scores, and the second.
 SEEN = [[False, False], [False, True], [True, False]]

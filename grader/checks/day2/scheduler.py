@@ -13,7 +13,7 @@ import torch
 from grader.checks.oracles.schedules import LETTERS, ScheduleBooks, Step
 from grader.checks.support import count_of, cut
 from grader.framework import Case, Exercise, Observations, Prop, short
-from tinyllm.config import EngineConfig, ModelConfig, SamplingParams
+from tinyllm.config import CacheConfig, EngineConfig, ModelConfig, SamplingParams
 from tinyllm.engine.metrics import RequestMetrics
 from tinyllm.engine.output_text import OutputText
 from tinyllm.engine.request import Request
@@ -28,10 +28,7 @@ MODEL = ModelConfig(
 MAX_STEPS = 400
 #: Of a case. All prompts begin with the same `shared_prefix` tokens; above 0 the prefix cache is on. `on_paper` is 0
 #: where the steps cannot be worked out: what a prefix cache still has after it was full depends on the pool.
-NO_LIMITS = {
-    **{"budget": 100, "num_blocks": 100, "block_size": 4, "max_num_seqs": 100},
-    **{"shared_prefix": 0, "on_paper": 1},
-}
+NO_LIMITS = {"budget": 100, "num_blocks": 100, "block_size": 4, "max_num_seqs": 100, "shared_prefix": 0, "on_paper": 1}
 
 Arrival = Sequence[int]  # step, prompt tokens, output tokens, and how many continuations (1 if not given)
 
@@ -43,12 +40,7 @@ def traffic(arrivals: Sequence[Arrival], aborts: Sequence[tuple[int, int]] = (),
         aborts: step, and which request is dropped before it.
         limits: see NO_LIMITS.
     """
-    return (
-        {"arrivals": [list(item) for item in arrivals], "aborts": [list(item) for item in aborts]} | NO_LIMITS | limits
-    )
-
-
-# ---------------------------------------------------------------- beside the learner's code
+    return {"arrivals": [*map(list, arrivals)], "aborts": [*map(list, aborts)], **NO_LIMITS, **limits}
 
 
 def drive(parts: SimpleNamespace, case: Case) -> Observations:
@@ -62,13 +54,11 @@ class Traffic:
     def __init__(self, parts: SimpleNamespace, case: Case) -> None:
         self.case = case
         config = EngineConfig(
-            block_size=case["block_size"],
-            num_blocks=case["num_blocks"],
+            CacheConfig(case["block_size"], case["num_blocks"], enable_prefix_caching=case["shared_prefix"] > 0),
             max_num_batched_tokens=case["budget"],
             max_num_seqs=case["max_num_seqs"],
-            enable_prefix_caching=case["shared_prefix"] > 0,
         )
-        self.kv = KVCacheManager(MODEL, config, resolve(), torch.float32, "cpu")
+        self.kv = KVCacheManager(MODEL, config.cache, resolve(), torch.float32, "cpu")
         self.scheduler = parts.Scheduler(config, self.kv)
         self.open: dict[str, Request] = {}
 
@@ -139,7 +129,7 @@ class Traffic:
         group = [request]
         if request.num_output_tokens == 0:
             if request.request_id in self.kv.tables:
-                self.kv.remember(request.request_id, request.token_ids)
+                self.kv.cache_blocks(request.request_id, request.token_ids)
             siblings = [
                 make_request(f"{request.request_id}{i}", request.token_ids, request.params.max_tokens)
                 for i in range(1, request.num_siblings_to_fork + 1)
@@ -158,14 +148,11 @@ class Traffic:
 
 
 def make_request(name: str, prompt: Sequence[int], num_output: int, copies: int = 1) -> Request:
-    """A request as the engine's intake makes it."""
+    """A request as the engine's InputProcessor makes it."""
     params, metrics = SamplingParams(max_tokens=num_output), RequestMetrics(arrival=0.0)
     request = Request(name, name, 0, list(prompt), len(prompt), params, metrics, OutputText(str))
     request.num_siblings_to_fork = copies - 1
     return request
-
-
-# ---------------------------------------------------------------- judging
 
 
 def in_words(scheduled: Any, preempted: Any) -> str:
@@ -222,10 +209,11 @@ def judge(case: Case, observations: Observations) -> str | None:
     """Step by step, and then the pool."""
     books = ScheduleBooks(case)
     for number, seen in enumerate(observations["steps"]):
-        if not case["on_paper"]:
-            total = sum(share for _, share in seen["scheduled"])
-            many = f"{count_of(total, 'token')} scheduled, the budget is {case['budget']}"
-            problem = many if total > case["budget"] else tables_problem(seen)
+        total = sum(share for _, share in seen["scheduled"])
+        if total > case["budget"]:
+            problem: str | None = f"{total} tokens scheduled, the budget is {case['budget']}"
+        elif not case["on_paper"]:
+            problem = tables_problem(seen)
         else:
             books.come_and_go(number)
             expected = books.step()
@@ -233,11 +221,6 @@ def judge(case: Case, observations: Observations) -> str | None:
             books.compute(expected)
         if problem:
             return f"step {number + 1}: {problem}"
-    return end_problem(case, observations)
-
-
-def end_problem(case: Case, observations: Any) -> str | None:
-    """What is left over when nothing happens any more."""
     if observations["open"]:
         return f"after step {len(observations['steps'])} nothing runs, and {', '.join(observations['open'])} wait"
     if not observations["steps"]:
@@ -262,9 +245,6 @@ def describe(case: Case) -> str:
     if case["shared_prefix"]:
         limits.append(f"all prompts begin with the same {count_of(case['shared_prefix'], 'token')}")
     return cut("; ".join([", ".join(limits), *requests, *aborts]))
-
-
-# ---------------------------------------------------------------- cases
 
 
 def small_budgets(rng: random.Random) -> Iterator[Case]:
@@ -294,14 +274,9 @@ def full_caches(rng: random.Random) -> Iterator[Case]:
 def anything(rng: random.Random) -> Iterator[Case]:
     for block_size in (1, 3, 4):
         arrivals = sorted((rng.randint(0, 20), rng.randint(1, 20), rng.randint(1, 10)) for _ in range(12))
-        yield traffic(
-            arrivals,
-            budget=rng.randint(2, 24),
-            num_blocks=-(-36 // block_size),
-            block_size=block_size,
-            max_num_seqs=rng.randint(2, 5),
-            aborts=sorted((rng.randint(arrivals[i][0] + 1, 30), i) for i in rng.sample(range(12), 3)),
-        )
+        limits = {"budget": rng.randint(2, 24), "num_blocks": -(-36 // block_size), "max_num_seqs": rng.randint(2, 5)}
+        aborts = sorted((rng.randint(arrivals[i][0] + 1, 30), i) for i in rng.sample(range(12), 3))
+        yield traffic(arrivals, aborts, block_size=block_size, **limits)
 
 
 prop = partial(  # a case takes milliseconds, and a scheduler that never returns is a common mistake

@@ -14,7 +14,7 @@ from torch import Tensor
 from grader.checks.day2.kernels import TIME_LIMIT, kernel_device, synchronize
 from grader.checks.support import count_of
 from grader.framework import Case, Exercise, Observations, Prop, two_numbers
-from grader.kernel_access import access_rules
+from grader.running.kernel_access import access_rules
 from tinyllm.kernels.guards import guarded
 
 POOLS = ("K", "V")
@@ -51,12 +51,8 @@ def tensors(case: Case) -> dict[str, Tensor]:
     """
     generator = torch.Generator().manual_seed(case["seed"])
     dtype, shape = getattr(torch, case["dtype"]), (case["num_kv_heads"], case["head_dim"])
-    rows = {
-        "k": len(case["slot_mapping"]),
-        "v": len(case["slot_mapping"]),
-        "K": case["num_slots"],
-        "V": case["num_slots"],
-    }
+    num_tokens, num_slots = len(case["slot_mapping"]), case["num_slots"]
+    rows = {"k": num_tokens, "v": num_tokens, "K": num_slots, "V": num_slots}
     return {name: (2 * torch.rand(n, *shape, generator=generator) - 1).to(dtype) for name, n in rows.items()}
 
 
@@ -81,11 +77,10 @@ def drive(parts: SimpleNamespace, case: Case) -> Observations:
     """Both pools afterwards, and the names of the tensors that have changed where they should not."""
     buffers, given = {}, {}
     for name, content in tensors(case).items():
-        room = ROOM[case["layout"]].get(name, (0, 0, 0))
-        fill, heads_first = (OUTSIDE, case["layout"] == "apart") if name in POOLS else (float("nan"), False)
-        buffers[f"the pool of {name}" if name in POOLS else name], given[name] = laid_out(
-            content, fill, room, heads_first
-        )
+        room, pool = ROOM[case["layout"]].get(name, (0, 0, 0)), name in POOLS
+        fill, heads_first = (OUTSIDE, case["layout"] == "apart") if pool else (float("nan"), False)
+        label = f"the pool of {name}" if pool else name
+        buffers[label], given[name] = laid_out(content, fill, room, heads_first)
     slots = torch.tensor(case["slot_mapping"], dtype=getattr(torch, case["slot_dtype"]))
     buffers["slot_mapping"], slots = guarded(slots, -1, kernel_device())
     before = {name: buffer.clone() for name, buffer in buffers.items()}

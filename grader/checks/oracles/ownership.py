@@ -26,7 +26,7 @@ class OwnershipBooks:
         if wanted > self.num_free:
             if "OutOfBlocksError" in outcome.get("kinds", []):
                 return None
-            return f"{call} must raise OutOfBlocksError, but {what_happened(outcome)}"
+            return f"{call} must raise OutOfBlocksError, but raised {outcome.get('raised', 'nothing')}"
         block_ids = outcome.get("value")
         if not is_int_list(block_ids):
             return f"{call} must return a list of {count_of(wanted, 'block id')}, but {what_happened(outcome)}"

@@ -66,31 +66,3 @@ class LowestFirst(BlockAllocator):
         if not self.owners[block_id]:
             del self.owners[block_id]
             heapq.heappush(self.heap, block_id)
-
-
-@alternate
-class BitsOfANumber(BlockAllocator):
-    """The free blocks as the bits of one integer."""
-
-    def __init__(self, num_blocks: int) -> None:
-        self.bits, self.ref_counts = (1 << num_blocks) - 1, [0] * num_blocks
-
-    @property
-    def num_free(self) -> int:
-        return self.bits.bit_count()
-
-    def allocate(self, num_blocks: int) -> list[int]:
-        if num_blocks > self.num_free:
-            raise OutOfBlocksError(f"{num_blocks} KV blocks wanted, {self.num_free} free")
-        block_ids = []
-        for _ in range(num_blocks):
-            block_ids.append(self.bits.bit_length() - 1)  # the highest one
-            self.bits ^= 1 << block_ids[-1]
-            self.ref_counts[block_ids[-1]] = 1
-        return block_ids
-
-    def free(self, block_id: int) -> None:
-        if self.bits >> block_id & 1:
-            raise ValueError(f"block {block_id} is free")
-        self.ref_counts[block_id] -= 1
-        self.bits |= (self.ref_counts[block_id] == 0) << block_id

@@ -2,8 +2,6 @@
 
 from itertools import chain
 
-import torch
-
 from grader.mutants import alternate
 from tinyllm.kv_cache.allocator import OutOfBlocksError
 from tinyllm.kv_cache.block_table import BlockTable
@@ -20,16 +18,6 @@ class WalksBlockByBlock(BlockTable):
             shift = (block_id - index) * size
             ranges.append(range(first + shift, last + shift))
         return list(chain.from_iterable(ranges))
-
-
-@alternate
-class AllPositionsAtOnce(BlockTable):
-    """Slots by tensor arithmetic over all positions."""
-
-    def slots(self, start: int, stop: int) -> list[int]:
-        positions = torch.arange(start, stop)
-        blocks = torch.tensor(self.block_ids, dtype=torch.int64)[positions // self.block_size]
-        return (blocks * self.block_size + positions % self.block_size).tolist()
 
 
 @alternate

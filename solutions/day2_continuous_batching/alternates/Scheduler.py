@@ -41,34 +41,3 @@ class OnePassOverAll(Scheduler):
         first.num_computed_tokens = num_cached
         self.running.append(self.waiting.popleft())
         return True
-
-
-@alternate
-class SharesFirst(Scheduler):
-    """Hands the budget out before it looks at any block, then serves from a fixed list."""
-
-    def schedule_running(self) -> tuple[list[ScheduledRequest], list[Request]]:
-        shares = []
-        left = self.config.max_num_batched_tokens
-        for request in self.running:
-            share = min(left, request.num_uncomputed_tokens)
-            left -= share
-            shares.append((request, share))
-        scheduled: list[ScheduledRequest] = []
-        preempted: list[Request] = []
-        for request, share in shares:
-            slots = None
-            while share and slots is None and request not in preempted:
-                slots = self.kv.append(request.request_id, share)
-                if slots is None:
-                    preempted.append(self.preempt_last())
-            if slots is not None:
-                scheduled.append(ScheduledRequest(request, slots))
-        return scheduled, preempted
-
-    def preempt_last(self) -> Request:
-        victim = self.running[-1]
-        self.finish(victim)
-        victim.num_computed_tokens = 0
-        self.waiting.insert(0, victim)
-        return victim

@@ -17,49 +17,6 @@ def softmax_step(scores, v, highest, total, acc):
 
 
 @triton.jit
-def _scores(
-    q, kv_head, positions, last, k_ptr, table_ptr, scale, kv_stride_slot, kv_stride_head, HEAD_DIM: tl.constexpr,
-    PADDED_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr,
-):  # fmt: skip
-    inside = positions < last
-    offsets = page_slots(table_ptr, positions, inside, BLOCK_SIZE) * kv_stride_slot + kv_head * kv_stride_head
-    k = load_tile(k_ptr, offsets, inside, HEAD_DIM, PADDED_DIM)
-    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-    return offsets, inside, tl.where(inside[None, :], scores, float("-inf"))
-
-
-@triton.jit
-def _highest_first(
-    q, kv_head, first, last, k_ptr, v_ptr, table_ptr, scale, kv_stride_slot, kv_stride_head, ROWS: tl.constexpr,
-    HEAD_DIM: tl.constexpr, PADDED_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr,
-):  # fmt: skip
-    highest = tl.full([ROWS], float("-inf"), tl.float32)
-    total = tl.zeros([ROWS], tl.float32)
-    acc = tl.zeros([ROWS, PADDED_DIM], tl.float32)
-    tiles = tl.cdiv(last - first, TILE)
-    no_values, no_sum = tl.zeros([TILE, 16], tl.float32), tl.zeros([ROWS, 16], tl.float32)
-    for step in range(2 * tiles):  # every tile twice: for the highest score and the total, then for the sums
-        positions = first + step % tiles * TILE + tl.arange(0, TILE)
-        offsets, inside, scores = _scores(
-            q, kv_head, positions, last, k_ptr, table_ptr, scale, kv_stride_slot, kv_stride_head, HEAD_DIM, PADDED_DIM,
-            BLOCK_SIZE,
-        )  # fmt: skip
-        if step < tiles:
-            highest, total, _ = softmax_step(scores, no_values, highest, total, no_sum)
-        else:
-            v = load_tile(v_ptr, offsets, inside, HEAD_DIM, PADDED_DIM)
-            acc += tl.dot(tl.exp2(scores - highest[:, None]).to(v.dtype), v, input_precision="ieee")
-    return highest, total, acc
-
-
-@alternate
-def HighestFirst(*arguments, **options):
-    """Walks twice: once for the highest score and the total, once for the sums of V, which are never corrected. Reads
-    K twice."""
-    return launch_paged_decode(_highest_first, *arguments, **options)
-
-
-@triton.jit
 def _backwards_without_dot(
     q, kv_head, first, last, k_ptr, v_ptr, table_ptr, scale, kv_stride_slot, kv_stride_head, ROWS: tl.constexpr,
     HEAD_DIM: tl.constexpr, PADDED_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr,

@@ -4,7 +4,6 @@ from torch import Tensor
 
 from grader.mutants import alternate
 from tinyllm.kernels.runtime import tl, triton
-from tinyllm.kernels.store_kv import launch_store_kv
 
 
 @triton.jit
@@ -29,29 +28,3 @@ def OneProgramForEachHead(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor
     strides = (*k.stride()[:2], *v.stride()[:2], *k_cache.stride()[:2])
     padded = triton.next_power_of_2(k.shape[2])
     _grid_of_heads_kernel[k.shape[:2]](k, v, k_cache, v_cache, slot_mapping, *strides, k.shape[2], padded)
-
-
-@triton.jit
-def _number_by_number_kernel(
-    k_ptr, v_ptr, k_cache_ptr, v_cache_ptr, slot_mapping_ptr, k_stride_token, k_stride_head, v_stride_token,
-    v_stride_head, cache_stride_slot, cache_stride_head, NUM_KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
-    BLOCK: tl.constexpr,
-):  # fmt: skip
-    token = tl.program_id(0).to(tl.int64)
-    slot = tl.load(slot_mapping_ptr + token).to(tl.int64)
-    if (slot >= 0) & (tl.program_id(1) == 0):
-        for start in range(0, NUM_KV_HEADS * HEAD_DIM, 64):
-            number = start + tl.arange(0, 64)
-            here = number < NUM_KV_HEADS * HEAD_DIM
-            head, dim = number // HEAD_DIM, number % HEAD_DIM
-            to = slot * cache_stride_slot + head * cache_stride_head + dim
-            k = tl.load(k_ptr + token * k_stride_token + head * k_stride_head + dim, mask=here)
-            tl.store(k_cache_ptr + to, k, mask=here)
-            v = tl.load(v_ptr + token * v_stride_token + head * v_stride_head + dim, mask=here)
-            tl.store(v_cache_ptr + to, v, mask=here)
-
-
-@alternate
-def FirstProgramDoesItAll(k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor) -> None:
-    """The first program of each token loops over all its numbers, 64 at a time, whatever BLOCK is."""
-    launch_store_kv(_number_by_number_kernel, k, v, k_cache, v_cache, slot_mapping)

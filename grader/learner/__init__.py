@@ -1,0 +1,1 @@
+"""What a learner calls in a notebook: `check`, `hint` and `solution` (verbs.py), and `spot` (spotting.py)."""
