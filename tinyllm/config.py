@@ -18,6 +18,8 @@ __all__ = ["CacheConfig", "EngineConfig", "ModelConfig", "SamplingParams"]
 
 #: What `EngineConfig.attention_backend` may be; "auto" is Triton on CUDA and torch elsewhere, "native" is C on the CPU.
 ATTENTION_BACKENDS = ("auto", "torch", "triton", "native")
+#: What `EngineConfig.experts_backend` may be; "auto" is Triton on CUDA and torch elsewhere.
+EXPERTS_BACKENDS = ("auto", "torch", "triton")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,16 @@ def check_attention_backend(name: str) -> None:
         raise OptionError(f'the attention backend is {name!r}; give "auto", "torch", "triton" or "native"')
 
 
+def check_experts_backend(name: str) -> None:
+    """Check the name of a way to run experts.
+
+    Raises:
+        OptionError: it is none of `EXPERTS_BACKENDS`.
+    """
+    if name not in EXPERTS_BACKENDS:
+        raise OptionError(f'the experts backend is {name!r}; give "auto", "torch" or "triton"')
+
+
 @dataclass(frozen=True, slots=True)
 class CacheConfig:
     """The KV pool.
@@ -196,6 +208,7 @@ class EngineConfig:
         max_num_seqs: most requests running at once.
         max_model_len: longest prompt plus output of one request, in tokens; None takes the model's own limit.
         attention_backend: one of `ATTENTION_BACKENDS`; see `tinyllm.attention.registry.attention_backend`.
+        experts_backend: one of `EXPERTS_BACKENDS`; see `tinyllm.experts.backends.experts_backend`.
         enforce_eager: launch every kernel of every step from Python, and replay no CUDA graphs.
 
     Raises:
@@ -207,11 +220,13 @@ class EngineConfig:
     max_num_seqs: int = 256
     max_model_len: int | None = None
     attention_backend: str = "auto"
+    experts_backend: str = "auto"
     enforce_eager: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_attention_backend(self.attention_backend)
+        check_experts_backend(self.experts_backend)
 
     @classmethod
     def from_options(cls, **options: Any) -> EngineConfig:

@@ -229,6 +229,7 @@ def test_a_device_that_no_model_runs_on_is_refused(folder: Path, device: Any) ->
         ({"enable_prefix_caching": "no"}, "enable_prefix_caching is 'no'; it must be True or False"),
         ({"enforce_eager": 1}, "enforce_eager is 1; it must be True or False"),
         ({"attention_backend": None}, "the attention backend is None"),
+        ({"experts_backend": "cutlass"}, "the experts backend is 'cutlass'"),
         ({"num_block": 64}, "no option num_block; did you mean num_blocks"),
         ({"max_seqs": 64}, "no option max_seqs; did you mean max_num_seqs"),
         ({"devise": "cpu"}, "no option devise; did you mean device"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import torch
+from support.models import drain, make_engine, tiny_model
 from torch import Tensor
 
+from tinyllm import SamplingParams
 from tinyllm.experts.align import align_single_pairs, moe_align_block_size
 from tinyllm.experts.layer import experts_loop, experts_triton
 from tinyllm.experts.routing import topk_router
@@ -51,6 +53,18 @@ def run(case: tuple[int, ...], dtype: torch.dtype) -> None:
             assert (got - wanted).abs().max() <= BOUNDS[dtype] * (1 + wanted.abs().max()), case
 
 
+def the_engine_serves_with_it() -> None:
+    """The same tokens as with the experts in torch, prompts in chunks beside decodes."""
+    tokens = {}
+    for name in ("torch", "triton"):
+        model = tiny_model(num_experts=6)
+        engine = make_engine(model, num_blocks=32, max_num_batched_tokens=8, experts_backend=name)
+        for request_id, prompt in enumerate(([1, 2, 3], [4] * 11, [5, 6])):
+            engine.add_request(prompt, SamplingParams(max_tokens=4, ignore_eos=True), str(request_id))
+        tokens[name] = drain(engine)
+    assert tokens["torch"] == tokens["triton"], tokens
+
+
 def main() -> None:
     for case in CASES:
         run(case, torch.float32)
@@ -65,6 +79,7 @@ def main() -> None:
         weights, ids = topk_router(router, top_k, True)
         wanted = experts_loop(x, weights, ids, gate_up, down)
         assert (experts_triton(x, weights, ids, gate_up, down) - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+    the_engine_serves_with_it()
     print(f"{len(CASES) + 2 + 3} cases")
 
 

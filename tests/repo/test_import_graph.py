@@ -31,6 +31,7 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
         {"errors", "names", "paths", "files", "checkpoint", "sampling_params", "options", "config", "traces"}
         | {"part_table", "recorded", "boundary", "parts"},
         {"kv_cache", "kernels"},
+        {"experts"},
         {"model", "speculative", "long_context"},
         {"attention"},
         {"engine"},

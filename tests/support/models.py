@@ -30,8 +30,13 @@ class NumberTokenizer:
         return " ".join(map(str, token_ids))
 
 
-def tiny_model(gqa_ratio: int = 2, seed: int = 0, eos_token_ids: tuple[int, ...] = ()) -> Qwen3ForCausalLM:
-    """A random two-layer model whose attention is peaked enough that a wrong K or V changes its answer."""
+def tiny_model(
+    gqa_ratio: int = 2, seed: int = 0, eos_token_ids: tuple[int, ...] = (), num_experts: int = 0
+) -> Qwen3ForCausalLM:
+    """A random two-layer model whose attention is peaked enough that a wrong K or V changes its answer.
+
+    With experts both layers are sparse, and two work on a token.
+    """
     torch.manual_seed(seed)
     config = ModelConfig(
         vocab_size=VOCAB,
@@ -43,6 +48,9 @@ def tiny_model(gqa_ratio: int = 2, seed: int = 0, eos_token_ids: tuple[int, ...]
         head_dim=16,
         eos_token_ids=eos_token_ids,
         rope_theta=10_000.0,
+        num_experts=num_experts,
+        num_experts_per_tok=2 if num_experts else 0,
+        moe_intermediate_size=24 if num_experts else 0,
     )
     model = Qwen3ForCausalLM(config)
     for name, weight in model.named_parameters():

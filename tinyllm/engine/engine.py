@@ -26,6 +26,7 @@ from tinyllm.engine.scheduler_output import ScheduledRequest, SchedulerOutput
 from tinyllm.engine.speculation import ExactVerifier, NoProposer, Proposer, Verifier, verify_step
 from tinyllm.engine.step_log import StepLog
 from tinyllm.errors import PartError, RequestError
+from tinyllm.experts.backends import experts_backend
 from tinyllm.experts.base import RunExperts
 from tinyllm.kv_cache.manager import KVCacheManager
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
@@ -68,7 +69,7 @@ class LLMEngine:
             parts: what the pool is made of; see `tinyllm.parts.resolve`.
             backend: an attention backend of your own; the one that `config.attention_backend` names by default.
             runner: replaces the model's own, for studies that need no logits.
-            experts: what runs the experts of sparse layers; torch by default.
+            experts: runs the experts of sparse layers; what `config.experts_backend` names by default.
             proposer: guesses tokens ahead; nothing by default.
             verifier: decides which guesses stay; by default those that sampling gives too.
 
@@ -82,6 +83,7 @@ class LLMEngine:
         self.config = config
         weight = model.embed_tokens.weight
         backend = backend or attention_backend(config.attention_backend, weight.device, parts, weight.dtype)
+        experts = experts or experts_backend(config.experts_backend, weight.device)
         with name_failing_part():
             self.kv = KVCacheManager(model.config, config.cache, parts, weight.dtype, weight.device)
         self.input_processor = InputProcessor(tokenizer, model.config, config)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from tinyllm.config import check_experts_backend
 from tinyllm.experts.base import RunExperts, SparseLayer
 from tinyllm.experts.layer import experts_sorted, experts_triton
 from tinyllm.experts.routing import topk_router
@@ -42,8 +43,10 @@ def experts_backend(name: str, device: torch.device) -> RunExperts:
     """A way to run experts: "torch", "triton", or "auto", which is Triton where it compiles for CUDA.
 
     Raises:
+        OptionError: an unknown name.
         KernelsUnavailable: "triton" where there is no Triton, or where it can run nothing on this device.
     """
+    check_experts_backend(name)
     if name == "triton" or (name == "auto" and device.type == "cuda" and AVAILABLE and not INTERPRETED):
         check_device(device)
         return TritonExperts()
