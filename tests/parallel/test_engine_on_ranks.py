@@ -1,0 +1,145 @@
+"""The engine on two and four ranks against one process: tensor parallel, expert parallel, and both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from experts.ranks import on_ranks
+from support.checkpoints import random_model, small_config, small_sparse_config
+from support.models import NumberTokenizer, assert_no_block_lost, drain
+
+from tinyllm.config import EngineConfig, ModelConfig, ParallelConfig
+from tinyllm.engine.engine import LLMEngine
+from tinyllm.engine.llm import sharding_of
+from tinyllm.engine.rank_runner import RankRunner
+from tinyllm.errors import OptionError
+from tinyllm.model.loader import load_model, save_model
+from tinyllm.parallel.join import join_ranks
+from tinyllm.parallel.ranks import Ranks
+from tinyllm.parts import resolve
+from tinyllm.sampling_params import SamplingParams
+
+#: Sparse layers around a dense one; every size that is divided is a multiple of 4.
+HEADS = {"num_heads": 8, "num_kv_heads": 4}
+SPARSE = small_sparse_config(**HEADS, num_experts=8, mlp_only_layers=(1,))
+DENSE = small_config(**HEADS)
+#: A step has room for parts of prompts only, and the pool for fewer requests than there are.
+TIGHT = {"block_size": 4, "num_blocks": 18, "max_num_batched_tokens": 11}
+
+Run = tuple[dict[str, Any], list[np.ndarray], int]
+
+
+def run_engine(folder: Path, sizes: Mapping[str, int], ranks: Ranks | None = None, seed: int | None = 4) -> Run:
+    """The tokens of some requests, the logits of every step, and how often one was preempted."""
+    torch.set_num_threads(1)
+    config = EngineConfig.from_options(**TIGHT, **sizes)
+    model = load_model(folder, sharding=sharding_of(config.parallel, ranks))
+    engine = LLMEngine(model, NumberTokenizer(), config, resolve(), ranks=ranks)  # type: ignore[arg-type]
+    assert isinstance(engine.runner, RankRunner) is (ranks is not None)
+    steps: list[np.ndarray] = []
+    execute = engine.runner.execute
+
+    def recorded(scheduled: Any) -> torch.Tensor:
+        logits = execute(scheduled)
+        steps.append(logits.numpy().copy())
+        return logits
+
+    engine.runner.execute = recorded  # type: ignore[method-assign]
+    for length in (1, 9, 17, 30):
+        engine.add_request(list(range(length)), SamplingParams(max_tokens=12, ignore_eos=True), str(length))
+    engine.add_request([1, 2], SamplingParams(max_tokens=6, n=2, temperature=1.0, seed=seed, ignore_eos=True), "drawn")
+    tokens = drain(engine)
+    assert_no_block_lost(engine)
+    return tokens, steps, engine.stats().num_preempted
+
+
+def on_rank(ranks: Ranks, folders: Mapping[str, Path], cases: Sequence[str]) -> dict[str, Run]:
+    runs = {}
+    for case in cases:
+        kind, *names = case.split()
+        sizes = {f"{name}_parallel_size": ranks.world_size for name in names}
+        runs[case] = run_engine(folders[kind], sizes, ranks)
+    unseeded = run_engine(folders["sparse"], {"tensor_parallel_size": ranks.world_size}, ranks, seed=None)
+    return runs | {"unseeded": unseeded}
+
+
+CASES = ("dense tensor", "sparse tensor", "sparse expert", "sparse tensor expert")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    made: dict[str, Path] = {}
+    for name, config in (("dense", DENSE), ("sparse", SPARSE)):
+        made[name] = tmp_path_factory.mktemp(name)
+        save_model(random_model(config), made[name])
+    return made
+
+
+@pytest.fixture(scope="module")
+def alone(folders: dict[str, Path]) -> dict[str, Run]:
+    return {kind: run_engine(folder, {}) for kind, folder in folders.items()}
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_ranks_give_what_one_process_gives(
+    world_size: int, folders: dict[str, Path], alone: dict[str, Run], tmp_path: Path
+) -> None:
+    """With chunks, preemption and continuations that share a prompt; and all ranks draw the same without a seed."""
+    results = on_ranks(world_size, on_rank, tmp_path, folders, CASES)
+    assert sorted(results) == list(range(world_size))
+    for rank, runs in results.items():
+        assert isinstance(runs, dict), runs
+        for case in CASES:
+            tokens, steps, num_preempted = runs[case]
+            expected_tokens, expected_steps, expected_preempted = alone[case.split()[0]]
+            assert num_preempted == expected_preempted > 0
+            assert tokens == expected_tokens, (rank, case)
+            for got, expected in zip(steps, expected_steps, strict=True):
+                assert np.abs(got - expected).max(initial=0) <= 1e-5 * np.abs(expected).max(initial=1), (rank, case)
+        assert runs["unseeded"][0] == results[0]["unseeded"][0]
+        assert all(map(np.array_equal, runs["unseeded"][1], results[0]["unseeded"][1]))
+    assert results[0]["unseeded"][0]["drawn"] != alone["sparse"][0]["drawn"]
+
+
+# ------------------------------------------------------------ what is refused
+
+
+def refusal(config: ParallelConfig) -> str:
+    with pytest.raises(OptionError) as caught:
+        join_ranks(config, "cpu")
+    return str(caught.value)
+
+
+def test_a_process_alone_is_told_how_to_start_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert join_ranks(ParallelConfig(), "cpu") is None
+    assert refusal(ParallelConfig(expert_parallel_size=2)) == (
+        "expert_parallel_size is 2, but this process is alone; start 2 of them: "
+        "torchrun --nproc-per-node 2 -m tinyllm generate --expert-parallel 2 ..."
+    )
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert "torchrun has started 2 processes; start 4: torchrun --nproc-per-node 4" in refusal(
+        ParallelConfig(tensor_parallel_size=4, expert_parallel_size=4)
+    )
+
+
+def test_two_sizes_must_be_of_one_group() -> None:
+    assert ParallelConfig(4, 4).world_size == ParallelConfig(1, 4).world_size == ParallelConfig(4).world_size == 4
+    with pytest.raises(OptionError, match="tensor_parallel_size is 2 and expert_parallel_size is 4; give the same"):
+        ParallelConfig(2, 4)
+    with pytest.raises(OptionError, match="tensor_parallel_size is 0; it must be at least 1"):
+        EngineConfig.from_options(tensor_parallel_size=0)
+
+
+@pytest.mark.parametrize("config", [DENSE], ids=["dense"])
+def test_a_dense_model_has_no_experts_to_share(config: ModelConfig, folders: dict[str, Path]) -> None:
+    from tinyllm.model.shard import Shard, Sharding
+
+    with pytest.raises(OptionError, match="the model has no experts that several processes could share"):
+        load_model(folders["dense"], sharding=Sharding(experts=Shard(0, 2)))
