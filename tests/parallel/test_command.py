@@ -53,7 +53,7 @@ def test_the_first_rank_writes_what_one_process_writes_and_the_others_nothing(tm
 
 
 def torchrun(*args: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "tinyllm", *args]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "--", "tinyllm", *args]
     return subprocess.Popen(command, cwd=project_root(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

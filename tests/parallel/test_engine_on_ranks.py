@@ -149,3 +149,13 @@ def test_two_sizes_must_be_of_one_group() -> None:
 def test_a_dense_model_has_no_experts_to_share(folders: dict[str, Path]) -> None:
     with pytest.raises(OptionError, match="the model has no experts that several processes could share"):
         load_model(folders["dense"], sharding=Sharding(experts=Shard(0, 2)))
+
+
+def test_every_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(OptionError, match="torch sees 1 GPUs, and each process needs its own"):
+        join_ranks(ParallelConfig(2), "cuda")
+    with pytest.raises(OptionError, match='the device is cuda:0, and each process needs its own; give "cuda"'):
+        join_ranks(ParallelConfig(2), "cuda:0")

@@ -41,9 +41,9 @@ def join_ranks(config: ParallelConfig, device: str | torch.device) -> Ranks | No
         raise OptionError(f"{name} is {size}, but this process is alone; start {size} of them: {command}")
     if int(started) != size:
         raise OptionError(f"{name} is {size}, but torchrun has started {started} processes; start {size}: {command}")
-    on_gpu = torch.device(device).type == "cuda"
+    on_gpu = str(device).startswith("cuda")
     if on_gpu:
-        take_gpu(int(os.environ.get("LOCAL_RANK", "0")))
+        take_gpu(device, int(os.environ.get("LOCAL_RANK", "0")))
     return torchrun_group("nccl" if on_gpu else "gloo", config.distributed_timeout_seconds)
 
 
@@ -51,12 +51,14 @@ def join_ranks(config: ParallelConfig, device: str | torch.device) -> Ranks | No
 FLAGS = {"tensor_parallel_size": "--tensor-parallel", "expert_parallel_size": "--expert-parallel"}
 
 
-def take_gpu(number: int) -> None:
+def take_gpu(device: str | torch.device, number: int) -> None:
     """Let "cuda" mean this GPU.
 
     Raises:
-        OptionError: torch sees no such GPU.
+        OptionError: torch sees no such GPU, or the device is one GPU for all processes.
     """
+    if str(device) != "cuda":
+        raise OptionError(f'the device is {device}, and each process needs its own; give "cuda"')
     if number >= torch.cuda.device_count():
         raise OptionError(
             f"torch sees {torch.cuda.device_count()} GPUs, and each process needs its own; start as many processes as "
