@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ from support.checkpoints import random_model, small_config, small_sparse_config
 from support.models import NumberTokenizer, assert_no_block_lost, drain
 
 from tinyllm.config import EngineConfig, ParallelConfig
+from tinyllm.engine.async_engine import AsyncEngine
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.llm import sharding_of
 from tinyllm.engine.rank_runner import RankRunner
-from tinyllm.errors import OptionError
+from tinyllm.errors import OptionError, RankLostError
 from tinyllm.model.loader import load_model, save_model
 from tinyllm.model.shard import Shard, Sharding
 from tinyllm.parallel.join import join_ranks
@@ -32,15 +35,21 @@ DENSE = small_config(**HEADS)
 #: A step has room for parts of prompts only, and the pool for fewer requests than there are.
 TIGHT = {"block_size": 4, "num_blocks": 18, "max_num_batched_tokens": 11}
 
+LENGTHS = (1, 9, 17, 30)
+
 Run = tuple[dict[str, Any], list[np.ndarray], int]
+
+
+def make_engine(folder: Path, sizes: Mapping[str, int], ranks: Ranks | None) -> LLMEngine:
+    config = EngineConfig.from_options(**TIGHT, **sizes)
+    model = load_model(folder, sharding=sharding_of(config.parallel, ranks))
+    return LLMEngine(model, NumberTokenizer(), config, resolve(), ranks=ranks)  # type: ignore[arg-type]
 
 
 def run_engine(folder: Path, sizes: Mapping[str, int], ranks: Ranks | None = None, seed: int | None = 4) -> Run:
     """The tokens of some requests, the logits of every step, and how often one was preempted."""
     torch.set_num_threads(1)
-    config = EngineConfig.from_options(**TIGHT, **sizes)
-    model = load_model(folder, sharding=sharding_of(config.parallel, ranks))
-    engine = LLMEngine(model, NumberTokenizer(), config, resolve(), ranks=ranks)  # type: ignore[arg-type]
+    engine = make_engine(folder, sizes, ranks)
     assert isinstance(engine.runner, RankRunner) is (ranks is not None)
     steps: list[np.ndarray] = []
     execute = engine.runner.execute
@@ -51,7 +60,7 @@ def run_engine(folder: Path, sizes: Mapping[str, int], ranks: Ranks | None = Non
         return logits
 
     engine.runner.execute = recorded  # type: ignore[method-assign]
-    for length in (1, 9, 17, 30):
+    for length in LENGTHS:
         engine.add_request(list(range(length)), SamplingParams(max_tokens=12, ignore_eos=True), str(length))
     engine.add_request([1, 2], SamplingParams(max_tokens=6, n=2, temperature=1.0, seed=seed, ignore_eos=True), "drawn")
     tokens = drain(engine)
@@ -115,6 +124,30 @@ def test_ranks_draw_the_same_without_a_seed(folders: dict[str, Path], tmp_path: 
     assert all(map(np.array_equal, steps, other_steps)), "to the last bit"
 
 
+def second_is_killed(ranks: Ranks, folder: Path) -> list[str]:
+    """What a step says whose other rank is gone, and the step after it."""
+    engine = make_engine(folder, {"expert_parallel_size": ranks.world_size}, ranks)
+    engine.add_request(list(range(9)), SamplingParams(max_tokens=50, ignore_eos=True))
+    for _ in range(3):
+        engine.step()
+    if ranks.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    said = []
+    for _ in range(2):
+        with pytest.raises(RankLostError) as caught:
+            engine.step()
+        said.append(str(caught.value))
+    return said
+
+
+def test_a_step_whose_other_rank_is_killed_says_so(folders: dict[str, Path], tmp_path: Path) -> None:
+    results = on_ranks(2, second_is_killed, tmp_path, folders["sparse"])
+    assert list(results) == [0]
+    first, second = results[0]
+    assert first == second
+    assert first.startswith("rank 0 lost rank 1 of 2: killed, failed, or stalled")
+
+
 # ------------------------------------------------------------ what is refused
 
 
@@ -159,3 +192,9 @@ def test_every_process_takes_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -
         join_ranks(ParallelConfig(2), "cuda")
     with pytest.raises(OptionError, match='the device is cuda:0, and each process needs its own; give "cuda"'):
         join_ranks(ParallelConfig(2), "cuda:0")
+
+
+def test_requests_that_come_at_any_time_need_one_process(folders: dict[str, Path]) -> None:
+    engine = make_engine(folders["dense"], {"tensor_parallel_size": 2}, None)
+    with pytest.raises(OptionError, match="the other processes that share the model would not hear of them"):
+        AsyncEngine(engine)
