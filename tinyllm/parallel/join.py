@@ -12,7 +12,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from tinyllm.config import ParallelConfig
 from tinyllm.errors import OptionError, RankLostError
-from tinyllm.parallel.ranks import Ranks, first_line
+from tinyllm.parallel.ranks import Ranks, short_cause
 
 
 def join_ranks(config: ParallelConfig, device: str | torch.device) -> Ranks | None:
@@ -73,7 +73,7 @@ def torchrun_group(backend: str, timeout_seconds: float) -> Ranks:
     try:
         store, rank, world_size = next(iter(rendezvous("env://", timeout=timedelta(seconds=timeout_seconds))))
     except (RuntimeError, ValueError) as error:
-        raise RankLostError(f"this process cannot reach torchrun ({first_line(error)}); start all again") from error
+        raise RankLostError(f"this process cannot reach torchrun ({short_cause(error)}); start all again") from error
     ranks = Ranks(store, rank, world_size, backend, timeout_seconds)
     atexit.register(ranks.close)
     return ranks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -59,7 +60,7 @@ class Ranks:
         except RuntimeError as error:
             raise RankLostError(
                 f"rank {rank}: the {world_size} ranks did not all find each other within {timeout_seconds:g} s "
-                f"({first_line(error)}). Look for an error of another rank, and start all of them again"
+                f"({short_cause(error)}). Look for an error of another rank, and start all of them again"
             ) from error
 
     def all_reduce(self, x: Tensor) -> Tensor:
@@ -93,7 +94,7 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:
-            self._lost = self._who_is_gone(first_line(error))
+            self._lost = self._who_is_gone(short_cause(error))
             raise RankLostError(self._lost) from error
 
     def close(self) -> None:
@@ -133,9 +134,10 @@ class Ranks:
         return True
 
 
-def first_line(error: BaseException) -> str:
-    """What an error of torch says, without the stack that stands below it."""
-    return (str(error).splitlines() or [type(error).__name__])[0].strip()
+def short_cause(error: BaseException) -> str:
+    """What an error of torch says, without the place in its sources before it and the advice and stack behind."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return re.sub(r"^\[\S+\] ", "", line).split(". ")[0].strip()
 
 
 def split_rows(num_rows: int, rank: int, world_size: int) -> tuple[slice, int]:
