@@ -22,7 +22,7 @@ MARKS = {
     Outcome.NOT_ATTEMPTED: "-",
     Outcome.NOT_CHECKED: "○",
 }
-COLOURS = {  # JupyterLab's own, so that they follow its light and dark themes
+COLORS = {  # JupyterLab's own, so that they follow its light and dark themes
     Outcome.RIGHT: "var(--jp-success-color1, #2e7d32)",
     Outcome.WRONG: "var(--jp-error-color1, #c62828)",
     Outcome.TIMED_OUT: "var(--jp-error-color1, #c62828)",
@@ -80,11 +80,11 @@ def html_row(item: PropertyResult, below: list[tuple[str, str]], column: int) ->
         name = f"<span style='opacity:.8'>{escape(label)}:</span> " if label else ""
         body = f"<pre style='margin:0;white-space:pre-wrap'>{escape(text)}</pre>" if label == PRINTED else prose(text)
         extra += f"<div style='grid-column:2/-1;overflow-wrap:anywhere'>{name}{body}</div>"
-    colour = f"color:{COLOURS[item.outcome]}"
+    color = f"color:{COLORS[item.outcome]}"
     columns = f"1.6em {column + 1}ch 1fr"
     return (
         f"<li style='display:grid;grid-template-columns:{columns};margin:2px 0'>"
-        f"<span style='{colour}'>{MARKS[item.outcome]}</span> <span style='{colour}'>{item.outcome}</span> "
+        f"<span style='{color}'>{MARKS[item.outcome]}</span> <span style='{color}'>{item.outcome}</span> "
         f"<span>{escape(item.sentence)} <span style='opacity:.7'>({escape(points(item))})</span></span>{extra}</li>"
     )
 

@@ -338,7 +338,7 @@ def test_same_asks_nothing_of_the_learners_objects() -> None:
     assert same(torch.tensor([float("nan")]), torch.tensor([float("nan")]))
 
 
-def test_cases_of_a_property_do_not_depend_on_its_neighbours() -> None:
+def test_cases_of_a_property_do_not_depend_on_its_neighbors() -> None:
     drawn = random.Random(f"1/running_sum/{RUNNING_SUM.properties[0].sentence}")
     wanted = list(RUNNING_SUM.properties[0].cases(drawn))[-1]
     seen = []

@@ -122,20 +122,20 @@ class Experts(nn.Module):
         return weighted.new_zeros(num_tokens, x.shape[1]).index_add(0, tokens, weighted)
 
 
-def top_k_route(router_logits: Tensor, k: int, normalise: bool) -> tuple[Tensor, Tensor]:
+def top_k_route(router_logits: Tensor, k: int, normalize: bool) -> tuple[Tensor, Tensor]:
     """Choose the K likeliest experts of every token.
 
     Args:
         router_logits: [T, E].
         k: K, experts a token.
-        normalise: divide a token's K probabilities by their sum.
+        normalize: divide a token's K probabilities by their sum.
 
     Returns:
         weights [T, K], in the dtype of the logits, largest first; and the experts [T, K] they belong to.
     """
     probabilities = router_logits.softmax(dim=-1, dtype=torch.float32)
     weights, experts = probabilities.topk(k, dim=-1)
-    if normalise:
+    if normalize:
         weights = weights / weights.sum(dim=-1, keepdim=True)
     return weights.to(router_logits.dtype), experts
 
