@@ -32,8 +32,8 @@ def softmax_step(
     Args:
         scores: [ROWS, TILE], -inf where a row may not look, perhaps everywhere.
         v: [TILE, PADDED_DIM].
-        highest: [ROWS], the highest score so far; -inf before the first.
-        total: [ROWS], sum of 2 ** (score - highest) so far.
+        highest: [ROWS], the highest score so far, which papers call m; -inf before the first.
+        total: [ROWS], sum of 2 ** (score - highest) so far, which papers call l.
         acc: [ROWS, PADDED_DIM], the same sum with each term times its V.
 
     Returns:
