@@ -27,7 +27,7 @@ from data.training.mixture import SHARES
 from data.training.presets import MAX_LENGTH, PRESETS
 from data.training.progress import Probe
 from data.training.recipe import Name, Recipe, hard
-from data.training.shapes import interpolate_with_upcycled, interpolate_weights
+from data.training.shapes import interpolate_weights, interpolate_with_upcycled
 from data.training.vocabulary import texts
 from tinyllm.model.loader import load_model, save_model
 from tinyllm.model.tokenizer import Tokenizer

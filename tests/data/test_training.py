@@ -40,8 +40,8 @@ from data.training.progress import Probe
 from data.training.recipe import MOSTLY, mostly_of
 from data.training.shapes import (
     add_task_vector,
-    interpolate_with_upcycled,
     interpolate_weights,
+    interpolate_with_upcycled,
     new_model,
     with_experts,
     with_layers_doubled,
