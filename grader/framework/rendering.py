@@ -111,7 +111,14 @@ def show(result: CheckResult) -> None:
 def headline(result: CheckResult) -> str:
     """Name, outcome, points and seed."""
     seed = "" if result.seed is None else f" (seed {result.seed})"
-    return f"{result.exercise}: {result.outcome}, {result.points:g} of {result.max_points:g} points{seed}"
+    outcome = "not finished" if half_done(result) else result.outcome
+    return f"{result.exercise}: {outcome}, {result.points:g} of {result.max_points:g} points{seed}"
+
+
+def half_done(result: CheckResult) -> bool:
+    """Whether all that is not right yet has not been attempted: a class of which some methods are still stubs."""
+    left = {item.outcome for item in result.properties} - {Outcome.RIGHT, Outcome.NOT_CHECKED}
+    return left == {Outcome.NOT_ATTEMPTED} and result.outcome is not Outcome.NOT_ATTEMPTED
 
 
 def points(item: PropertyResult) -> str:
@@ -158,6 +165,8 @@ def next_step(result: CheckResult) -> str:
         return f"Replace `raise NotImplementedError` by your code and run the cell again. `hint({name})` gives a nudge."
     if result.outcome is Outcome.NOT_CHECKED:
         return "Nothing could be checked on this machine."
+    if half_done(result):
+        return f"So far so good: go on with what is still a stub. `hint({name})` gives a nudge."
     return f"Fix the first one that is not right and check again. `hint({name})` gives a nudge."
 
 

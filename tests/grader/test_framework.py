@@ -65,6 +65,8 @@ def test_half_done_class_earns_its_half_and_is_told_what_is_missing() -> None:
     assert result.outcome is Outcome.WRONG
     assert result.points == 1
     assert "`give` is still the stub" in result.properties[1].message
+    assert "Purse: not finished, 1 of" in str(result)
+    assert "So far so good" in str(result)
 
 
 def test_not_implemented_error_of_a_library_is_a_crash() -> None:
