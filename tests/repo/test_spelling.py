@@ -17,7 +17,7 @@ BRITISH = re.compile(
     r"is(?:e|es|ed|er|ers|ing|ation)(?![a-z])"
     r"|(?:behavi|col|neighb|fav|hon|lab|flav|harb|rig)our"
     r"|(?:label|model|travel|signal|level|total)(?:led(?!by)|ling)"
-    r"|center|license|artifact|catalog|judgment|misspelled|learned|while|among",
+    r"|centre|licence|artefact|catalogue|judgement|misspelt|learnt|whilst|amongst",
     re.IGNORECASE,
 )
 
@@ -38,7 +38,7 @@ def test_one_spelling() -> None:
     assert {name: found for name, text in texts.items() if (found := british(text))} == {}
 
 
-@pytest.mark.parametrize("text", ["a color", "Normalized", "neighboring", "labeled", "the center", "tokenization"])
+@pytest.mark.parametrize("text", ["a colour", "Normalised", "neighbouring", "labelled", "the centre", "tokenisation"])
 def test_british_is_found(text: str) -> None:
     assert british(text)
 
