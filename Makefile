@@ -10,6 +10,9 @@ STAMP := $(VENV)/.installed-$(EXTRAS)
 
 LAB_ARGS ?=
 PYTEST_ARGS ?=
+# Tests run in as many processes as there are cores, four at most; JOBS=0 runs them in one.
+JOBS ?= auto
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile
 DAY ?=
 SUBMISSIONS ?=
 BOOK_ARGS ?=
@@ -42,17 +45,17 @@ lab: $(STAMP) ## open the notebooks in JupyterLab (LAB_ARGS="--no-browser --port
 
 ifdef DAY
 test: $(STAMP)
-	$(BIN)/python -m pytest --day $(DAY) $(PYTEST_ARGS)
+	$(PYTEST) --day $(DAY) $(PYTEST_ARGS)
 else
 test: lint rounding ## lint, and run every test but the slow ones and those for a GPU (DAY=2: one day's tests alone)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 endif
 
 rounding: $(STAMP) ## run a minute of tests as on a CPU without AVX, which rounds otherwise (part of `test`)
-	ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest $(ROUNDING)
+	ATEN_CPU_CAPABILITY=default $(PYTEST) $(ROUNDING)
 
 test-all: lint rounding ## lint, and run every test, the slow ones too
-	$(BIN)/python -m pytest -m "not gpu" $(PYTEST_ARGS)
+	$(PYTEST) -m "not gpu" $(PYTEST_ARGS)
 
 grade: $(STAMP) ## grade the example class, or real submissions (SUBMISSIONS=dir)
 	$(BIN)/grader grade $(SUBMISSIONS)

@@ -139,7 +139,7 @@ block_allocator.__name__ = "BlockAllocator"
         (len, "a class or a function that you wrote"),
         (Reference.allocate, "no exercise is called 'allocate'"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_wrong_kind_of_thing_says_what_to_give(obj: object, words: str) -> None:
     with pytest.raises(UsageError, match=words):

@@ -34,7 +34,7 @@ class Pair(NamedTuple):
         (object(), "<object>"),
         (int, "<type>"),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_plain(value: object, expected: object) -> None:
     read = plain(value)

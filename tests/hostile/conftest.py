@@ -23,13 +23,16 @@ from grader.sandbox.command import FIRST_UID
 from grader.sandbox.limits import Limits
 from hostile.book import DAY, Book, Hostile, Places
 from hostile.cheating import cheating
-from hostile.misbehaviour import misbehaviour
+from hostile.misbehavior import misbehavior
 from hostile.structure import structure
 from hostile.variety import variety
 from tinyllm.paths import project_root
 
 SEED = 20_260_614
-CORPUS: tuple[Hostile, ...] = (*structure.makers, *misbehaviour.makers, *cheating.makers, *variety.makers)
+CORPUS: tuple[Hostile, ...] = (*structure.makers, *misbehavior.makers, *cheating.makers, *variety.makers)
+
+#: Semaphores of whatever else runs Python on this machine, such as tests beside these.
+OTHERS = "sem.mp-"
 
 #: Far below what a class gets: the bombs of the corpus fill them in a second.
 LIMITS = Limits(cell_seconds=3.0, memory_mib=512, disk_mib=32, processes=24, case_seconds=0.7, grace_seconds=0.5)
@@ -173,7 +176,7 @@ def state(places: Places, root: Path) -> dict[str, object]:
         "submissions": tree(places.submissions),
         "home": tree(places.home),
         "temporary": {name: kind for name, kind in tree(root / "tmp").items() if "/pymp-" not in name},
-        "shared memory": sorted(path.name for path in Path("/dev/shm").iterdir()),
+        "shared memory": sorted(path.name for path in Path("/dev/shm").iterdir() if not path.name.startswith(OTHERS)),
         "course": course_files(),
         "mounts": sorted(Path("/proc/self/mounts").read_text().splitlines()),
         "processes": processes(),
