@@ -22,6 +22,7 @@ ROUNDING := tests/model/test_moe.py tests/model/test_layers.py tests/model/test_
 	tests/model/test_agrees_with_transformers.py tests/kernels/test_reference.py tests/lessons/test_checks_day2.py \
 	tests/engine/test_paged_equals_dense.py tests/engine/test_engine.py tests/engine/test_sampler.py \
 	tests/engine/test_filters.py tests/engine/test_logprobs.py tests/engine/test_logits_processors.py \
+	tests/parallel/test_engine_on_ranks.py \
 	tests/engine/test_parity.py::test_greedy_tokens_equal_those_of_transformers_but_for_near_ties
 
 .DEFAULT_GOAL := help

@@ -237,26 +237,26 @@ class EngineConfig:
 
     Attributes:
         cache: the KV pool.
-        parallel: the processes that share the model.
         max_num_batched_tokens: the token budget of a step.
         max_num_seqs: most requests running at once.
         max_model_len: longest prompt plus output of one request, in tokens; None takes the model's own limit.
         attention_backend: one of `ATTENTION_BACKENDS`; see `tinyllm.attention.registry.attention_backend`.
         experts_backend: one of `EXPERTS_BACKENDS`; see `tinyllm.experts.backends.experts_backend`.
         enforce_eager: launch every kernel of every step from Python, and replay no CUDA graphs.
+        parallel: the processes that share the model.
 
     Raises:
         OptionError: a value is out of range, unknown, or of the wrong type.
     """
 
     cache: CacheConfig = CacheConfig()
-    parallel: ParallelConfig = ParallelConfig()
     max_num_batched_tokens: int = 512
     max_num_seqs: int = 256
     max_model_len: int | None = None
     attention_backend: str = "auto"
     experts_backend: str = "auto"
     enforce_eager: bool = False
+    parallel: ParallelConfig = ParallelConfig()
 
     def __post_init__(self) -> None:
         check_fields(self)
