@@ -30,6 +30,12 @@ def small_sparse_config(**changes: object) -> ModelConfig:
     return small_config(**{**experts, **changes})
 
 
+def small_mixtral_config(**changes: object) -> ModelConfig:
+    """A small Mixtral: the same again without QK-norm, with experts in every layer and one width for all of them."""
+    experts = {"qk_norm": False, "intermediate_size": 16, "rms_norm_eps": 1e-5}
+    return small_sparse_config(**{**experts, **changes})
+
+
 def random_model(config: ModelConfig, seed: int = 0) -> Qwen3ForCausalLM:
     """Random weights, large enough that attention is peaked and a wrong key or value shows."""
     torch.manual_seed(seed)
