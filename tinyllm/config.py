@@ -190,6 +190,8 @@ class EngineConfig:
         attention_backend: one of `ATTENTION_BACKENDS`; see `tinyllm.attention.registry.attention_backend`.
         experts_backend: one of `EXPERTS_BACKENDS`; see `tinyllm.experts.backends.experts_backend`.
         enforce_eager: launch every kernel of every step from Python, and replay no CUDA graphs.
+        record_experts: write into each step's record how it loads the experts (`StepRecord.experts`). A model that has
+            some then replays no CUDA graphs, and each step waits for the GPU once more.
 
     Raises:
         OptionError: a value is out of range, unknown, or of the wrong type.
@@ -202,6 +204,7 @@ class EngineConfig:
     attention_backend: str = "auto"
     experts_backend: str = "auto"
     enforce_eager: bool = False
+    record_experts: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)
