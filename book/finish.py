@@ -1,4 +1,4 @@
-"""Puts into mdBook's pages what no chapter can say: the social card's tags, the licence, answers open for printing."""
+"""Puts into mdBook's pages what no chapter can say: the social card's tags, the license, answers open for printing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 
 CARD = "social-card.png"
 FOOTER = (
-    '<footer class="licence"><p>Text and figures: '
+    '<footer class="license"><p>Text and figures: '
     '<a href="https://creativecommons.org/licenses/by/4.0/" rel="license">CC BY 4.0</a>. '
     'Code: <a href="https://www.apache.org/licenses/LICENSE-2.0">Apache-2.0</a>.</p></footer>'
 )
@@ -81,9 +81,9 @@ def draw_card(file: Path, title: str, description: str) -> None:
         left, bottom = 1.5 + 2.65 * (block % 8), 2.6 - 1.55 * (block // 8)
         for slot in range(4):
             letter = owned.get(block, "")[slot : slot + 1]
-            colour = "#2b79a2" if letter else "#1f2334"
+            color = "#2b79a2" if letter else "#1f2334"
             corner = (left + 0.6 * slot, bottom)
-            ax.add_patch(Rectangle(corner, 0.6, 0.95, facecolor=colour, edgecolor="#5c627c", linewidth=1.5))
+            ax.add_patch(Rectangle(corner, 0.6, 0.95, facecolor=color, edgecolor="#5c627c", linewidth=1.5))
             ax.text(
                 left + 0.6 * slot + 0.3, bottom + 0.47, letter, color="white", fontsize=17, ha="center", va="center"
             )

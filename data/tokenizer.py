@@ -27,7 +27,7 @@ CHAT_TEMPLATE = Path(__file__).parent / "chat_template.jinja"
 def train_tokenizer(texts: Iterable[str], folder: Path, max_length: int) -> None:
     """Learn `VOCAB_SIZE` entries from `texts` and write `tokenizer.json` and `tokenizer_config.json`.
 
-    The 256 bytes are entries, so every string can be written; there is no normalisation, so it comes back unchanged.
+    The 256 bytes are entries, so every string can be written; there is no normalization, so it comes back unchanged.
 
     Args:
         texts: what the model will read and write, without control tokens.

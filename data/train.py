@@ -27,7 +27,7 @@ from data.training.mixture import SHARES
 from data.training.presets import MAX_LENGTH, PRESETS
 from data.training.progress import Probe
 from data.training.recipe import Name, Recipe, hard
-from data.training.shapes import keep_part_of_the_difference, move_part_of_the_way
+from data.training.shapes import interpolate_weights, interpolate_with_upcycled
 from data.training.vocabulary import texts
 from tinyllm.model.loader import load_model, save_model
 from tinyllm.model.tokenizer import Tokenizer
@@ -52,7 +52,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Of the samples and the first weights.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the state that was saved last.")] = False,
     further: Annotated[bool, typer.Option("--further", help="Train a finished model on, at lower rates.")] = False,
-    grown_from: Annotated[
+    upcycled_from: Annotated[
         Path | None, typer.Option(help="With moe --further: the target as it was then; what it learned is added.")
     ] = None,
     share: Annotated[
@@ -73,7 +73,7 @@ def main(
 
         python data/train.py target --further --steps 1000    # after phrases or tools were added, say
 
-        python data/train.py moe --further --grown-from /tmp/target_before --steps 200    # the mixture follows
+        python data/train.py moe --further --upcycled-from /tmp/target_before --steps 200    # the mixture follows
 
         python data/train.py target --further --mostly talk --share 0.5 --minutes 4    # after it forgot some
 
@@ -96,7 +96,7 @@ def main(
     if on.type == "cpu":
         torch.set_num_threads(1)  # each shard of a batch has its own thread
     torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for every length of rows, a tenth of a second each time
-    recipe = Recipe(name, PRESETS[preset], out, seed, on, further, grown_from, mostly)
+    recipe = Recipe(name, PRESETS[preset], out, seed, on, further, upcycled_from, mostly)
     state = recipe.folder / "state.pt"
     check(recipe, state if resume else None)
     recipe.folder.mkdir(parents=True, exist_ok=True)
@@ -127,9 +127,9 @@ def main(
         deadline=deadline,
     )
     if further:  # with all of it a model forgets more of what it knew than it learns
-        move_part_of_the_way(run.model, load_model(recipe.folder, device=on), taken)
-    if recipe.grown_from is not None:
-        keep_part_of_the_difference(run.model, load_model(recipe.target, device=on), APART)
+        interpolate_weights(run.model, load_model(recipe.folder, device=on), taken)
+    if recipe.upcycled_from is not None:
+        interpolate_with_upcycled(run.model, load_model(recipe.target, device=on), APART)
     record = record_of(recipe, preset, run, taken)
     save_model(run.model, recipe.folder)
     (recipe.folder / RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
@@ -145,10 +145,10 @@ def check(recipe: Recipe, state: Path | None) -> None:
         raise typer.BadParameter(f"give it with --further, and one of {', '.join(SHARES)}", param_hint="--mostly")
     if recipe.further and not (recipe.folder / RECORD).is_file():
         raise typer.BadParameter(f"{recipe.folder} has no finished model; leave --further out", param_hint="--further")
-    before = recipe.grown_from
+    before = recipe.upcycled_from
     if before is not None and not (recipe.further and recipe.name is Name.moe and (before / "config.json").is_file()):
         where = "give it with moe --further, and a checkpoint of the target"
-        raise typer.BadParameter(where, param_hint="--grown-from")
+        raise typer.BadParameter(where, param_hint="--upcycled-from")
     if recipe.name is not Name.target:
         files = (*TOKENIZER_FILES, "model.safetensors")
         missing = [file for file in files if not (recipe.target / file).is_file()]
@@ -198,9 +198,9 @@ def record_of(recipe: Recipe, preset: str, run: Run, share: float) -> dict[str, 
         "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {sizes.shards} threads",
         "torch": torch.__version__,
         "finished": time.strftime("%Y-%m-%d"),
-        "follows_target": recipe.grown_from is not None,
+        "follows_target": recipe.upcycled_from is not None,
         "share": share,
-        "apart": APART if recipe.grown_from is not None else 1.0,
+        "apart": APART if recipe.upcycled_from is not None else 1.0,
         "mostly": recipe.mostly,
     }
     return {

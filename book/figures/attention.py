@@ -114,23 +114,23 @@ def merging() -> Figure:
         label(ax, x + 0.75, 18.7, f"{position}", size=9)
     label(ax, 2.6, 21.6, "weight", ha="right", size=9)
     label(ax, 2.6, 18.7, "V", ha="right", size=9)
-    centres = (7.3, 18.7, 28.1)
-    for index, (centre, (out, total)) in enumerate(zip(centres, states, strict=True)):
-        state_box(ax, centre, 14.6, f"block {BLOCK_IDS[index]}", out, total, SERIES[index])
-    for x in centres[:2]:
+    centers = (7.3, 18.7, 28.1)
+    for index, (center, (out, total)) in enumerate(zip(centers, states, strict=True)):
+        state_box(ax, center, 14.6, f"block {BLOCK_IDS[index]}", out, total, SERIES[index])
+    for x in centers[:2]:
         arrow(ax, (x, 14.5), (12.7, 11.5))
     state_box(ax, 12.7, 8.4, "merged", *first, FG)
     arrow(ax, (12.7, 8.3), (19.2, 5.2))
-    arrow(ax, (centres[2], 14.5), (21.2, 5.2))
+    arrow(ax, (centers[2], 14.5), (21.2, 5.2))
     state_box(ax, 20.2, 2.1, "merged", *last, FG)
     return drawing
 
 
-def state_box(ax: Axes, centre: float, bottom: float, name: str, out: float, total: float, color: str) -> None:
+def state_box(ax: Axes, center: float, bottom: float, name: str, out: float, total: float, color: str) -> None:
     """A partial result: the average of V so far, and the sum of weights that it stands for."""
     box(
         ax,
-        centre - 4.1,
+        center - 4.1,
         bottom,
         8.2,
         3,

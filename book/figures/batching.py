@@ -37,7 +37,7 @@ CROWD = (
     Arrival("E", 0, 3, 2),
     Arrival("F", 0, 2, 5),
 )
-COLOURS = dict(zip("ABCDEF", (C1, C2, C3, C5, C4, MUTED), strict=True))
+COLORS = dict(zip("ABCDEF", (C1, C2, C3, C5, C4, MUTED), strict=True))
 BUDGET = 512
 
 
@@ -82,7 +82,7 @@ def draw_seats(ax: Axes, left: float, bottom: float, steps: Sequence[Step]) -> N
         for seat in range(SEATS):
             names = [name for name, place in seats.items() if place == seat]
             y = bottom + 2 - seat
-            slot(ax, x, y, names[0] if names else "", COLOURS[names[0]] if names else None, "" if names else "xx")
+            slot(ax, x, y, names[0] if names else "", COLORS[names[0]] if names else None, "" if names else "xx")
             if names and names[0] not in seen:
                 frame(ax, x, y, 1)
         seen |= set(step)
@@ -120,7 +120,7 @@ def small_pool() -> Figure:
             if name in step:
                 count = step[name]
                 bold = count > 1 or computed[name] < arrival.prompt_len
-                box(ax, x + 0.1, y, width - 0.2, 1.6, f"{count}", color=COLOURS[name], filled=True, bold=bold)
+                box(ax, x + 0.1, y, width - 0.2, 1.6, f"{count}", color=COLORS[name], filled=True, bold=bold)
             elif name in preempted:
                 label(ax, x + width / 2, y + 0.8, "out", size=9, weight="bold")
         computed.update(step)

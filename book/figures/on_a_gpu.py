@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from book.figures.measured import result
 from book.figures.style import C1, C2, C3, C4, FG, figure, new_figure, tinted_bars, value_beside
 
-#: Kernel of a prefill -> its name in the picture, colour and hatch; flashinfer where it was there.
+#: Kernel of a prefill -> its name in the picture, color and hatch; flashinfer where it was there.
 PREFILL = {
     "paged_prefill": ("paged_prefill", C1, ""),
     "scaled_dot_product_attention": ("SDPA", C2, "//"),

@@ -50,7 +50,7 @@ def example_table() -> BlockTable:
 
 
 def legend(ax: Axes, x: float, y: float, entries: Sequence[tuple[str, str | None, str, float]]) -> None:
-    """Slots with a text each: (text, colour, hatch, units to the next entry)."""
+    """Slots with a text each: (text, color, hatch, units to the next entry)."""
     for text, color, hatch, step in entries:
         slot(ax, x, y, "", color, hatch)
         label(ax, x + 1.4, y + 0.5, text, ha="left", size=9)

@@ -1,7 +1,7 @@
-"""How the book's figures look: sentinel colours that the page turns into the reader's theme, and shapes to draw with.
+"""How the book's figures look: sentinel colors that the page turns into the reader's theme, and shapes to draw with.
 
 A figure is a function that returns a matplotlib Figure and carries `@figure`; its name is what chapters ask for.
-Colours are told apart by letters, hatches or line styles too. The caption stands in the chapter, not in the figure.
+Colors are told apart by letters, hatches or line styles too. The caption stands in the chapter, not in the figure.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.patches import BoxStyle, FancyArrowPatch, FancyBboxPatch, Rectangle
 
-#: Text and paper of the theme, its faint lines, and five colours (see book/preprocessor/figures.py).
+#: Text and paper of the theme, its faint lines, and five colors (see book/preprocessor/figures.py).
 FG, BG, MUTED = "#010101", "#fefefe", "#7f7f7e"
 C1, C2, C3, C4, C5 = "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd"
 SERIES = (C1, C2, C3, C5, C4)
@@ -134,7 +134,7 @@ def value_beside(ax: Axes, x: float, y: float, text: str, size: float = 8.5) -> 
 
 
 def slot(ax: Axes, x: float, y: float, text: str = "", color: str | None = None, hatch: str = "") -> None:
-    """One KV slot, a unit square; without a colour it is empty."""
+    """One KV slot, a unit square; without a color it is empty."""
     if color:
         ax.add_patch(Rectangle((x, y), 1, 1, facecolor=color, edgecolor="none", alpha=TINT))
     ax.add_patch(Rectangle((x, y), 1, 1, facecolor="none", edgecolor=MUTED, linewidth=0.7, hatch=hatch))

@@ -1,4 +1,4 @@
-"""The whole system in one picture, with the part that a chapter is about in colour."""
+"""The whole system in one picture, with the part that a chapter is about in color."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@
   const { Pool, OutOfBlocks } = globalThis.coursePool;
   const NUM_BLOCKS = 16;
   const BLOCK_SIZE = 4;
-  const NAMES = ["A", "B", "C", "D", "E"]; // one for each colour
+  const NAMES = ["A", "B", "C", "D", "E"]; // one for each color
 
   const mount = (stage, say) => {
     let pool;

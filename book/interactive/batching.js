@@ -37,8 +37,8 @@
       if (index >= shown) return el("td", { class: "later" });
       if (!item) return el("td", { class: "idle" }, el("span", { class: "visually-hidden", text: "no work" }));
       const { name, tokens, prefill, finishes } = item;
-      const colour = REQUESTS.findIndex((request) => request.name === name) + 1;
-      return el("td", { class: `c${colour}${prefill ? " prefill" : ""}${finishes ? " finish" : ""}` },
+      const color = REQUESTS.findIndex((request) => request.name === name) + 1;
+      return el("td", { class: `c${color}${prefill ? " prefill" : ""}${finishes ? " finish" : ""}` },
         el("b", { text: name }), el("span", { class: "tokens", text: String(tokens) }));
     };
 

@@ -1,6 +1,6 @@
-"""`{{#figure name | alternative text | caption}}`: an SVG put into the page, in the colours of the reader's theme.
+"""`{{#figure name | alternative text | caption}}`: an SVG put into the page, in the colors of the reader's theme.
 
-Figures are drawn in sentinel colours (see book/figures/style.py), which become CSS variables here.
+Figures are drawn in sentinel colors (see book/figures/style.py), which become CSS variables here.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from book.preprocessor.context import Context
 from book.preprocessor.faults import FaultError
 from book.preprocessor.inline import inline_html
 
-#: Colour in the file, and what the page takes in its place.
-THEME_COLOURS = {
+#: Color in the file, and what the page takes in its place.
+THEME_COLORS = {
     "#010101": "var(--fg)",
     "#fefefe": "var(--bg)",
     "#7f7f7e": "var(--fig-muted)",
@@ -39,7 +39,7 @@ def picture(name: str, alt: str, context: Context) -> str:
     """The `<svg>` element of a drawn figure.
 
     Raises:
-        FaultError: there is no such figure, it has no alternative text, or colours that do not follow the theme.
+        FaultError: there is no such figure, it has no alternative text, or colors that do not follow the theme.
     """
     file = context.figures / f"{name}.svg"
     if not file.is_file():
@@ -55,18 +55,18 @@ def picture(name: str, alt: str, context: Context) -> str:
 
 
 def themed(svg: str, name: str) -> str:
-    """The `<svg>` element on one line, without metadata, its sentinel colours turned into variables.
+    """The `<svg>` element on one line, without metadata, its sentinel colors turned into variables.
 
     Raises:
-        FaultError: it holds another colour, which would stay the same in every theme.
+        FaultError: it holds another color, which would stay the same in every theme.
     """
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.S)
-    strays = {colour for colour in re.findall(r"#[0-9a-fA-F]{6}\b", svg) if colour.lower() not in THEME_COLOURS}
+    strays = {color for color in re.findall(r"#[0-9a-fA-F]{6}\b", svg) if color.lower() not in THEME_COLORS}
     if strays:
-        raise FaultError(f"figure {name} has colours that no theme can change: {', '.join(sorted(strays))}")
-    for colour, variable in THEME_COLOURS.items():
-        svg = re.sub(colour, variable, svg, flags=re.I)
+        raise FaultError(f"figure {name} has colors that no theme can change: {', '.join(sorted(strays))}")
+    for color, variable in THEME_COLORS.items():
+        svg = re.sub(color, variable, svg, flags=re.I)
     return re.sub(r"\s*\n\s*", " ", svg).strip()
 
 

@@ -19,7 +19,7 @@ from data.training.loop import Run
 from data.training.loss import Loss, balanced_loss, distillation_loss, next_token_loss
 from data.training.mixture import draw, sample_of
 from data.training.presets import MAX_LENGTH, Preset
-from data.training.shapes import add_what_was_learned, new_model, with_experts
+from data.training.shapes import add_task_vector, new_model, with_experts
 from tinyllm.model.loader import load_model
 
 NUM_EXPERTS, NUM_EXPERTS_PER_TOK, SPARSE_STEP = 8, 2, 5
@@ -47,7 +47,7 @@ class Recipe:
         seed: of the samples and the first weights.
         device: where it is trained.
         further: a finished model is trained on.
-        grown_from: for the mixture, the target as it was when the mixture was grown from it.
+        upcycled_from: for the mixture, the target as it was when the mixture was upcycled from it.
         mostly: a task that most samples are of, as a key of `mixture.SHARES`, or none.
     """
 
@@ -57,7 +57,7 @@ class Recipe:
     seed: int
     device: torch.device
     further: bool = False
-    grown_from: Path | None = None
+    upcycled_from: Path | None = None
     mostly: str | None = None
 
     @property
@@ -70,9 +70,9 @@ class Recipe:
         device, preset, peak, grow_at = self.device, self.preset, 1.0, None
         if self.further:
             model, peak = load_model(self.folder, device=device).requires_grad_(True), preset.further_rate
-            if self.grown_from is not None:
-                before, since = (load_model(folder, device=device) for folder in (self.grown_from, self.target))
-                add_what_was_learned(model, before, since)
+            if self.upcycled_from is not None:
+                before, since = (load_model(folder, device=device) for folder in (self.upcycled_from, self.target))
+                add_task_vector(model, before, since)
         elif self.name is Name.target:
             model, grow_at = new_model(preset.half_target, self.seed), steps // 2
         elif self.name is Name.draft:

@@ -49,7 +49,7 @@ def with_layers_doubled(model: Qwen3ForCausalLM) -> Qwen3ForCausalLM:
 
 
 @torch.no_grad()
-def move_part_of_the_way(model: Qwen3ForCausalLM, before: Qwen3ForCausalLM, share: float) -> None:
+def interpolate_weights(model: Qwen3ForCausalLM, before: Qwen3ForCausalLM, share: float) -> None:
     """Put a model's weights between those before its further training and its own (WiSE-FT, arXiv 2109.01903).
 
     Args:
@@ -62,14 +62,14 @@ def move_part_of_the_way(model: Qwen3ForCausalLM, before: Qwen3ForCausalLM, shar
 
 
 @torch.no_grad()
-def add_what_was_learned(mixture: Qwen3ForCausalLM, before: Qwen3ForCausalLM, since: Qwen3ForCausalLM) -> None:
-    """Let a mixture have what the model that it was grown from has learned since (task arithmetic, arXiv 2212.04089).
+def add_task_vector(mixture: Qwen3ForCausalLM, before: Qwen3ForCausalLM, since: Qwen3ForCausalLM) -> None:
+    """Add a task vector to a mixture: what the model that it was upcycled from has learned since (arXiv 2212.04089).
 
     Each weight is moved as its like in that model has moved, every expert as the MLP that it began as.
 
     Args:
         mixture: changed in place.
-        before: the model when the mixture was grown from it.
+        before: the model when the mixture was upcycled from it.
         since: that model after further training.
     """
     old, new = before.state_dict(), since.state_dict()
@@ -78,8 +78,8 @@ def add_what_was_learned(mixture: Qwen3ForCausalLM, before: Qwen3ForCausalLM, si
 
 
 @torch.no_grad()
-def keep_part_of_the_difference(mixture: Qwen3ForCausalLM, target: Qwen3ForCausalLM, share: float) -> None:
-    """Put a mixture's weights between those that it would be grown with from the target and its own (as WiSE-FT does).
+def interpolate_with_upcycled(mixture: Qwen3ForCausalLM, target: Qwen3ForCausalLM, share: float) -> None:
+    """Put a mixture's weights between its own and those that it would be upcycled with from the target (as WiSE-FT).
 
     Args:
         mixture: changed in place, but for its routers.

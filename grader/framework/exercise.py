@@ -1,4 +1,4 @@
-"""What an exercise is: named properties, each with its cases, its drive and its judgement."""
+"""What an exercise is: named properties, each with its cases, its drive and its judgment."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class _Reader:
             try:
                 detached = Tensor.detach(value)
                 return torch.empty(detached.shape, dtype=detached.dtype).copy_(detached)
-            except (RuntimeError, NotImplementedError) as error:  # sparse, meta and quantised tensors
+            except (RuntimeError, NotImplementedError) as error:  # sparse, meta and quantized tensors
                 raise ObservationError(f"it holds a tensor that cannot be read ({error})") from None
 
     def _take(self, count: int) -> None:

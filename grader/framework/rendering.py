@@ -22,7 +22,7 @@ MARKS = {
     Outcome.NOT_ATTEMPTED: "-",
     Outcome.NOT_CHECKED: "○",
 }
-COLOURS = {  # JupyterLab's own, so that they follow its light and dark themes
+COLORS = {  # JupyterLab's own, so that they follow its light and dark themes
     Outcome.RIGHT: "var(--jp-success-color1, #2e7d32)",
     Outcome.WRONG: "var(--jp-error-color1, #c62828)",
     Outcome.TIMED_OUT: "var(--jp-error-color1, #c62828)",
@@ -80,11 +80,11 @@ def html_row(item: PropertyResult, below: list[tuple[str, str]], column: int) ->
         name = f"<span style='opacity:.8'>{escape(label)}:</span> " if label else ""
         body = f"<pre style='margin:0;white-space:pre-wrap'>{escape(text)}</pre>" if label == PRINTED else prose(text)
         extra += f"<div style='grid-column:2/-1;overflow-wrap:anywhere'>{name}{body}</div>"
-    colour = f"color:{COLOURS[item.outcome]}"
+    color = f"color:{COLORS[item.outcome]}"
     columns = f"1.6em {column + 1}ch 1fr"
     return (
         f"<li style='display:grid;grid-template-columns:{columns};margin:2px 0'>"
-        f"<span style='{colour}'>{MARKS[item.outcome]}</span> <span style='{colour}'>{item.outcome}</span> "
+        f"<span style='{color}'>{MARKS[item.outcome]}</span> <span style='{color}'>{item.outcome}</span> "
         f"<span>{escape(item.sentence)} <span style='opacity:.7'>({escape(points(item))})</span></span>{extra}</li>"
     )
 
@@ -111,7 +111,14 @@ def show(result: CheckResult) -> None:
 def headline(result: CheckResult) -> str:
     """Name, outcome, points and seed."""
     seed = "" if result.seed is None else f" (seed {result.seed})"
-    return f"{result.exercise}: {result.outcome}, {result.points:g} of {result.max_points:g} points{seed}"
+    outcome = "not finished" if half_done(result) else result.outcome
+    return f"{result.exercise}: {outcome}, {result.points:g} of {result.max_points:g} points{seed}"
+
+
+def half_done(result: CheckResult) -> bool:
+    """Whether all that is not right yet has not been attempted: a class of which some methods are still stubs."""
+    left = {item.outcome for item in result.properties} - {Outcome.RIGHT, Outcome.NOT_CHECKED}
+    return left == {Outcome.NOT_ATTEMPTED} and result.outcome is not Outcome.NOT_ATTEMPTED
 
 
 def points(item: PropertyResult) -> str:
@@ -158,6 +165,8 @@ def next_step(result: CheckResult) -> str:
         return f"Replace `raise NotImplementedError` by your code and run the cell again. `hint({name})` gives a nudge."
     if result.outcome is Outcome.NOT_CHECKED:
         return "Nothing could be checked on this machine."
+    if half_done(result):
+        return f"So far so good: go on with what is still a stub. `hint({name})` gives a nudge."
     return f"Fix the first one that is not right and check again. `hint({name})` gives a nudge."
 
 

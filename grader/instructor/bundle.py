@@ -102,7 +102,7 @@ def refuse_solutions(name: str, text: str, course: Sequence[Day]) -> None:
 
 
 def solution_lines(course: Sequence[Day]) -> Mapping[str, list[str]]:
-    """By exercise, pairs of neighbouring lines of its solution, as they would stand in a notebook's file."""
+    """By exercise, pairs of neighboring lines of its solution, as they would stand in a notebook's file."""
     result: dict[str, list[str]] = {}
     for day in course:
         for name, spec in day.exercises.items():

@@ -89,14 +89,14 @@ def fingerprint(source: str) -> tuple[str, int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes in a student's strings
             tree = ast.parse(source)
-        tree = _Normaliser().visit(tree)
+        tree = _Normalizer().visit(tree)
         text = ast.dump(tree)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return "", 0
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest(), sum(1 for _ in ast.walk(tree))
 
 
-class _Normaliser(ast.NodeTransformer):
+class _Normalizer(ast.NodeTransformer):
     """Takes out what does not make two answers different: imports, docstrings, annotations, names of variables."""
 
     def __init__(self) -> None:

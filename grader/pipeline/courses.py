@@ -1,6 +1,6 @@
 """The courses that submissions run in: for each exercise one in which its part alone is a stub, and checks that drive.
 
-Nothing in such a course tells an answer: no solutions, no hints, no mutants, no cases, no judgements.
+Nothing in such a course tells an answer: no solutions, no hints, no mutants, no cases, no judgments.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def stubbed(module_text: str, spec: Spec) -> str:
 
 
 def driving_part(module_text: str, names: Collection[str] = ("EXERCISE",)) -> str:
-    """A module of checks with no more in it than `drive` needs: no cases, no judgements, and nothing only they use.
+    """A module of checks with no more in it than `drive` needs: no cases, no judgments, and nothing only they use.
 
     Args:
         names: what is asked of the module.

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from tinyllm.plots.style import BLUE, FAINT, GREEN, INK, ORANGE, VERMILION, plain
 
-#: Outcome of an exercise over the class -> colour and hatch; the hatch tells them apart without colour.
+#: Outcome of an exercise over the class -> color and hatch; the hatch tells them apart without color.
 KINDS: Mapping[str, tuple[str, str]] = {
     "right": (GREEN, ""),
     "partly right": (ORANGE, "//"),

@@ -50,7 +50,7 @@ def run_fixed(exercise: Exercise, index: int, driver: Driver, shorten: bool = Fa
 def run_random(exercise: Exercise, index: int, seed: int, driver: Driver, shorten: bool = False) -> PropertyResult:
     """The result of a property whose fixed cases are right: what its random ones say.
 
-    They depend on the seed and its sentence alone, not on its neighbours.
+    They depend on the seed and its sentence alone, not on its neighbors.
     """
     item, before = exercise.properties[index], len(fixed_cases(exercise, index))
     cases = random_cases(exercise, index, seed)

@@ -46,7 +46,7 @@ from tinyllm.kv_cache.allocator import BlockAllocator
 try: BlockAllocator(4).allocate(1); print("OPEN", "the reference can be imported")
 except NotImplementedError: print("HELD", "the part to be written is a stub")
 """
-JUDGEMENTS = """
+JUDGMENTS = """
 import importlib, random
 seen = []
 for name in ("grader.mutants.diagnosis", "grader.mutants", "grader.checks.oracles.ownership", "grader.hidden"):
@@ -57,7 +57,7 @@ for p in EXERCISE.properties:
     try: seen += list(p.cases(random.Random(0)))
     except TypeError: pass
     if vars(p).get("_judge", p.judge): seen.append(p.sentence)
-print("OPEN" if seen else "HELD", seen or "no cases, judgements or mutants")
+print("OPEN" if seen else "HELD", seen or "no cases, judgments or mutants")
 """
 ENVIRONMENT = """
 import os
@@ -113,7 +113,7 @@ for pid in {os.getppid(), HOST} - {0}:
         os.kill(pid, 0)
         if pid == os.getppid() or b"grader" in open(f"/proc/{pid}/cmdline", "rb").read(): seen.append(pid)
     except OSError: pass
-print("OPEN" if seen else "HELD", seen or "no process outside can be signalled")
+print("OPEN" if seen else "HELD", seen or "no process outside can be signaled")
 """
 PRIVILEGES = """
 import ctypes, os, resource
@@ -151,11 +151,11 @@ ATTACKS = {
     "files outside and the course cannot be written": WRITES,
     "courses of other exercises are out of sight": OTHER_COURSES,
     "the reference cannot be imported": REFERENCE,
-    "cases, judgements and mutants are not there": JUDGEMENTS,
+    "cases, judgments and mutants are not there": JUDGMENTS,
     "the grader's environment is not seen": ENVIRONMENT,
     "number of processes is limited": PROCESSES,
     "memory of one process is limited": MEMORY,
     "disk space is limited": DISK,
-    "processes outside cannot be signalled": SIGNALS,
+    "processes outside cannot be signaled": SIGNALS,
     "no privilege can be had": PRIVILEGES,
 }

@@ -115,7 +115,7 @@ x = model.embed_tokens(ids)
 x.shape  # [T, hidden_size]: one vector a token
 
 # %% [markdown]
-# Attention reads a normalised copy of the vectors. One matrix makes queries, keys and values for all heads:
+# Attention reads a normalized copy of the vectors. One matrix makes queries, keys and values for all heads:
 
 # %%
 layer = model.layers[0]
@@ -345,7 +345,7 @@ plots.phases(rates)
 # Three numbers describe a service, and they are defined exactly:
 #
 # - **TTFT**, time to first token: from the request's arrival to its first output token. It holds waiting and prefill.
-# - **ITL**, inter-token latency: each gap between two neighbouring tokens of a request.
+# - **ITL**, inter-token latency: each gap between two neighboring tokens of a request.
 # - **Throughput**: output tokens per second, over all requests.
 #
 # We serve one request ourselves, greedily, and look at the clock after each token. Its prompt is a talk of several

@@ -450,7 +450,7 @@ print("blocks:", table.block_ids, "free:", allocator.num_free)
 # <details><summary>Answer</summary>
 #
 # Only where the table's blocks happen to follow each other in memory, such as [3, 4, 5]. It is right in most small
-# tests, since a fresh pool hands out neighbours, and wrong as soon as requests have come and gone. The check therefore
+# tests, since a fresh pool hands out neighbors, and wrong as soon as requests have come and gone. The check therefore
 # shuffles the blocks.
 #
 # </details>

@@ -98,7 +98,7 @@ q = torch.randn(10, 2, 8, generator=noise)
 plots.causal_mask("Ten tokens", num_new=4)
 
 # %% [markdown]
-# And with grouped-query attention, Hq / Hkv neighbouring query heads read the same KV head.
+# And with grouped-query attention, Hq / Hkv neighboring query heads read the same KV head.
 #
 # **Before you write:** Hq = 6 and Hkv = 2, as in the course's model. Which KV head does query head 3 read? And which
 # tokens does the query at position 6 of our example see, if it is computed in a chunk of positions 4 to 7?
@@ -752,7 +752,7 @@ plots.programs({"1 sequence": 8, "4 sequences": 32, "64 sequences": 512}, num_pr
 # <!-- head: paged_decode_split -->
 #
 # - `attend_split`: which positions are this split's? Attend to them with `attend_pages` (the course's, as you wrote it) and
-#   return the average `normalised(acc, total)` and the log-sum-exp in base 2.
+#   return the average `normalized(acc, total)` and the log-sum-exp in base 2.
 # - `reduce_splits`: load the log-sum-exps of the written splits, turn them into shares (take the highest out first), and
 #   add up the outputs by their shares. No split at all gives 0. `load_tile` loads the outputs: its `offsets` say for each
 #   split how many numbers behind `partial_ptr` its output begins (int64 as in exercise 4; int32 is wide enough here).
@@ -1290,7 +1290,7 @@ plots.latency_bars(
 # %% [markdown]
 # ### The pool over time
 #
-# At last a pool that is too small for all, on your scheduler: 64 blocks, the first 30 requests. Each colour is a request.
+# At last a pool that is too small for all, on your scheduler: 64 blocks, the first 30 requests. Each color is a request.
 
 # %%
 config = EngineConfig.from_options(num_blocks=64, enable_prefix_caching=False)

@@ -146,7 +146,7 @@ def test_what_cannot_be_held_to_is_named() -> None:
         tool_calls([tool("f", x="date")])
 
 
-def test_parts_that_lead_back_do_not_lead_into_their_neighbours() -> None:
+def test_parts_that_lead_back_do_not_lead_into_their_neighbors() -> None:
     """(a* | b)c? : the loop of the first part must not be entered from the second."""
     grammar = Automaton(sequence(choice(repeated(text("a")), one_of(b"b")), optional(text("c"))))
     accepted = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.pages import COLOUR_RULES, DESKTOP, PHONE, THEMES, choose_theme, page_of, serving, sideways, violations
+from support.pages import COLOR_RULES, DESKTOP, PHONE, THEMES, choose_theme, page_of, serving, sideways, violations
 
 from book.build import BOOK, copy_extras, install_npm_parts, write_pages
 from book.figures.__main__ import main as draw_figures
@@ -68,7 +68,7 @@ def test_pictures_are_accessible_in_every_theme(size: dict[str, Any], address: s
         for theme in THEMES:
             choose_theme(page, theme)
             assert sideways(page) <= 0, theme
-            found += [(theme, v) for v in violations(page, None if theme == "light" else COLOUR_RULES)]
+            found += [(theme, v) for v in violations(page, None if theme == "light" else COLOR_RULES)]
     assert not found
     assert not faults
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.pages import (
-    COLOUR_RULES,
+    COLOR_RULES,
     DESKTOP,
     PHONE,
     THEMES,
@@ -60,9 +60,9 @@ def publish_404(page: Any, site: Path) -> None:
 def test_every_page_is_accessible_in_every_theme(
     size: dict[str, Any], address: str, site: Path, browser: Any, pages: list[str]
 ) -> None:
-    """Every rule once on each page, and those about colours in the other themes too.
+    """Every rule once on each page, and those about colors in the other themes too.
 
-    The print page holds what the others hold; on it and on phones colours are checked in one light and one dark theme.
+    The print page holds what the others hold; on it and on phones colors are checked in one light and one dark theme.
     """
     found = []
     with page_of(browser, size) as (page, faults):
@@ -74,7 +74,7 @@ def test_every_page_is_accessible_in_every_theme(
                 choose_theme(page, theme)
                 assert sideways(page) <= 0, (name, theme)
                 if theme in ("light", "navy") or (size is DESKTOP and name != "print.html"):
-                    rules = None if theme == "light" else COLOUR_RULES
+                    rules = None if theme == "light" else COLOR_RULES
                     found += [(name, theme, violation) for violation in violations(page, rules)]
             choose_theme(page, "light")
     assert not found

@@ -172,7 +172,7 @@ def test_figures_follow_the_theme_and_have_ids_of_their_own(context: Context) ->
         ("{{#figure boxes}}", "has no alternative text"),
         ("{{#figure boxes | | Caption}}", "has no alternative text"),
         ("{{#figure boxes | Two boxes}}", "has no caption"),
-        ("{{#figure pink | A box | Caption}}", "colours that no theme can change: #ff00ff"),
+        ("{{#figure pink | A box | Caption}}", "colors that no theme can change: #ff00ff"),
         ("![](boxes.svg)", "no alternative text"),
         ("{{#interactive boxes}}", "no interactive picture 'boxes'; there are: allocator"),
         ("{{#interactive merge}}", "no figure 'interactive_merge'"),

@@ -154,7 +154,7 @@ def test_the_check_reads_style_sheets(tmp_path: Path) -> None:
 PAGE = "<html><head><title>One &amp; two - Book</title></head><body><main><h1>One</h1>{}</main></body></html>"
 
 
-def test_pages_get_tags_and_licence_and_the_print_page_its_answers_open(tmp_path: Path) -> None:
+def test_pages_get_tags_and_license_and_the_print_page_its_answers_open(tmp_path: Path) -> None:
     (tmp_path / "days").mkdir()
     for page in ("index.html", "days/one.html", "print.html"):
         (tmp_path / page).write_text(

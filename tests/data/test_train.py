@@ -49,7 +49,7 @@ def run(name: str, out: Path, **options: object) -> dict[str, object]:
         "minutes": None,
         "seed": 0,
         "resume": False,
-        "grown_from": None,
+        "upcycled_from": None,
         "mostly": None,
         "share": None,
     }
@@ -96,7 +96,7 @@ def test_a_run_is_told_its_minutes(tmp_path: Path, capsys: pytest.CaptureFixture
     ("name", "options", "message"),
     [
         ("draft", {}, "train the target first"),
-        ("target", {"grown_from": Path("/")}, "give it with moe --further"),
+        ("target", {"upcycled_from": Path("/")}, "give it with moe --further"),
         ("target", {"mostly": "talk"}, "give it with --further"),
         ("target", {"share": 0.5}, "give it with --further"),
         ("target", {"further": True, "mostly": "chess"}, "one of reading, tools"),

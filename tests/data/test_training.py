@@ -39,9 +39,9 @@ from data.training.presets import PRESETS, config
 from data.training.progress import Probe
 from data.training.recipe import MOSTLY, mostly_of
 from data.training.shapes import (
-    add_what_was_learned,
-    keep_part_of_the_difference,
-    move_part_of_the_way,
+    add_task_vector,
+    interpolate_weights,
+    interpolate_with_upcycled,
     new_model,
     with_experts,
     with_layers_doubled,
@@ -369,7 +369,7 @@ def test_a_run_can_be_mostly_of_one_task() -> None:
 def test_weights_end_part_of_the_way(share: float) -> None:
     before, trained = model_of(0), model_of(1)
     wanted = [old + share * (new - old) for old, new in zip(before.parameters(), trained.parameters(), strict=True)]
-    move_part_of_the_way(trained, before, share)
+    interpolate_weights(trained, before, share)
     for got, weight in zip(trained.parameters(), wanted, strict=True):
         assert torch.allclose(got, weight, atol=1e-6)
 
@@ -379,7 +379,7 @@ def test_a_mixture_takes_what_its_model_has_learned_since(shard: Shard) -> None:
     for weight in since.parameters():
         weight.data += 0.02 * torch.randn_like(weight)
     mixture = with_experts(before, num_experts=4, num_experts_per_tok=2, sparse_step=2, seed=0)
-    add_what_was_learned(mixture, before, since)
+    add_task_vector(mixture, before, since)
     grown = with_experts(since, num_experts=4, num_experts_per_tok=2, sparse_step=2, seed=0)
     assert not torch.allclose(scores(before, shard), scores(since, shard), atol=1e-2)
     assert torch.allclose(scores(mixture, shard), scores(grown, shard), atol=1e-4)
@@ -392,12 +392,12 @@ def test_a_mixture_keeps_part_of_what_sets_it_apart(shard: Shard) -> None:
     for weight in mixture.parameters():
         weight.data += 0.02 * torch.randn_like(weight)
     own = {name: weight.clone() for name, weight in mixture.state_dict().items()}
-    keep_part_of_the_difference(mixture, target, 0.25)
+    interpolate_with_upcycled(mixture, target, 0.25)
     for name, weight in mixture.state_dict().items():
         is_router = name.endswith("mlp.gate.weight")
         expected = own[name] if is_router else torch.lerp(grown.state_dict()[name], own[name], 0.25)
         assert torch.allclose(weight, expected, atol=1e-6), name
-    keep_part_of_the_difference(mixture, target, 0.0)
+    interpolate_with_upcycled(mixture, target, 0.0)
     assert torch.allclose(scores(mixture, shard), scores(target, shard), atol=1e-4)
 
 

@@ -91,7 +91,7 @@ def test_verification_runs_in_graphs_too() -> None:
             return [[5, 5, 5] for _ in requests]
 
     model = tiny_model(gqa_ratio=3).to("cuda")
-    config = EngineConfig(block_size=3, num_blocks=90)
+    config = EngineConfig.from_options(block_size=3, num_blocks=90)
     engine = LLMEngine(model, NumberTokenizer(), config, resolve(), proposer=SaysFive())  # type: ignore[arg-type]
     plain = make_engine(model, block_size=3, num_blocks=90)
     for each in (engine, plain):

@@ -103,7 +103,7 @@ def over_continuations(i: int) -> int:
 
 @pytest.mark.parametrize("key_of", [over_positions, over_seeds, over_continuations])
 @pytest.mark.parametrize("lag", [1, 2, 64])
-def test_two_draws_of_neighbouring_keys_are_independent(key_of: Callable[[int], int], lag: int) -> None:
+def test_two_draws_of_neighboring_keys_are_independent(key_of: Callable[[int], int], lag: int) -> None:
     tokens = gumbel_argmax(LOGITS.expand(COUNT + lag, V), [key_of(i) for i in range(COUNT + lag)]).tolist()
     pairs = Counter(zip(tokens, tokens[lag:], strict=False))
     p = LOGITS.softmax(0)
@@ -111,7 +111,7 @@ def test_two_draws_of_neighbouring_keys_are_independent(key_of: Callable[[int], 
 
 
 @pytest.mark.parametrize("lag", [1, 2, 512])
-def test_the_noise_of_neighbouring_tokens_is_independent(lag: int) -> None:
+def test_the_noise_of_neighboring_tokens_is_independent(lag: int) -> None:
     """Eight equally probable classes for each of two token ids, over many keys."""
     noise = noise_of([noise_key(5, 0, i) for i in range(COUNT // 10)], 10 + lag, "cpu")
     classes = (torch.exp(-torch.exp(-noise)) * 8).long()  # the distribution function of the noise makes it uniform

@@ -80,7 +80,7 @@ class KnowsMost(Proposer):
 
 
 def engine_with(model: Qwen3ForCausalLM, options: dict[str, Any], **seams: Any) -> LLMEngine:
-    config = EngineConfig(**{"block_size": 4, "num_blocks": 256, "max_model_len": 70, **options})
+    config = EngineConfig.from_options(**{"block_size": 4, "num_blocks": 256, "max_model_len": 70, **options})
     return LLMEngine(model, NumberTokenizer(), config, resolve(), **seams)  # type: ignore[arg-type]
 
 

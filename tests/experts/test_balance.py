@@ -23,11 +23,11 @@ def test_the_bias_goes_down_where_there_is_too_much_and_does_not_drift() -> None
 
 def test_following_the_bias_evens_out_the_load() -> None:
     generator = torch.Generator().manual_seed(0)
-    favour = torch.tensor([2.0, 1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0])  # two experts are the favourites of all
+    favor = torch.tensor([2.0, 1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0])  # two experts are the favorites of all
     bias = torch.zeros(8)
 
     def counts() -> torch.Tensor:
-        logits = torch.randn(2000, 8, generator=generator) + favour
+        logits = torch.randn(2000, 8, generator=generator) + favor
         return expert_counts(biased_topk_router(logits, 2, True, bias)[1], 8)
 
     before = max_violation(counts())

@@ -21,8 +21,8 @@ def chosen_experts(draw: st.DrawFn) -> tuple[Tensor, int]:
     """[T, K] different experts a token, with ids that are not there among them, and E."""
     num_experts = draw(st.integers(1, 7))
     top_k = draw(st.integers(1, num_experts))
-    favourites = draw(st.sampled_from([num_experts, top_k]))  # or one or few experts take all
-    token = st.permutations(range(favourites)).map(lambda order: order[:top_k])
+    favorites = draw(st.sampled_from([num_experts, top_k]))  # or one or few experts take all
+    token = st.permutations(range(favorites)).map(lambda order: order[:top_k])
     rows = draw(st.lists(token, max_size=33))
     ids = torch.tensor(rows, dtype=torch.int64).reshape(len(rows), top_k)
     for place in draw(st.sets(st.integers(0, max(0, ids.numel() - 1)), max_size=3)):
@@ -116,7 +116,7 @@ def test_capacity_is_rounded_up_and_never_nothing() -> None:
     assert expert_capacity(1, 1, 64, 1.0) == 1
 
 
-def test_weights_are_normalised_only_where_the_config_says_so() -> None:
+def test_weights_are_normalized_only_where_the_config_says_so() -> None:
     logits = torch.tensor([[0.0, 2.0, 1.0, -1.0], [5.0, 5.5, 4.0, 6.0], [1.0, 0.0, 3.0, 2.0]])
     probs = logits.double().softmax(dim=-1)
     for top_k in (1, 2, 4):

@@ -99,7 +99,7 @@ def test_diagnosis_is_told_in_the_mutants_words() -> None:
     assert "You hand out more than there is." in str(result)
 
 
-def test_mutant_that_loops_for_ever_is_recognised() -> None:
+def test_mutant_that_loops_for_ever_is_recognized() -> None:
     def loops(values: torch.Tensor) -> torch.Tensor:
         while True:
             pass

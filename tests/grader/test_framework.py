@@ -65,6 +65,8 @@ def test_half_done_class_earns_its_half_and_is_told_what_is_missing() -> None:
     assert result.outcome is Outcome.WRONG
     assert result.points == 1
     assert "`give` is still the stub" in result.properties[1].message
+    assert "Purse: not finished, 1 of" in str(result)
+    assert "So far so good" in str(result)
 
 
 def test_not_implemented_error_of_a_library_is_a_crash() -> None:
@@ -338,7 +340,7 @@ def test_same_asks_nothing_of_the_learners_objects() -> None:
     assert same(torch.tensor([float("nan")]), torch.tensor([float("nan")]))
 
 
-def test_cases_of_a_property_do_not_depend_on_its_neighbours() -> None:
+def test_cases_of_a_property_do_not_depend_on_its_neighbors() -> None:
     drawn = random.Random(f"1/running_sum/{RUNNING_SUM.properties[0].sentence}")
     wanted = list(RUNNING_SUM.properties[0].cases(drawn))[-1]
     seen = []

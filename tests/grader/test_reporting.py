@@ -418,7 +418,7 @@ def test_equal_answers_are_grouped_and_stubs_are_none():
 
 
 def pieces_of_solutions() -> list[str]:
-    """Every pair of neighbouring lines of every solution that is long enough to be nobody else's."""
+    """Every pair of neighboring lines of every solution that is long enough to be nobody else's."""
     pairs = []
     for day in COURSE:
         for spec in day.exercises.values():

@@ -167,7 +167,7 @@ def test_the_attacks_do_break_out_where_there_is_no_isolation():
     findings = run_selftest("none")
     broken = {finding.promise.split(" (")[0].split(":")[0] for finding in findings.promises if not finding.held}
     assert {"network", "files outside cannot be read", "courses of other exercises are out of sight"} <= broken
-    assert {"processes outside cannot be signalled", "nothing outside has changed"} <= broken
+    assert {"processes outside cannot be signaled", "nothing outside has changed"} <= broken
     held = {finding.promise for finding in findings.promises if finding.held}
     assert {"memory of one process is limited", "nothing lives on when a jail ends"} <= held
     assert "the reference cannot be imported" in held
@@ -368,7 +368,7 @@ EXERCISE = Exercise("x", "function", (P(),))
     assert "LIMIT = 3" in cut
 
 
-def test_driving_part_of_a_table_has_no_cases_and_no_judgement():
+def test_driving_part_of_a_table_has_no_cases_and_no_judgment():
     text = """
 import random
 from functools import partial

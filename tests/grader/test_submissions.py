@@ -46,7 +46,7 @@ def found(path: Path, days) -> dict[tuple[str, str], str | None]:
         return {(one.student, one.day): one.path and one.path.read_text() for one in all_found}
 
 
-def test_the_day_is_recognised_by_name_or_by_what_is_inside(tmp_path, days):
+def test_the_day_is_recognized_by_name_or_by_what_is_inside(tmp_path, days):
     for student, name, text in (
         ("ada", "day2_more (1).ipynb", "{}"),
         ("bob", "my answers.ipynb", notebook("CopyOnWrite", "check-BlockTable")),

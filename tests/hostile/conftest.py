@@ -23,13 +23,13 @@ from grader.sandbox.command import FIRST_UID
 from grader.sandbox.limits import Limits
 from hostile.book import DAY, Book, Hostile, Places
 from hostile.cheating import cheating
-from hostile.misbehaviour import misbehaviour
+from hostile.misbehavior import misbehavior
 from hostile.structure import structure
 from hostile.variety import variety
 from tinyllm.paths import project_root
 
 SEED = 20_260_614
-CORPUS: tuple[Hostile, ...] = (*structure.makers, *misbehaviour.makers, *cheating.makers, *variety.makers)
+CORPUS: tuple[Hostile, ...] = (*structure.makers, *misbehavior.makers, *cheating.makers, *variety.makers)
 
 #: Far below what a class gets: the bombs of the corpus fill them in a second.
 LIMITS = Limits(cell_seconds=3.0, memory_mib=512, disk_mib=32, processes=24, case_seconds=0.7, grace_seconds=0.5)

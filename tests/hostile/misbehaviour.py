@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from hostile.book import CLASS, FULL, FUNCTION, NO_FUNCTION, Book, Corpus
 
-misbehaviour = Corpus()
+misbehavior = Corpus()
 
 LIMITED = ("graded", "timed out", "crashed")  # the limit decides how it ends; the marks are the same
 
 
-@misbehaviour(FULL, "timed out", words="took too long")
+@misbehavior(FULL, "timed out", words="took too long")
 def endless_loop(book: Book) -> None:
     """A cell that never ends."""
     book.own("while True:\n    pass")
 
 
-@misbehaviour(FULL, "timed out", words="took too long")
+@misbehavior(FULL, "timed out", words="took too long")
 def loop_that_ignores_signals(book: Book) -> None:
     """A loop that blocks every signal that can be blocked, and catches every exception."""
     book.own(
@@ -26,13 +26,13 @@ def loop_that_ignores_signals(book: Book) -> None:
     )
 
 
-@misbehaviour(NO_FUNCTION, words="it took longer than")
+@misbehavior(NO_FUNCTION, words="it took longer than")
 def answer_that_never_comes_back(book: Book) -> None:
     """The loop is in the answer, so that it costs its own points."""
     book.answer(FUNCTION, "def kv_bytes_per_token(config, bytes_per_element):\n    while True:\n        pass")
 
 
-@misbehaviour(NO_FUNCTION)
+@misbehavior(NO_FUNCTION)
 def answer_that_catches_its_alarm(book: Book) -> None:
     """The answer catches the time limit's exception and goes on."""
     book.answer(
@@ -42,13 +42,13 @@ def answer_that_catches_its_alarm(book: Book) -> None:
     )
 
 
-@misbehaviour(FULL, *LIMITED)
+@misbehavior(FULL, *LIMITED)
 def memory_bomb(book: Book) -> None:
     """Takes memory, page by page, until there is none."""
     book.bomb("hoard = []\nwhile True:\n    hoard.append(bytearray(b'x') * (8 << 20))")
 
 
-@misbehaviour(FULL, *LIMITED)
+@misbehavior(FULL, *LIMITED)
 def memory_bomb_that_goes_on(book: Book) -> None:
     """Takes memory and, when it is refused, takes less."""
     book.bomb(
@@ -57,7 +57,7 @@ def memory_bomb_that_goes_on(book: Book) -> None:
     )
 
 
-@misbehaviour(FULL, *LIMITED)
+@misbehavior(FULL, *LIMITED)
 def memory_of_many_processes(book: Book) -> None:
     """Each process stays below the limit for one; together they do not."""
     book.bomb(
@@ -66,19 +66,19 @@ def memory_of_many_processes(book: Book) -> None:
     )
 
 
-@misbehaviour(FULL, *LIMITED)
+@misbehavior(FULL, *LIMITED)
 def fork_bomb(book: Book) -> None:
     """Every process makes processes."""
     book.bomb("import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass")
 
 
-@misbehaviour(FULL, *LIMITED)
+@misbehavior(FULL, *LIMITED)
 def thread_bomb(book: Book) -> None:
     """Threads without end."""
     book.bomb("import threading, time\nwhile True:\n    threading.Thread(target=time.sleep, args=(600,)).start()")
 
 
-@misbehaviour(FULL, *LIMITED)
+@misbehavior(FULL, *LIMITED)
 def disk_bomb(book: Book) -> None:
     """Files without end, in every place that can be written."""
     book.bomb(
@@ -89,19 +89,19 @@ def disk_bomb(book: Book) -> None:
     )
 
 
-@misbehaviour(FULL, *LIMITED)
+@misbehavior(FULL, *LIMITED)
 def file_descriptor_bomb(book: Book) -> None:
     """Opens files until there are no more descriptors, and keeps them."""
     book.bomb("kept = []\nwhile True:\n    kept.append(open('/dev/null'))")
 
 
-@misbehaviour(FULL, "timed out", words="took too long")
+@misbehavior(FULL, "timed out", words="took too long")
 def endless_printing(book: Book) -> None:
     """Prints for ever: stock nbgrader grows to gigabytes."""
     book.own("while True:\n    print('x' * 10_000)")
 
 
-@misbehaviour(FULL, *LIMITED)
+@misbehavior(FULL, *LIMITED)
 def huge_output(book: Book) -> None:
     """One cell prints 50 MB, to both streams and past Python's own."""
     book.own(
@@ -110,31 +110,31 @@ def huge_output(book: Book) -> None:
     )
 
 
-@misbehaviour(FULL, "crashed", words="ended Python")
+@misbehavior(FULL, "crashed", words="ended Python")
 def exit_without_goodbye(book: Book) -> None:
     """A cell ends the process."""
     book.own("import os\nos._exit(0)")
 
 
-@misbehaviour(NO_FUNCTION)
+@misbehavior(NO_FUNCTION)
 def answer_that_exits(book: Book) -> None:
     """The answer ends the process, which would take the rest with it."""
     book.answer(FUNCTION, "def kv_bytes_per_token(config, bytes_per_element):\n    import os\n    os._exit(0)")
 
 
-@misbehaviour(FULL, *LIMITED)
+@misbehavior(FULL, *LIMITED)
 def kills_everything(book: Book) -> None:
     """Sends SIGKILL to every process that it may send it to."""
     book.bomb("import os\ntry:\n    os.kill(-1, 9)\nexcept OSError:\n    pass\nos.kill(os.getpid(), 9)")
 
 
-@misbehaviour(FULL, "crashed", words="ended Python")
+@misbehavior(FULL, "crashed", words="ended Python")
 def segmentation_fault(book: Book) -> None:
     """Reads address 0."""
     book.own("import ctypes\nctypes.string_at(0)")
 
 
-@misbehaviour(FULL, *LIMITED)
+@misbehavior(FULL, *LIMITED)
 def daemon(book: Book) -> None:
     """Leaves a process behind that has its own session and no parent."""
     book.bomb(
@@ -143,19 +143,19 @@ def daemon(book: Book) -> None:
     )
 
 
-@misbehaviour(FULL)
+@misbehavior(FULL)
 def thread_that_stays(book: Book) -> None:
     """A thread that never ends, which Python would wait for."""
     book.own("import threading, time\nthreading.Thread(target=time.sleep, args=(3600,)).start()")
 
 
-@misbehaviour(FULL, *LIMITED)
+@misbehavior(FULL, *LIMITED)
 def closes_every_file(book: Book) -> None:
     """Closes the descriptors of whatever runs it."""
     book.own("import os\nos.closerange(0, 1000)")
 
 
-@misbehaviour(FULL)
+@misbehavior(FULL)
 def noise_on_stderr(book: Book) -> None:
     """Warnings, logging and a progress bar, when the cell runs and at every call: stock nbgrader gives 0."""
     noise = "import logging, sys, warnings\nwarnings.warn('old')\nlogging.error('bad')\nprint('50%', file=sys.stderr)"
@@ -164,7 +164,7 @@ def noise_on_stderr(book: Book) -> None:
     book.answer(FUNCTION, source.replace("    elements_per_layer", "    print('!')\n    elements_per_layer", 1))
 
 
-@misbehaviour(FULL)
+@misbehavior(FULL)
 def live_javascript(book: Book) -> None:
     """Outputs and names that would run in the instructor's browser."""
     book.own(
@@ -175,13 +175,13 @@ def live_javascript(book: Book) -> None:
     book.answer(CLASS, book.cell(CLASS)["source"] + "\n\nX = '</pre><script>alert(5)</script>'")
 
 
-@misbehaviour(NO_FUNCTION)
+@misbehavior(NO_FUNCTION)
 def observations_without_end(book: Book) -> None:
     """The answer returns more than anybody will look at."""
     book.answer(FUNCTION, "def kv_bytes_per_token(config, bytes_per_element):\n    return list(range(3_000_000))")
 
 
-@misbehaviour(NO_FUNCTION)
+@misbehavior(NO_FUNCTION)
 def observations_that_contain_themselves(book: Book) -> None:
     """The answer returns a list that is in itself."""
     book.answer(

@@ -12,7 +12,7 @@ from grader.marks.record import Status
 from hostile.book import CLASS, DAY, FULL, FUNCTION, Hostile
 from hostile.cheating import cheating
 from hostile.conftest import CORPUS, SEED, Graded
-from hostile.misbehaviour import misbehaviour
+from hostile.misbehavior import misbehavior
 from hostile.structure import structure
 from hostile.variety import variety
 
@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.needs("bwrap"),
 ]
 
-BOMBS = [one for one in misbehaviour.makers if one.make.__code__.co_names.count("bomb")]
+BOMBS = [one for one in misbehavior.makers if one.make.__code__.co_names.count("bomb")]
 
 #: The only tags of a feedback page; everything else in it is text.
 HARMLESS = {
@@ -47,7 +47,7 @@ def test_the_corpus_is_as_large_and_as_varied_as_it_says():
     assert len(CORPUS) >= 45
     assert len({one.student for one in CORPUS}) == len(CORPUS)
     assert all(one.make.__doc__ for one in CORPUS)
-    assert [len(part.makers) >= 15 for part in (structure, misbehaviour, cheating, variety)] == [True] * 4
+    assert [len(part.makers) >= 15 for part in (structure, misbehavior, cheating, variety)] == [True] * 4
 
 
 @pytest.mark.parametrize("hostile", CORPUS, ids=names)

@@ -269,7 +269,7 @@ def test_qwen3_0_6b_takes_112_kib_a_token() -> None:
     assert count_bytes(shape(28, 16, 8, 128, 2, hidden=1024)) == 112 * 1024
 
 
-def test_a_labelled_pool() -> None:
+def test_a_labeled_pool() -> None:
     requests = [[10, 12], [3, 3]]
     assert label_slots(pool(requests, 35, 16, paged=False)) == {
         "used": 13,

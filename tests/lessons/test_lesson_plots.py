@@ -1,4 +1,4 @@
-"""The pictures: each draws what it was given, says it without colour too, and leaves no figure open."""
+"""The pictures: each draws what it was given, says it without color too, and leaves no figure open."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_the_pool_over_time_draws_the_chosen_blocks() -> None:
     assert image.get_extent() == [0, 30, 9, 6]
 
 
-def test_waste_is_told_by_hatch_as_well_as_colour() -> None:
+def test_waste_is_told_by_hatch_as_well_as_color() -> None:
     figure = PICTURES["waste_stack"]()
     hatches = {p.get_hatch() or "" for p in figure.axes[0].patches}
     assert len(hatches) == 4
@@ -186,7 +186,7 @@ def luminance(color: str) -> float:
 
 
 @pytest.mark.parametrize("color", SERIES)
-def test_text_on_a_colour_can_be_read(color: str) -> None:
+def test_text_on_a_color_can_be_read(color: str) -> None:
     """Contrast of at least 3 to 1, what WCAG 2.2 asks of large text and graphics."""
     light, dark = sorted((luminance(color), luminance(ink_on(color))), reverse=True)
     assert (light + 0.05) / (dark + 0.05) >= 3

@@ -51,7 +51,7 @@ def test_random_models(tmp_path: Path, gqa_ratio: int, tied: bool, head_dim: int
 @torch.inference_mode()
 @pytest.mark.parametrize("num_experts", [4, 8])
 @pytest.mark.parametrize("k", [1, 2])
-@pytest.mark.parametrize("norm_topk_prob", [True, False], ids=["normalised", "as they are"])
+@pytest.mark.parametrize("norm_topk_prob", [True, False], ids=["normalized", "as they are"])
 @pytest.mark.parametrize(
     ("layers", "sparse"),
     [({}, (0, 1, 2)), ({"decoder_sparse_step": 2}, (1,)), ({"mlp_only_layers": (0,)}, (1, 2))],

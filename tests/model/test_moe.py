@@ -47,7 +47,7 @@ def assert_close(ours: Tensor, expected: Tensor) -> None:
 
 
 @pytest.mark.parametrize("num_tokens", [1, 2, 33])
-@pytest.mark.parametrize("norm_topk_prob", [True, False], ids=["normalised", "as they are"])
+@pytest.mark.parametrize("norm_topk_prob", [True, False], ids=["normalized", "as they are"])
 @pytest.mark.parametrize(("num_experts", "k"), [(1, 1), (4, 1), (4, 2), (8, 2), (4, 4)])
 def test_outputs_and_gradients(num_tokens: int, norm_topk_prob: bool, num_experts: int, k: int) -> None:
     layer = sparse_mlp(num_experts, k, norm_topk_prob)
@@ -57,7 +57,7 @@ def test_outputs_and_gradients(num_tokens: int, norm_topk_prob: bool, num_expert
     assert_close(ours, expected)
     gradients = torch.autograd.grad(ours, [x, *layer.parameters()], direction)
     wanted = torch.autograd.grad(expected, [exact_x, *exact.parameters()], direction.double())
-    # The router's gradient can be a difference of large terms: with K = 1, normalised, it is 0 but for their rounding.
+    # The router's gradient can be a difference of large terms: with K = 1, normalized, it is 0 but for their rounding.
     # That of float32 stays below 6e-7 of the largest gradient, over many seeds and kinds of CPU.
     scale = max(float(gradient.abs().max()) for gradient in wanted)
     for gradient, exact_gradient in zip(gradients, wanted, strict=True):
@@ -117,9 +117,9 @@ def test_routes_are_the_largest_probabilities_in_order() -> None:
     weights, experts = topk_router(logits, 2, norm_topk_prob=False)
     assert experts.tolist() == [[1, 2], [3, 1]]
     assert torch.equal(weights, probabilities.gather(1, experts))
-    normalised, _ = topk_router(logits, 2, norm_topk_prob=True)
-    assert torch.allclose(normalised.sum(dim=-1), torch.ones(2))
-    assert torch.allclose(normalised[:, 0] / normalised[:, 1], weights[:, 0] / weights[:, 1])
+    normalized, _ = topk_router(logits, 2, norm_topk_prob=True)
+    assert torch.allclose(normalized.sum(dim=-1), torch.ones(2))
+    assert torch.allclose(normalized[:, 0] / normalized[:, 1], weights[:, 0] / weights[:, 1])
     assert topk_router(logits.bfloat16(), 2, True)[0].dtype == torch.bfloat16
 
 
@@ -148,7 +148,7 @@ def test_the_load_balancing_loss_at_balance_and_when_all_choose_alike() -> None:
 def test_following_the_loss_evens_out_the_load() -> None:
     torch.manual_seed(0)
     gate = torch.nn.Linear(HIDDEN, 8, bias=False)
-    x = torch.randn(500, HIDDEN) + 1.0  # not centred, so some experts are the favourites of all
+    x = torch.randn(500, HIDDEN) + 1.0  # not centered, so some experts are the favorites of all
     # At a rate of 1 the busiest expert changes from step to step, and rounding decides which it is in the last one.
     optimizer = torch.optim.SGD(gate.parameters(), lr=0.1)
 

@@ -225,7 +225,7 @@ def test_the_ci_script_is_runnable_and_strict() -> None:
     subprocess.run(["bash", "-n", str(path)], check=True)
 
 
-def test_the_licence_is_apache_2(project: dict[str, Any]) -> None:
+def test_the_license_is_apache_2(project: dict[str, Any]) -> None:
     assert project["license"] == "Apache-2.0"
     text = Path(ROOT / "LICENSE").read_text()
     assert "Apache License" in text

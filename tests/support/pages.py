@@ -16,8 +16,8 @@ THEMES = ("light", "rust", "coal", "navy", "ayu")
 DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}}
 PHONE: dict[str, Any] = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
 
-#: Rules whose verdict depends on colours; the others say the same in every theme.
-COLOUR_RULES = ["color-contrast", "link-in-text-block"]
+#: Rules whose verdict depends on colors; the others say the same in every theme.
+COLOR_RULES = ["color-contrast", "link-in-text-block"]
 
 
 @contextmanager

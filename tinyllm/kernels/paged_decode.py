@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tinyllm.kernels.launch import Kernel, attention_arguments, row_tile
 from tinyllm.kernels.runtime import tl, triton
-from tinyllm.kernels.tiles import group_heads, load_tile, normalised, store_tile
+from tinyllm.kernels.tiles import group_heads, load_tile, normalized, store_tile
 
 #: Most query heads of a group that one program takes together.
 MAX_ROWS = 64
@@ -32,8 +32,8 @@ def softmax_step(
     Args:
         scores: [ROWS, TILE], -inf where a row may not look, perhaps everywhere.
         v: [TILE, PADDED_DIM].
-        highest: [ROWS], the highest score so far; -inf before the first.
-        total: [ROWS], sum of 2 ** (score - highest) so far.
+        highest: [ROWS], the highest score so far, which papers call m; -inf before the first.
+        total: [ROWS], sum of 2 ** (score - highest) so far, which papers call l.
         acc: [ROWS, PADDED_DIM], the same sum with each term times its V.
 
     Returns:
@@ -146,7 +146,7 @@ def paged_decode_kernel(
         TILE,
     )
     out_row = out_ptr + token * NUM_HEADS * HEAD_DIM
-    store_tile(out_row, heads * HEAD_DIM, real, normalised(acc, total), HEAD_DIM, PADDED_DIM)
+    store_tile(out_row, heads * HEAD_DIM, real, normalized(acc, total), HEAD_DIM, PADDED_DIM)
 
 
 def paged_decode(

@@ -13,7 +13,7 @@ from torch import Tensor
 from tinyllm.kernels.launch import Kernel, attention_arguments, check, row_tile
 from tinyllm.kernels.paged_decode import MAX_ROWS, attend_pages
 from tinyllm.kernels.runtime import tl, triton
-from tinyllm.kernels.tiles import group_heads, load_tile, normalised, store_tile
+from tinyllm.kernels.tiles import group_heads, load_tile, normalized, store_tile
 
 #: Fewer positions than this are not worth a program of their own.
 MIN_SPLIT = 256
@@ -54,7 +54,7 @@ def attend_split(
     stop = tl.minimum(start + split_size, last)
     pages = (k_ptr, v_ptr, table_ptr, scale, kv_stride_slot, kv_stride_head)
     highest, total, acc = attend_pages(q, kv_head, start, stop, *pages, ROWS, HEAD_DIM, PADDED_DIM, BLOCK_SIZE, TILE)
-    return normalised(acc, total), highest + tl.log2(total)
+    return normalized(acc, total), highest + tl.log2(total)
 
 
 @triton.jit

@@ -10,7 +10,7 @@ from torch import Tensor
 from tinyllm.kernels.launch import Kernel, attention_arguments, check, row_tile
 from tinyllm.kernels.paged_decode import page_slots, softmax_step
 from tinyllm.kernels.runtime import tl, triton
-from tinyllm.kernels.tiles import load_tile, normalised, store_tile
+from tinyllm.kernels.tiles import load_tile, normalized, store_tile
 from tinyllm.kernels.whole_tiles import attend_whole_tiles
 
 #: Most query rows of one program, what its registers hold beside the accumulator and a tile of scores. Exact float32
@@ -143,7 +143,7 @@ def paged_prefill_kernel(
         TILE,
     )
     out_offsets = (chunk_start + tokens) * (NUM_HEADS * HEAD_DIM) + heads * HEAD_DIM
-    store_tile(out_ptr, out_offsets, real, normalised(acc, total), HEAD_DIM, PADDED_DIM)
+    store_tile(out_ptr, out_offsets, real, normalized(acc, total), HEAD_DIM, PADDED_DIM)
 
 
 def max_rows(padded_dim: int, dtype: torch.dtype) -> int:

@@ -56,7 +56,7 @@ def store_tile(
 
 
 @triton.jit
-def normalised(acc: tl.tensor, total: tl.tensor) -> tl.tensor:
+def normalized(acc: tl.tensor, total: tl.tensor) -> tl.tensor:
     """The softmax average; 0 for a row that saw nothing."""
     return acc / tl.where(total == 0.0, 1.0, total)[:, None]
 

@@ -26,7 +26,7 @@ class RMSNorm(nn.Module):
 class MLP(nn.Module):
     """The feed-forward half of a layer: `down(silu(gate(x)) * up(x))`, SwiGLU (arXiv 2002.05202).
 
-    Gate and up are one matrix, [2 * intermediate_size, hidden_size]: one product of a matrix and the batch, not two.
+    Gate and up are one matrix, [2 * intermediate_size, hidden_size]: one matmul for the batch, not two.
     """
 
     def __init__(self, hidden_size: int, intermediate_size: int) -> None:

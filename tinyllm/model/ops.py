@@ -19,8 +19,8 @@ class Attend(Protocol):
 
         Args:
             layer: which of the L layers asks.
-            q: [T, Hq, D] queries, normalised and rotated.
-            k: [T, Hkv, D] keys, normalised and rotated.
+            q: [T, Hq, D] queries, normalized and rotated.
+            k: [T, Hkv, D] keys, normalized and rotated.
             v: [T, Hkv, D] values.
 
         Returns:

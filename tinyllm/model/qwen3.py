@@ -23,7 +23,7 @@ from tinyllm.model.rope import apply_rotary, rotary_cos_sin
 
 
 class Attention(nn.Module):
-    """Grouped-query attention: Hq query heads share Hkv key/value heads; queries and keys are normalised (QK-norm).
+    """Grouped-query attention: Hq query heads share Hkv key/value heads; queries and keys are normalized (QK-norm).
 
     `q_norm` and `k_norm` are None in a model without QK-norm.
     """
@@ -45,7 +45,7 @@ class Attention(nn.Module):
         return self.o_proj(out.flatten(start_dim=1))
 
     def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[T, hidden_size] -> q [T, Hq, D], k and v [T, Hkv, D]; q and k normalised and rotated."""
+        """[T, hidden_size] -> q [T, Hq, D], k and v [T, Hkv, D]; q and k normalized and rotated."""
         num_heads, num_kv_heads, _ = self.head_counts
         heads = self.qkv_proj(x).view(x.shape[0], -1, self.head_dim)  # [T, Hq + 2 Hkv, D]
         qk, v = heads.split((num_heads + num_kv_heads, num_kv_heads), dim=1)
@@ -58,7 +58,7 @@ class Attention(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Attention, then the MLP; each reads a normalised copy of the residual stream and adds its answer to it."""
+    """Attention, then the MLP; each reads a normalized copy of the residual stream and adds its answer to it."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class Qwen3ForCausalLM(nn.Module):
             ops: attention over the caller's cache, and what runs the experts; each is called once a layer.
 
         Returns:
-            [T, hidden_size], normalised: what `compute_logits` takes.
+            [T, hidden_size], normalized: what `compute_logits` takes.
         """
         cos, sin = rotary_cos_sin(positions, self.config.head_dim, self.config.rope_theta)
         x = self.embed_tokens(input_ids)

@@ -10,7 +10,7 @@ def rotary_cos_sin(positions: Tensor, head_dim: int, theta: float) -> tuple[Tens
     """What `apply_rotary` multiplies with, made once a step for all layers.
 
     Pair i of the D/2 pairs turns by `position * theta ** (-2i / D)` radians: the first pairs turn fast and tell
-    neighbours apart, the last turn slowly and tell far from near.
+    neighbors apart, the last turn slowly and tell far from near.
 
     Args:
         positions: [T] integers, each token's place in its own sequence.

@@ -101,7 +101,7 @@ class Tokenizer:
         """Each token's bytes, control tokens left out; a token may begin or end within a character.
 
         Raises:
-            RequestError: the tokenizer is no byte-level BPE, so that a token's text depends on its neighbours.
+            RequestError: the tokenizer is no byte-level BPE, so that a token's text depends on its neighbors.
         """
         letters = byte_letters()
         tokens = {i: token for token, i in self._with_control.get_vocab().items() if i not in self._added_ids}

@@ -1,6 +1,6 @@
 """The course's pictures, one function each. Each takes plain data or tables and returns a matplotlib Figure.
 
-Colours are those of Okabe and Ito, which colour-blind readers can tell apart; letters, hatches or line styles
+Colors are those of Okabe and Ito, which color-blind readers can tell apart; letters, hatches or line styles
 say the same again. A figure is shown once: by the notebook, as the value of its cell.
 """
 

@@ -52,7 +52,7 @@ def schedule_grid(
 def step_timeline(runs: Mapping[str, Sequence[StepRecord]]) -> Figure:
     """Draw the steps one after another, a row of axes for each run: a bar a step, as high as its requests are many.
 
-    Steps that compute tokens of prompts are told apart by colour and hatch.
+    Steps that compute tokens of prompts are told apart by color and hatch.
 
     Args:
         runs: the engine's records.

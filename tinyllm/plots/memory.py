@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from tinyllm.kv_cache.sizing import Waste
 from tinyllm.plots.style import BLUE, FAINT, FREE, GREEN, INK, LINES, ORANGE, SKY, VERMILION, new_figure, plain
 
-#: Kind of slot -> colour and hatch; the same in every picture of waste.
+#: Kind of slot -> color and hatch; the same in every picture of waste.
 KINDS = {
     "used": (BLUE, ""),
     "reserved": (SKY, "//"),

@@ -1,4 +1,4 @@
-"""Pictures of the decoder: rotary angles and scores, shared key/value heads, normalised queries."""
+"""Pictures of the decoder: rotary angles and scores, shared key/value heads, normalized queries."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def rope_angles(cos: Any, sin: Any, pairs: Sequence[int]) -> Figure:
     for ax, pair in zip(axes[0], pairs, strict=True):
         ax.add_patch(Rectangle((-1.1, -1.1), 2.2, 2.2, fill=False, edgecolor="none"))
         ax.plot(np.cos(np.linspace(0, 7, 90)), np.sin(np.linspace(0, 7, 90)), color=FAINT, linewidth=0.6)
-        labelled = -1.0
+        labeled = -1.0
         for position in range(len(cos)):
             ax.plot([0, cos[position, pair]], [0, sin[position, pair]], color=BLUE, linewidth=0.8, alpha=0.6)
             direction = float(np.arctan2(sin[position, pair], cos[position, pair])) % (2 * np.pi)
-            if abs(direction - labelled) > 0.15:  # numbers on top of each other cannot be read
+            if abs(direction - labeled) > 0.15:  # numbers on top of each other cannot be read
                 x, y = 1.16 * cos[position, pair], 1.16 * sin[position, pair]
                 ax.text(x, y, str(position), fontsize=7, ha="center", va="center", color=INK)
-                labelled = direction
+                labeled = direction
         ax.set_xlim(-1.35, 1.35)
         ax.set_ylim(-1.35, 1.35)
         ax.set_aspect("equal")

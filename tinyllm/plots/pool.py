@@ -39,7 +39,7 @@ def pool(
     columns: int = 4,
     title: str = "The pool: a box is a slot, a frame is a block",
 ) -> Figure:
-    """Draw every slot of the pool in the colour of the request whose token it holds.
+    """Draw every slot of the pool in the color of the request whose token it holds.
 
     Args:
         tables: request name to its block table. A block that several hold has a thick red frame and names them all.

@@ -58,7 +58,7 @@ def pool_over_time(
     blocks: range | None = None,
     title: str = "The pool over time",
 ) -> Figure:
-    """Draw the pool as a grid: a column for each step, a row for each block, a colour for each request.
+    """Draw the pool as a grid: a column for each step, a row for each block, a color for each request.
 
     Args:
         owners_by_step: for each step, for each block, the requests whose table holds it (`KVCacheManager.owners`).
@@ -87,6 +87,6 @@ def pool_over_time(
     )
     ax.set_xlabel("engine step")
     ax.set_ylabel("block id")
-    ax.set_title(f"{title}: a colour is a request, white is free, black is shared", fontsize=10)
+    ax.set_title(f"{title}: a color is a request, white is free, black is shared", fontsize=10)
     plain(ax)
     return figure

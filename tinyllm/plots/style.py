@@ -1,4 +1,4 @@
-"""Colours, hatches and figure making that all pictures share."""
+"""Colors, hatches and figure making that all pictures share."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def bare(ax: Axes) -> None:
 
 
 def series_color(index: int) -> str:
-    """The colour of the index-th thing in a picture; they repeat after seven, so that a label must tell them apart."""
+    """The color of the index-th thing in a picture; they repeat after seven, so that a label must tell them apart."""
     return SERIES[index % len(SERIES)]
 
 
@@ -59,5 +59,5 @@ def visible_text(token: str) -> str:
 
 
 def ink_on(color: str) -> str:
-    """The text colour that is read well on a box of one of the series' colours."""
+    """The text color that is read well on a box of one of the series' colors."""
     return "white" if color in (BLUE, VERMILION) else INK

@@ -1,4 +1,4 @@
-"""Checks of `reservation_waste`, against a pool in which every slot is labelled by hand."""
+"""Checks of `reservation_waste`, against a pool in which every slot is labeled by hand."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def drive(parts: SimpleNamespace, case: Case) -> Observations:
 
 
 def judge(case: Case, observations: Observations, fields: Sequence[str] = FIELDS[:3]) -> str | None:
-    """The numbers called `fields` must be those of the labelled pool."""
+    """The numbers called `fields` must be those of the labeled pool."""
     waste = observations.get("waste")
     if not isinstance(waste, dict) or set(waste) != set(FIELDS):
         return f"expected a Waste(used, reserved, internal, external), got a {observations.get('type')}"

@@ -7,8 +7,8 @@ from grader.mutants import alternate
 
 
 @alternate
-def moves_a_towards_b(out_a: Tensor, lse_a: Tensor, out_b: Tensor, lse_b: Tensor) -> tuple[Tensor, Tensor]:
-    """The share of b is a sigmoid of the difference: the output of a moves towards that of b by it."""
+def moves_a_toward_b(out_a: Tensor, lse_a: Tensor, out_b: Tensor, lse_b: Tensor) -> tuple[Tensor, Tensor]:
+    """The share of b is a sigmoid of the difference: the output of a moves toward that of b by it."""
     share_b = torch.sigmoid(lse_b - lse_a).unsqueeze(-1)  # NaN where both are empty
     a_is_empty, b_is_empty = lse_a.isneginf().unsqueeze(-1), lse_b.isneginf().unsqueeze(-1)
     out = torch.where(b_is_empty, out_a, torch.where(a_is_empty, out_b, out_a + share_b * (out_b - out_a)))

@@ -4,7 +4,7 @@ from grader.mutants import alternate
 from tinyllm.kernels.paged_decode import attend_pages
 from tinyllm.kernels.paged_decode_split import attend_split, launch_paged_decode_split
 from tinyllm.kernels.runtime import tl, triton
-from tinyllm.kernels.tiles import load_tile, normalised
+from tinyllm.kernels.tiles import load_tile, normalized
 
 
 @triton.jit
@@ -43,7 +43,7 @@ def _natural_lse(
         q, kv_head, start, stop, k_ptr, v_ptr, table_ptr, scale, kv_stride_slot, kv_stride_head, ROWS, HEAD_DIM,
         PADDED_DIM, BLOCK_SIZE, TILE,
     )  # fmt: skip
-    return normalised(acc, total), highest / 1.4426950408889634 + tl.log(total)
+    return normalized(acc, total), highest / 1.4426950408889634 + tl.log(total)
 
 
 @triton.jit
