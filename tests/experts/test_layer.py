@@ -84,6 +84,18 @@ def test_nan_in_a_token_and_in_experts_that_nobody_chose_stay_where_they_are(lay
     assert sick[4].isnan().all()
 
 
+@pytest.mark.parametrize("layer", [experts_loop, experts_sorted, experts_grouped_mm], ids=lambda way: way.__name__)
+def test_pairs_whose_expert_is_not_there_add_nothing(layer: Layer) -> None:
+    """An id of -1 does not wrap around to the last expert, and one past the end is no expert either."""
+    x, weights, ids, gate_up, down = inputs((12, 2, 4, 16, 16))
+    ids[:6, 1] = torch.tensor([-1, 4, 9, -1, 4, -7])
+    ids[3] = -1
+    kept = weights.masked_fill((ids < 0) | (ids >= 4), 0.0)
+    wanted = layer(x, kept, ids.clamp(0, 3), gate_up, down)
+    assert (layer(x, weights, ids, gate_up, down) - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+    assert torch.equal(layer(x, weights, torch.full_like(ids, -1), gate_up, down), torch.zeros_like(x))
+
+
 @pytest.mark.needs("triton")
 def test_the_kernel_between_guard_zones() -> None:
     done = run_interpreted("-m", "experts.kernel_cases")
