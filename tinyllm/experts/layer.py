@@ -57,12 +57,16 @@ def experts_triton(
     x: Tensor, topk_weights: Tensor, topk_ids: Tensor, gate_up_proj: Tensor, down_proj: Tensor
 ) -> Tensor:
     """Blocks of one expert each and two grouped products of our own kernel. Nothing waits for the GPU."""
-    num_experts, num_pairs = len(gate_up_proj), topk_ids.numel()
-    if num_pairs <= num_experts // 2:  # nearly all alone with their expert: sorting finds nothing to put together
-        blocks = align_single_pairs(topk_ids, SMALL_BLOCK, num_experts)
-    else:
-        block_size = LARGE_BLOCK if num_pairs >= LARGE_BLOCK * num_experts else SMALL_BLOCK
-        blocks = moe_align_block_size(topk_ids, block_size, num_experts)
+    blocks, num_pairs = blocks_of(topk_ids, len(gate_up_proj)), topk_ids.numel()
     hidden = swiglu(grouped_gemm(x, gate_up_proj, *blocks, num_pairs))
     answers = grouped_gemm(hidden, down_proj, *blocks, num_pairs, topk_weights.contiguous())
     return answers.view(*topk_ids.shape, -1).sum(dim=1)
+
+
+def blocks_of(topk_ids: Tensor, num_experts: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The blocks of `moe_align_block_size` or `align_single_pairs`, of the size that suits so many pairs [T, K]."""
+    num_pairs = topk_ids.numel()
+    if num_pairs <= num_experts // 2:  # nearly all alone with their expert: sorting finds nothing to put together
+        return align_single_pairs(topk_ids, SMALL_BLOCK, num_experts)
+    block_size = LARGE_BLOCK if num_pairs >= LARGE_BLOCK * num_experts else SMALL_BLOCK
+    return moe_align_block_size(topk_ids, block_size, num_experts)
