@@ -43,6 +43,15 @@ def experts_sorted(
     return unpermute(torch.cat([*answers, permuted[:0]]), pairs, topk_weights)
 
 
+def experts_torch(x: Tensor, topk_weights: Tensor, topk_ids: Tensor, gate_up_proj: Tensor, down_proj: Tensor) -> Tensor:
+    """The faster of the two ways in torch: `experts_grouped_mm` on a CPU where it fits, else `experts_sorted`."""
+    # Autocast does not know grouped_mm, which would meet two dtypes under it.
+    fits = x.device.type == "cpu" and x.dtype == gate_up_proj.dtype and not torch.is_autocast_enabled("cpu")
+    fits &= all(w.shape[2] * w.element_size() % 16 == 0 for w in (gate_up_proj, down_proj))
+    way = experts_grouped_mm if fits else experts_sorted
+    return way(x, topk_weights, topk_ids, gate_up_proj, down_proj)
+
+
 def experts_grouped_mm(
     x: Tensor, topk_weights: Tensor, topk_ids: Tensor, gate_up_proj: Tensor, down_proj: Tensor
 ) -> Tensor:
