@@ -251,6 +251,12 @@ def generate(
     device: Device = "cpu",
     dtype: Dtype = "auto",
     engine_options: EngineOptions = None,
+    tensor_parallel: Annotated[
+        int, typer.Option(help="Processes that each hold a part of every matrix; torchrun starts them.")
+    ] = 1,
+    expert_parallel: Annotated[
+        int, typer.Option(help="Processes that each hold some of the experts whole; torchrun starts them.")
+    ] = 1,
     n: Annotated[int, typer.Option(help="Continuations; they share the prompt's KV blocks.")] = 1,
     stop: Annotated[list[str] | None, typer.Option(help="End the output before this text; may be repeated.")] = None,
 ) -> None:
@@ -266,8 +272,9 @@ def generate(
     - `tinyllm generate "The baker" --parts mine`
     - `tinyllm generate "The baker" --device cuda --dtype bfloat16`
     - `tinyllm generate "The baker" --n 32 --temperature 0.8 -O attention_backend=native`
+    - `torchrun --nproc-per-node 2 -m tinyllm generate "The baker" --tensor-parallel 2`
     """
-    from tinyllm.model_text import ModelText, write_continuations
+    from tinyllm.model_text import ModelText, nowhere, write_continuations
     from tinyllm.sampling_params import SamplingParams
 
     if unreadable(prompt):
@@ -275,8 +282,10 @@ def generate(
     params = SamplingParams(
         temperature=temperature, top_k=top_k, top_p=top_p, max_tokens=max_tokens, n=n, seed=seed, stop=tuple(stop or ())
     )
-    llm = load(model, engine_options=engine_options, parts=parts, device=device, dtype=dtype)
-    write_continuations(llm.engine, prompt, params, ModelText())
+    sizes = [f"tensor_parallel_size={tensor_parallel}", f"expert_parallel_size={expert_parallel}"]
+    llm = load(model, engine_options=[*sizes, *(engine_options or ())], parts=parts, device=device, dtype=dtype)
+    # Every process of a group computes all of the text; one of them writes it.
+    write_continuations(llm.engine, prompt, params, ModelText() if llm.rank == 0 else ModelText(nowhere()))
 
 
 @app.command()

@@ -15,7 +15,7 @@ from tinyllm.errors import CheckpointError, OptionError
 from tinyllm.options import check_fields, nested
 from tinyllm.sampling_params import SamplingParams
 
-__all__ = ["CacheConfig", "EngineConfig", "ModelConfig", "SamplingParams"]
+__all__ = ["CacheConfig", "EngineConfig", "ModelConfig", "ParallelConfig", "SamplingParams"]
 
 #: What `EngineConfig.attention_backend` may be; "auto" is Triton on CUDA and torch elsewhere, "native" is C on the CPU.
 ATTENTION_BACKENDS = ("auto", "torch", "triton", "native")
@@ -179,11 +179,45 @@ class CacheConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ParallelConfig:
+    """How many processes share a model; torchrun starts them. See `tinyllm.model.shard` for who holds what.
+
+    Attributes:
+        tensor_parallel_size: processes that each hold a part of every matrix of a layer, and a part of the KV heads.
+        expert_parallel_size: processes that each hold some experts of a sparse layer whole. With `tensor_parallel_size`
+            1 all else is on each of them; with the same number, attention is in parts and experts are whole.
+        distributed_timeout_seconds: how long an exchange may wait for the slowest process.
+
+    Raises:
+        OptionError: a value is out of range or of the wrong type, or the two sizes are different numbers above 1.
+    """
+
+    tensor_parallel_size: int = 1
+    expert_parallel_size: int = 1
+    distributed_timeout_seconds: int = 30
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        sizes = {self.tensor_parallel_size, self.expert_parallel_size} - {1}
+        if len(sizes) > 1:
+            raise OptionError(
+                f"tensor_parallel_size is {self.tensor_parallel_size} and expert_parallel_size is "
+                f"{self.expert_parallel_size}; give the same number, or leave one of them at 1"
+            )
+
+    @property
+    def world_size(self) -> int:
+        """W, how many processes there are."""
+        return max(self.tensor_parallel_size, self.expert_parallel_size)
+
+
+@dataclass(frozen=True, slots=True)
 class EngineConfig:
     """How much memory the engine owns and how much work one step may do.
 
     Attributes:
         cache: the KV pool.
+        parallel: the processes that share the model.
         max_num_batched_tokens: the token budget of a step.
         max_num_seqs: most requests running at once.
         max_model_len: longest prompt plus output of one request, in tokens; None takes the model's own limit.
@@ -198,6 +232,7 @@ class EngineConfig:
     """
 
     cache: CacheConfig = CacheConfig()
+    parallel: ParallelConfig = ParallelConfig()
     max_num_batched_tokens: int = 512
     max_num_seqs: int = 256
     max_model_len: int | None = None

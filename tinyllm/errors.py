@@ -33,6 +33,10 @@ class EngineBusyError(TinyLLMError):
     """The engine is in use elsewhere, or in the middle of the step that called; nothing was started."""
 
 
+class RankLostError(TinyLLMError):
+    """Another process that holds a part of the model is gone or has stalled; the message names it."""
+
+
 class WorkspaceError(TinyLLMError):
     """A learner's notebook, answer or recorded part is missing or cannot be read."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import deque
 from collections.abc import Generator, Sequence
@@ -55,6 +56,11 @@ class ModelText:
             text = f"\x1b[2m{text}\x1b[0m"
         self.stream.write(text)
         self.stream.flush()
+
+
+def nowhere() -> TextIO:
+    """A stream for text that another process writes."""
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 def stream(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from tinyllm.experts.dispatch import permute, unpermute
 from tinyllm.experts.exchange import combine_all_to_all, dispatch_all_to_all, regroup
 from tinyllm.experts.layer import experts_loop
 from tinyllm.experts.routing import topk_router
+from tinyllm.parallel.ranks import Ranks
 
 E, H, K = 6, 8, 2
 #: Tokens of each rank: uneven, and none.
@@ -34,8 +33,9 @@ def weights() -> tuple[Tensor, Tensor]:
     return torch.randn(E, 2 * 4, H, generator=generator), torch.randn(E, H, 4, generator=generator)
 
 
-def layer_on_a_rank(rank: int, world_size: int) -> list[float]:
+def layer_on_a_rank(ranks: Ranks) -> list[float]:
     """The layer with E / W experts here, and how far its answers are from those of all experts in one process."""
+    rank, world_size = ranks.rank, ranks.world_size
     x, topk_weights, topk_ids = inputs(rank)
     gate_up, down = weights()
     mine = slice(rank * E // world_size, (rank + 1) * E // world_size)
@@ -58,18 +58,3 @@ def test_ranks_give_what_one_process_gives(world_size: int, tmp_path: Path) -> N
     for result in results.values():
         assert result[0] <= 1e-5, result
     assert sum(result[1] for result in results.values()) == K * sum(TOKENS[:world_size])
-
-
-def dies_before_the_exchange(rank: int, world_size: int) -> str:
-    x, _, topk_ids = inputs(rank)
-    permuted, _, counts = permute(x, topk_ids, E)
-    if rank == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    dispatch_all_to_all(permuted, counts)
-    return "no error"
-
-
-def test_a_rank_that_is_killed_is_an_error_on_the_others(tmp_path: Path) -> None:
-    results = on_ranks(2, dies_before_the_exchange, tmp_path)
-    assert 1 not in results
-    assert "RuntimeError" in results[0]

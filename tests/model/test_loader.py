@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,11 @@ def test_what_is_saved_is_what_is_loaded(tmp_path: Path, config: ModelConfig) ->
     state, expected = loaded.state_dict(), model.state_dict()
     assert state.keys() == expected.keys()
     assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+
+def test_a_load_does_not_wait_for_the_compiler_of_torch(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)  # its import fails
+    load_model(checkpoint)
 
 
 @pytest.mark.parametrize(

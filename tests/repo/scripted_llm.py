@@ -69,6 +69,7 @@ class ScriptedLLM:
 
     def __init__(self, model: Any = None, **options: Any) -> None:
         self.made.append(options)
+        self.rank = 0
         self.engine = ScriptedEngine()
         self.tokenizer = SimpleNamespace(folder=Path("/models/scripted"), apply_chat_template=self.template)
         self.model = SimpleNamespace(parameters=lambda: [SimpleNamespace(numel=lambda: 5_700_000)])

@@ -30,7 +30,7 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
     "tinyllm": (
         {"errors", "names", "paths", "files", "checkpoint", "sampling_params", "options", "config", "traces"}
         | {"part_table", "recorded", "boundary", "parts"},
-        {"kv_cache", "kernels"},
+        {"kv_cache", "kernels", "parallel"},
         {"experts"},
         {"model", "speculative", "long_context"},
         {"attention"},

@@ -16,7 +16,7 @@ from typing import Self
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.input_processor import as_params
 from tinyllm.engine.request import OutputDelta
-from tinyllm.errors import EngineStoppedError, GenerationError
+from tinyllm.errors import EngineStoppedError, GenerationError, OptionError
 from tinyllm.sampling_params import SamplingParams
 
 
@@ -59,7 +59,13 @@ class AsyncEngine:
 
         Raises:
             EngineBusyError: the engine is in use, or belongs to another AsyncEngine.
+            OptionError: its model is spread over several processes.
         """
+        if engine.config.parallel.world_size > 1:
+            raise OptionError(
+                "an AsyncEngine takes requests as they come, and the other processes that share the model would not "
+                "hear of them; use LLM.generate, or load the model in one process"
+            )
         self.engine = engine
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._stopping = False  # seen by the thread only, like the next one

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from secrets import randbits
 
 import torch
 
@@ -19,6 +20,7 @@ from tinyllm.engine.input_processor import InputProcessor
 from tinyllm.engine.metrics import EngineStats, StepRecord
 from tinyllm.engine.model_runner import ModelRunner, Runner, decode_graphs
 from tinyllm.engine.outbox import Outbox
+from tinyllm.engine.rank_runner import RankRunner
 from tinyllm.engine.request import FinishReason, OutputDelta, Request, RequestOutput
 from tinyllm.engine.sampler import Sampled
 from tinyllm.engine.scheduler import Scheduler, count_computed, roll_back
@@ -32,6 +34,7 @@ from tinyllm.experts.recording import RecordedExperts
 from tinyllm.kv_cache.manager import KVCacheManager
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 from tinyllm.model.tokenizer import Tokenizer
+from tinyllm.parallel.ranks import Ranks
 from tinyllm.parts import Parts
 from tinyllm.recorded import name_failing_part
 from tinyllm.sampling_params import SamplingParams
@@ -62,6 +65,7 @@ class LLMEngine:
         experts: RunExperts | None = None,
         proposer: Proposer | None = None,
         verifier: Verifier | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         """Reserve the whole pool now.
 
@@ -73,6 +77,7 @@ class LLMEngine:
             experts: runs the experts of sparse layers; what `config.experts_backend` names by default.
             proposer: guesses tokens ahead; nothing by default.
             verifier: decides which guesses stay; by default those that sampling gives too.
+            ranks: the processes that `model` is a part on, each with an engine like this one and the same requests.
 
         Raises:
             KernelsUnavailable: the config asks for Triton, which cannot run on the model's device.
@@ -84,15 +89,17 @@ class LLMEngine:
         self.config = config
         weight = model.embed_tokens.weight
         backend = backend or attention_backend(config.attention_backend, weight.device, parts, weight.dtype)
-        experts = experts or experts_backend(config.experts_backend, weight.device)
+        expert_parallel = config.parallel.expert_parallel_size > 1
+        draw_seed = ranks.random.getrandbits if ranks else randbits
+        experts = experts or experts_backend(config.experts_backend, weight.device, ranks, expert_parallel)
         self._recorded_experts = RecordedExperts(experts) if config.record_experts else None
         with name_failing_part():
             self.kv = KVCacheManager(model.config, config.cache, parts, weight.dtype, weight.device)
-        self.input_processor = InputProcessor(tokenizer, model.config, config)
+        self.input_processor = InputProcessor(tokenizer, model.config, config, draw_seed)
         self.scheduler: Scheduler = parts["Scheduler"](config, self.kv)
         self.proposer = proposer or NoProposer()
         self.verifier = verifier or ExactVerifier()
-        self.runner = runner or self._model_runner(model, backend, self._recorded_experts or experts)
+        self.runner = runner or self._model_runner(model, backend, self._recorded_experts or experts, ranks)
         self.step_log = StepLog()
         self.guard = EngineGuard()
         self.outbox = Outbox()
@@ -243,9 +250,13 @@ class LLMEngine:
             raise
 
     def _model_runner(
-        self, model: Qwen3ForCausalLM, backend: AttentionBackend, experts: RunExperts | None
+        self, model: Qwen3ForCausalLM, backend: AttentionBackend, experts: RunExperts, ranks: Ranks | None
     ) -> ModelRunner:
         """The model's own runner, with CUDA graphs as large as a step can be."""
+        if ranks is not None:
+            tensor_parallel = self.config.parallel.tensor_parallel_size > 1
+            block_size = self.config.cache.block_size
+            return RankRunner(model, self.kv.storage, block_size, backend, experts, ranks, tensor_parallel)
         runner = ModelRunner(model, self.kv.storage, self.config.cache.block_size, backend, experts)
         if not self.config.enforce_eager:
             max_batch = min(self.config.max_num_seqs, self.config.max_num_batched_tokens)

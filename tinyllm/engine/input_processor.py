@@ -20,10 +20,18 @@ from tinyllm.sampling_params import SamplingParams
 class InputProcessor:
     """Makes the requests of one engine. It changes nothing, so that any thread may use it at any time."""
 
-    def __init__(self, tokenizer: Tokenizer, model: ModelConfig, config: EngineConfig) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        model: ModelConfig,
+        config: EngineConfig,
+        draw_seed: Callable[[int], int] = secrets.randbits,
+    ) -> None:
+        """`draw_seed` gives a number of so many bits to each request that names no seed."""
         self.tokenizer = tokenizer
         self.model = model
         self.config = config
+        self.draw_seed = draw_seed
 
     @property
     def max_model_len(self) -> int:
@@ -55,7 +63,7 @@ class InputProcessor:
         self._check_known("stop_token_ids", params.stop_token_ids)
         self._check_known("logit_bias", params.logit_bias)
         if params.seed is None:
-            params = replace(params, seed=secrets.randbits(63))
+            params = replace(params, seed=self.draw_seed(63))
         request_id = request_id if request_id is not None else f"request-{secrets.token_hex(4)}"
         eos_token_ids = () if params.ignore_eos else self.model.eos_token_ids
         return Request(

@@ -11,14 +11,17 @@ from typing import Any
 
 import torch
 
-from tinyllm.config import EngineConfig, SamplingParams
+from tinyllm.config import EngineConfig, ParallelConfig, SamplingParams
 from tinyllm.engine.engine import LLMEngine
 from tinyllm.engine.input_processor import as_params, refuse_other_kinds
 from tinyllm.engine.request import RequestOutput
 from tinyllm.errors import OptionError, PartError, RequestError
 from tinyllm.model.loader import load_model
+from tinyllm.model.shard import Shard, Sharding
 from tinyllm.model.tokenizer import Message, Tokenizer
 from tinyllm.options import nested
+from tinyllm.parallel.join import join_ranks
+from tinyllm.parallel.ranks import Ranks
 from tinyllm.parts import resolve
 from tinyllm.paths import shipped_checkpoint
 
@@ -31,6 +34,7 @@ class LLM:
     Attributes:
         engine: the engine inside, for stepping by hand and for its records.
         tokenizer: the checkpoint's tokenizer.
+        rank: this process's number among those that share the model; 0 for one alone.
     """
 
     def __init__(
@@ -44,6 +48,9 @@ class LLM:
     ) -> None:
         """Load a checkpoint and reserve the KV pool.
 
+        With `tensor_parallel_size` or `expert_parallel_size` above 1 it loads a part: torchrun starts the same script
+        in several processes, and each has to make the same calls. All get the same outputs.
+
         Args:
             model: a folder in Hugging Face format; the target that ships with the course by default.
             parts: "reference", "mine", or a mapping of part names to objects; see `tinyllm.parts.resolve`.
@@ -55,7 +62,9 @@ class LLM:
 
         Raises:
             CheckpointError: the folder is missing, damaged or of another architecture.
-            OptionError: an option is unknown or of the wrong type, or asks for a device that is not there.
+            OptionError: an option is unknown or of the wrong type, or asks for a device or for processes that are not
+                there, or for more processes than can share the model.
+            RankLostError: not all processes came in time.
             KernelsUnavailable: the attention backend is "triton", and Triton cannot run on this device.
             NativeUnavailable: the attention backend is "native", and the C kernel cannot be compiled.
         """
@@ -63,9 +72,11 @@ class LLM:
             raise OptionError(f"the model is {model!r:.100}; give the path of a checkpoint folder")
         folder = Path(model) if model is not None else shipped_checkpoint()
         config = nested(EngineConfig, engine_options, beside=("model", "parts", "dtype", "device"))
-        self.model = load_model(folder, dtype=dtype, device=device)
+        ranks = join_ranks(config.parallel, device)
+        self.rank = ranks.rank if ranks else 0
+        self.model = load_model(folder, dtype=dtype, device=device, sharding=sharding_of(config.parallel, ranks))
         self.tokenizer = Tokenizer(folder)
-        self.engine = LLMEngine(self.model, self.tokenizer, config, resolve(parts))
+        self.engine = LLMEngine(self.model, self.tokenizer, config, resolve(parts), ranks=ranks)
 
     def generate(
         self,
@@ -156,6 +167,17 @@ class LLM:
         for request_id in ids:
             with suppress(Exception):  # a broken part may fail again here; the first error is the one to show
                 self.engine.drop(request_id)
+
+
+def sharding_of(config: ParallelConfig, ranks: Ranks | None) -> Sharding:
+    """Which part of the model this process holds."""
+    if ranks is None:
+        return Sharding()
+    part = Shard(ranks.rank, ranks.world_size)
+    return Sharding(
+        tensor=part if config.tensor_parallel_size > 1 else Shard(),
+        experts=part if config.expert_parallel_size > 1 else None,
+    )
 
 
 @contextmanager

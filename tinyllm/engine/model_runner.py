@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -17,7 +17,7 @@ from tinyllm.engine.cuda_graphs import CudaCapture, DecodeGraphs
 from tinyllm.engine.scheduler_output import ScheduledRequest
 from tinyllm.experts.backends import TorchExperts
 from tinyllm.experts.base import RunExperts
-from tinyllm.model.ops import LayerOps
+from tinyllm.model.ops import LayerOps, unchanged
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 
 
@@ -61,6 +61,7 @@ class ModelRunner(Runner):
         self.block_size = block_size
         self.backend = backend
         self.experts = experts or TorchExperts()
+        self.reduce: Callable[[Tensor], Tensor] = unchanged
         self.graphs: DecodeGraphs | None = None
 
     @torch.inference_mode()
@@ -76,7 +77,8 @@ class ModelRunner(Runner):
 
     def forward(self, input_ids: Tensor, positions: Tensor, metadata: AttentionMetadata) -> Tensor:
         """The step itself: input_ids [T] and positions [T] -> [T, hidden_size]."""
-        return self.model(input_ids, positions, LayerOps(self.backend.plan(metadata, self.cache), self.experts))
+        ops = LayerOps(self.backend.plan(metadata, self.cache), self.experts, self.reduce)
+        return self.model(input_ids, positions, ops)
 
     @property
     def supports_cuda_graphs(self) -> bool:

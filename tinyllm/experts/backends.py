@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from tinyllm.config import check_experts_backend
-from tinyllm.experts.base import RunExperts, SparseLayer
+from tinyllm.experts.base import ExpertsFunction, RunExperts, SparseLayer
 from tinyllm.experts.layer import experts_torch, experts_triton
+from tinyllm.experts.parallel import ExpertParallel, SummedExperts
 from tinyllm.experts.routing import topk_router
 from tinyllm.kernels.runtime import AVAILABLE, INTERPRETED, check_device
-
-#: x, topk_weights, topk_ids, gate_up_proj, down_proj -> [T, H]; see layer.py.
-ExpertsFunction = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+from tinyllm.parallel.ranks import Ranks
 
 
 class TorchExperts:
@@ -39,8 +36,14 @@ class TritonExperts(TorchExperts):
     run: ExpertsFunction = staticmethod(experts_triton)
 
 
-def experts_backend(name: str, device: torch.device) -> RunExperts:
+def experts_backend(
+    name: str, device: torch.device, ranks: Ranks | None = None, expert_parallel: bool = False
+) -> RunExperts:
     """A way to run experts: "torch", "triton", or "auto", which is Triton where it compiles for CUDA.
+
+    Args:
+        ranks: those that the experts lie on; None where all are here.
+        expert_parallel: each expert is whole on one of the ranks; otherwise each rank has a part of every expert.
 
     Raises:
         OptionError: an unknown name.
@@ -49,5 +52,9 @@ def experts_backend(name: str, device: torch.device) -> RunExperts:
     check_experts_backend(name)
     if name == "triton" or (name == "auto" and device.type == "cuda" and AVAILABLE and not INTERPRETED):
         check_device(device)
-        return TritonExperts()
-    return TorchExperts()
+        local: TorchExperts = TritonExperts()
+    else:
+        local = TorchExperts()
+    if ranks is None:
+        return local
+    return ExpertParallel(local.run, ranks) if expert_parallel else SummedExperts(local, ranks)

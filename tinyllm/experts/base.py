@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from torch import Tensor
+
+#: x, topk_weights, topk_ids, gate_up_proj, down_proj -> [T, H]; see layer.py.
+ExpertsFunction = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class ExpertWeights(Protocol):

@@ -36,3 +36,12 @@ def all_reduce_bytes(num_tokens: int, hidden_size: int, itemsize: int, world_siz
     Tensor parallelism needs two a layer, one behind attention and one behind the MLP.
     """
     return 2 * (world_size - 1) * num_tokens * hidden_size * itemsize
+
+
+def all_gather_bytes(num_tokens: int, hidden_size: int, itemsize: int, world_size: int) -> int:
+    """Bytes that leave the ranks when each sends its share of [T, hidden_size] to all others.
+
+    Shares are of one size, ceil(T / W) tokens: with fewer tokens than ranks some send padding.
+    """
+    share = -(-num_tokens // world_size)
+    return (world_size - 1) * world_size * share * hidden_size * itemsize

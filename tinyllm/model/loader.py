@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from tinyllm.config import ModelConfig
 from tinyllm.errors import OptionError
@@ -63,11 +65,19 @@ def load_model(
     return model.requires_grad_(False).eval()
 
 
+class NoInit(TorchFunctionMode):
+    """Draws no weights for an embedding: on the meta device torch would import its compiler for it, for 2 s."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        return kwargs["tensor"] if func is nn.init.normal_ else func(*args, **kwargs)
+
+
 def empty_model(config: ModelConfig, sharding: Sharding) -> Qwen3ForCausalLM:
     """The part of a model that `sharding` names, on the meta device: shapes only, no memory is taken."""
     local = sharding.local_config(config)
     num_experts = sharding.num_local_experts(config)
-    with torch.device("meta"):
+    with torch.device("meta"), NoInit():
         model = Qwen3ForCausalLM(local)
         if num_experts != config.num_experts:
             for layer in config.sparse_layers:

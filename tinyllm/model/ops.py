@@ -1,7 +1,8 @@
-"""What varies in a decoder layer, and is handed to the model for each step: attention, and the experts."""
+"""What varies in a decoder layer, and is handed to the model for each step: attention, the experts, and sums."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -29,6 +30,11 @@ class Attend(Protocol):
         ...
 
 
+def unchanged(x: Tensor) -> Tensor:
+    """The sum over one rank."""
+    return x
+
+
 @dataclass(frozen=True, slots=True)
 class LayerOps:
     """The operations of one step that a layer calls and does not own.
@@ -36,7 +42,10 @@ class LayerOps:
     Attributes:
         attend: attention, over the caller's cache.
         experts: runs the experts of a sparse layer; by default in torch, one expert after another.
+        reduce: [T, hidden_size], what attention or a dense MLP of this rank's part gave -> the sum over all ranks. A
+            sparse layer's `experts` give the sum themselves.
     """
 
     attend: Attend
     experts: RunExperts = field(default_factory=TorchExperts)
+    reduce: Callable[[Tensor], Tensor] = unchanged

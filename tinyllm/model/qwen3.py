@@ -80,9 +80,9 @@ class DecoderLayer(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, ops: LayerOps) -> Tensor:
         """[T, hidden_size] -> [T, hidden_size]."""
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, ops.attend)
+        x = x + ops.reduce(self.self_attn(self.input_layernorm(x), cos, sin, ops.attend))
         h = self.post_attention_layernorm(x)
-        return x + (self.mlp(h, ops.experts) if isinstance(self.mlp, SparseMLP) else self.mlp(h))
+        return x + (self.mlp(h, ops.experts) if isinstance(self.mlp, SparseMLP) else ops.reduce(self.mlp(h)))
 
 
 class Qwen3ForCausalLM(nn.Module):

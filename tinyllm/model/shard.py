@@ -103,8 +103,13 @@ class Sharding:
         `num_experts` stays what the router knows; `num_local_experts` says how many are here.
 
         Raises:
-            OptionError: heads or widths cannot be divided evenly.
+            OptionError: heads or widths cannot be divided evenly, or experts are to be shared and there are none.
         """
+        if self.experts and not config.num_experts:
+            raise OptionError(
+                "the model has no experts that several processes could share; what divides a dense model is tensor "
+                "parallelism (tensor_parallel_size, --tensor-parallel)"
+            )
         share = self.tensor.share
         expert_width = config.moe_intermediate_size
         return replace(
