@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinyllm.experts.base import ExpertsFunction, TorchExperts
+from tinyllm.experts.backends import TorchExperts
+from tinyllm.experts.base import ExpertsFunction
 from tinyllm.experts.layer import experts_grouped_mm, experts_loop, experts_sorted, experts_triton
 from tinyllm.model.moe import SparseMLP
 
