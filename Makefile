@@ -71,6 +71,7 @@ bench: $(STAMP) ## measure, on the GPU too where there is one, and write benchma
 	$(BIN)/python -m benchmarks.scheduler_overhead
 	$(BIN)/python -m benchmarks.throughput --profile
 	$(BIN)/python -m benchmarks.kv_memory
+	$(BIN)/python -m benchmarks.experts
 	$(BIN)/python -m benchmarks.grading
 	@if $(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
 		$(BIN)/python -m benchmarks.kernels && $(BIN)/python -m benchmarks.decode_graphs; \

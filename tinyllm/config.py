@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tinyllm.checkpoint.end_tokens import end_token_ids
-from tinyllm.checkpoint.fields import DENSE, SPARSE, model_fields
+from tinyllm.checkpoint.fields import model_fields
 from tinyllm.checkpoint.files import read_json
+from tinyllm.checkpoint.written import hf_fields
 from tinyllm.errors import CheckpointError, OptionError
 from tinyllm.options import check_fields, nested
 from tinyllm.sampling_params import SamplingParams
@@ -24,7 +25,7 @@ EXPERTS_BACKENDS = ("auto", "torch", "triton")
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """The shape of a Qwen3 decoder, dense or with experts, read from a Hugging Face `config.json`.
+    """The shape of a Qwen3 decoder, dense or with experts, or of a Mixtral, read from a Hugging Face `config.json`.
 
     Attributes:
         intermediate_size: the width inside the MLP of a dense layer.
@@ -35,6 +36,7 @@ class ModelConfig:
         max_position_embeddings: the longest sequence, in tokens, that the model was made for.
         eos_token_ids: tokens that end a sequence.
         dtype: the dtype the weights are stored in, as Hugging Face writes it.
+        qk_norm: queries and keys are normalized before RoPE: in Qwen3 they are, in Mixtral not.
         num_experts: E, experts in a sparse layer; 0 for a dense model.
         num_experts_per_tok: K, how many of them each token uses.
         moe_intermediate_size: the width inside one expert.
@@ -56,6 +58,7 @@ class ModelConfig:
     tie_word_embeddings: bool = True
     eos_token_ids: tuple[int, ...] = ()
     dtype: str = "float32"
+    qk_norm: bool = True
     num_experts: int = 0
     num_experts_per_tok: int = 0
     moe_intermediate_size: int = 0
@@ -121,35 +124,12 @@ class ModelConfig:
         return cls(**model_fields(raw))
 
     def to_hf(self) -> dict[str, Any]:
-        """The `config.json` that `transformers` reads for this model."""
-        experts = {
-            "num_experts": self.num_experts,
-            "num_experts_per_tok": self.num_experts_per_tok,
-            "moe_intermediate_size": self.moe_intermediate_size,
-            "norm_topk_prob": self.norm_topk_prob,
-            "decoder_sparse_step": self.decoder_sparse_step,
-            "mlp_only_layers": list(self.mlp_only_layers),
-        }
-        return {
-            "architectures": [SPARSE if self.num_experts else DENSE],
-            "model_type": "qwen3_moe" if self.num_experts else "qwen3",
-            "vocab_size": self.vocab_size,
-            "hidden_size": self.hidden_size,
-            "intermediate_size": self.intermediate_size,
-            "num_hidden_layers": self.num_layers,
-            "num_attention_heads": self.num_heads,
-            "num_key_value_heads": self.num_kv_heads,
-            "head_dim": self.head_dim,
-            "hidden_act": "silu",
-            "attention_bias": False,
-            "rms_norm_eps": self.rms_norm_eps,
-            "rope_theta": self.rope_theta,
-            "max_position_embeddings": self.max_position_embeddings,
-            "tie_word_embeddings": self.tie_word_embeddings,
-            "eos_token_id": list(self.eos_token_ids) or None,
-            "dtype": self.dtype,
-            **(experts if self.num_experts else {}),
-        }
+        """The `config.json` that `transformers` reads for this model.
+
+        Raises:
+            CheckpointError: `transformers` has no such model.
+        """
+        return hf_fields(self)
 
 
 def check_attention_backend(name: str) -> None:
@@ -243,6 +223,8 @@ class EngineConfig:
         attention_backend: one of `ATTENTION_BACKENDS`; see `tinyllm.attention.registry.attention_backend`.
         experts_backend: one of `EXPERTS_BACKENDS`; see `tinyllm.experts.backends.experts_backend`.
         enforce_eager: launch every kernel of every step from Python, and replay no CUDA graphs.
+        record_experts: write into each step's record how it loads the experts (`StepRecord.experts`). A model that has
+            some then replays no CUDA graphs, and each step waits for the GPU once more.
         parallel: the processes that share the model.
 
     Raises:
@@ -256,6 +238,7 @@ class EngineConfig:
     attention_backend: str = "auto"
     experts_backend: str = "auto"
     enforce_eager: bool = False
+    record_experts: bool = False
     parallel: ParallelConfig = ParallelConfig()
 
     def __post_init__(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import torch
 from support.models import drain, make_engine, tiny_model
 from torch import Tensor
@@ -53,6 +55,20 @@ def run(case: tuple[int, ...], dtype: torch.dtype) -> None:
             assert (got - wanted).abs().max() <= BOUNDS[dtype] * (1 + wanted.abs().max()), case
 
 
+def experts_far_apart() -> None:
+    """The last one begins 2**31 numbers behind the first: an int32 offset would wrap. A sparse file takes no room."""
+    stride = 2**30
+    ids = torch.tensor([[0], [2], [1], [2]])
+    a = torch.randn(4, 16, generator=torch.Generator().manual_seed(3)).half()
+    with tempfile.NamedTemporaryFile() as file:
+        numbers = torch.from_file(file.name, shared=True, size=2 * stride + 256, dtype=torch.float16)
+        w = numbers.as_strided((3, 16, 16), (stride, 16, 1))
+        w.copy_(torch.randn(w.shape, generator=torch.Generator().manual_seed(4)))
+        got = grouped_gemm(a, w, *moe_align_block_size(ids, 16, 3), 4)
+        wanted = reference.grouped_gemm(a, w.contiguous(), ids)
+    assert (got - wanted).abs().max() <= BOUNDS[torch.float16] * (1 + wanted.abs().max())
+
+
 def the_engine_serves_with_it() -> None:
     """The same tokens as with the experts in torch, prompts in chunks beside decodes."""
     tokens = {}
@@ -79,6 +95,7 @@ def main() -> None:
         weights, ids = topk_router(router, top_k, True)
         wanted = experts_loop(x, weights, ids, gate_up, down)
         assert (experts_triton(x, weights, ids, gate_up, down) - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+    experts_far_apart()
     the_engine_serves_with_it()
     print(f"{len(CASES) + 2 + 3} cases")
 

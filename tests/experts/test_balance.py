@@ -77,6 +77,13 @@ def test_every_expert_has_a_place_and_no_rank_has_it_twice(data: st.DataObject) 
     assert placement.imbalance(counts) >= 1 - 1e-9
 
 
+def test_copies_of_the_busiest_expert_are_on_different_ranks_at_the_size_of_a_cluster() -> None:
+    counts = [1000.0, 900.0, 800.0, *[10.0] * 253]
+    placement = place_experts(counts, world_size=32, num_redundant=32)
+    assert all(len(set(rank)) == len(rank) == 9 for rank in placement.ranks)
+    assert sum(0 in rank for rank in placement.ranks) > 5
+
+
 def test_redundant_slots_help_where_one_expert_has_most() -> None:
     counts = [100, 10, 10, 10, 10, 10, 10, 10]
     even = [place_experts(counts, 4, slots).imbalance(counts) for slots in (0, 4, 8)]

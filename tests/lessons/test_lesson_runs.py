@@ -111,7 +111,7 @@ def test_the_cells_between_the_exercises_run_on_any_right_answer(choice: int) ->
             first, again = (printed(cell.source, namespace) for _ in range(2))
             assert again == first, "a cell that is run once more breaks nothing and doubles nothing"
     assert replaced == 7
-    assert torch.equal(namespace["dense"], namespace["paged"])
+    assert torch.equal(namespace["dense"], namespace["paged_out"])
     assert len({block for table in namespace["group"].values() for block in table.block_ids}) == 10
     assert (namespace["free_before"], namespace["freed"], namespace["allocator"].num_free) == (11, 2, 13)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.checkpoints import random_model, small_config, small_sparse_config
+from support.checkpoints import random_model, small_config, small_mixtral_config, small_sparse_config
 from support.oracle import theirs
 from torch import Tensor
-from transformers import Qwen3MoeForCausalLM
+from transformers import MixtralForCausalLM, Qwen3MoeForCausalLM
 
 from tinyllm.config import ModelConfig
 from tinyllm.model.attention import causal_attend
@@ -74,13 +74,31 @@ def test_random_mixtures_of_experts(
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("make_config", [small_config, small_sparse_config], ids=["dense", "sparse"])
+@pytest.mark.parametrize(("num_experts", "k"), [(4, 1), (4, 2), (8, 2), (8, 8)])
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("gqa_ratio", [1, 4])
+def test_random_mixtrals(tmp_path: Path, num_experts: int, k: int, tied: bool, gqa_ratio: int) -> None:
+    config = small_mixtral_config(
+        num_experts=num_experts, num_experts_per_tok=k, tie_word_embeddings=tied, num_kv_heads=4 // gqa_ratio
+    )
+    save_model(random_model(config, seed=num_experts + k), tmp_path)
+    model = theirs(tmp_path)
+    assert isinstance(model, MixtralForCausalLM)
+    rows = torch.randint(config.vocab_size, (3, 37))
+    assert_same_logits(our_logits(load_model(tmp_path), rows), model(rows).logits)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("packed", [False, True], ids=["as published", "packed"])
+@pytest.mark.parametrize(
+    "make_config", [small_config, small_sparse_config, small_mixtral_config], ids=["dense", "sparse", "mixtral"]
+)
 def test_a_checkpoint_that_transformers_wrote_in_shards(
-    tmp_path: Path, make_config: Callable[..., ModelConfig]
+    tmp_path: Path, make_config: Callable[..., ModelConfig], packed: bool
 ) -> None:
     save_model(random_model(make_config(tie_word_embeddings=False)), tmp_path / "whole")
     model = theirs(tmp_path / "whole")
-    model.save_pretrained(tmp_path / "shards", max_shard_size="40KB")
+    model.save_pretrained(tmp_path / "shards", max_shard_size="40KB", save_original_format=not packed)
     assert len(list((tmp_path / "shards").glob("model-*.safetensors"))) > 2
     rows = torch.randint(131, (2, 20))
     assert_same_logits(our_logits(load_model(tmp_path / "shards"), rows), model(rows).logits)
@@ -89,15 +107,19 @@ def test_a_checkpoint_that_transformers_wrote_in_shards(
 @torch.inference_mode()
 @pytest.mark.needs("checkpoint")
 @pytest.mark.parametrize("length", [1, 17, 300, 2048])
-def test_the_shipped_checkpoint(length: int) -> None:
+@pytest.mark.parametrize("name", ["target", "moe"])
+def test_the_shipped_checkpoints(name: str, length: int) -> None:
     torch.manual_seed(length)
-    ours = load_model(shipped_checkpoint())
+    folder = shipped_checkpoint(name)
+    ours = load_model(folder)
     rows = torch.randint(ours.config.vocab_size, (1, length))
-    assert_same_logits(our_logits(ours, rows), theirs(shipped_checkpoint())(rows).logits)
+    assert_same_logits(our_logits(ours, rows), theirs(folder)(rows).logits)
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("make_config", [small_config, small_sparse_config], ids=["dense", "sparse"])
+@pytest.mark.parametrize(
+    "make_config", [small_config, small_sparse_config, small_mixtral_config], ids=["dense", "sparse", "mixtral"]
+)
 def test_bfloat16_weights_are_read_exactly(tmp_path: Path, make_config: Callable[..., ModelConfig]) -> None:
     save_model(random_model(make_config(dtype="bfloat16")), tmp_path)
     ours = load_model(tmp_path)

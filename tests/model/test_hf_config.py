@@ -10,8 +10,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.checkpoints import random_model, small_config, small_sparse_config
-from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from support.checkpoints import random_model, small_config, small_mixtral_config, small_sparse_config
+from transformers import (
+    MixtralConfig,
+    MixtralForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 from tinyllm.config import ModelConfig
 from tinyllm.errors import CheckpointError
@@ -21,7 +28,18 @@ from tinyllm.model.ops import LayerOps
 
 Raw = dict[str, Any]
 SIZES = {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"}
-EXPERT_SIZES = {"num_experts", "num_local_experts", "num_experts_per_tok", "moe_intermediate_size"}
+EXPERT_COUNT = {"num_experts", "num_local_experts"}
+EXPERT_SIZES = {
+    "qwen3": set(),
+    "qwen3_moe": {*EXPERT_COUNT, "num_experts_per_tok", "moe_intermediate_size"},
+    "mixtral": {*EXPERT_COUNT, "num_experts_per_tok"},
+}
+CLASSES = {
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+    "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM),
+    "mixtral": (MixtralConfig, MixtralForCausalLM),
+}
+KINDS = sorted(CLASSES)
 OLD_NAMES = {
     "num_hidden_layers": "num_layers",
     "num_attention_heads": "num_heads",
@@ -31,10 +49,20 @@ COMPARED = [
     *["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"],
     *["num_key_value_heads", "rms_norm_eps", "max_position_embeddings", "tie_word_embeddings"],
 ]
-EXPERTS = ["num_experts", "num_experts_per_tok", "moe_intermediate_size", "norm_topk_prob", "decoder_sparse_step"]
+EXPERTS = {
+    "qwen3": [],
+    "qwen3_moe": [
+        "num_experts",
+        "num_experts_per_tok",
+        "moe_intermediate_size",
+        "norm_topk_prob",
+        "decoder_sparse_step",
+    ],
+    "mixtral": ["num_experts", "num_experts_per_tok"],
+}
 
 
-def raw_config(sparse: bool = False, **changes: object) -> Raw:
+def raw_config(kind: str = "qwen3", **changes: object) -> Raw:
     """A small config as transformers 5 writes it."""
     sizes = {
         "vocab_size": 131,
@@ -50,16 +78,21 @@ def raw_config(sparse: bool = False, **changes: object) -> Raw:
         "rope_parameters": {"rope_type": "default", "rope_theta": 5e5},
         "eos_token_id": [3, 5],
     }
-    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "norm_topk_prob": True}
-    config = Qwen3MoeConfig(**sizes, **experts) if sparse else Qwen3Config(**sizes)
-    config.architectures = ["Qwen3MoeForCausalLM" if sparse else "Qwen3ForCausalLM"]
-    raw: Raw = {**json.loads(config.to_json_string(use_diff=False)), "model_type": config.model_type}
+    experts = {"num_experts": 4, "num_experts_per_tok": 2}
+    own = {
+        "qwen3": {},
+        "qwen3_moe": {**experts, "moe_intermediate_size": 16, "norm_topk_prob": True},
+        "mixtral": experts,
+    }
+    config_class, model_class = CLASSES[kind]
+    config = config_class(**sizes, **own[kind])
+    config.architectures = [model_class.__name__]
+    raw: Raw = {**json.loads(config.to_json_string(use_diff=False)), "model_type": kind}
     return {**raw, **changes}
 
 
 def as_transformers_reads(raw: Raw) -> Any:
-    cls = Qwen3MoeConfig if raw["model_type"] == "qwen3_moe" else Qwen3Config
-    return cls.from_dict(json.loads(json.dumps(raw)))
+    return CLASSES[raw["model_type"]][0].from_dict(json.loads(json.dumps(raw)))
 
 
 def complaint_about(raw: Raw) -> str:
@@ -73,27 +106,31 @@ def complaint_about(raw: Raw) -> str:
 
 def assert_read_alike(raw: Raw) -> None:
     ours, theirs = ModelConfig.from_hf(raw), as_transformers_reads(raw)
-    sparse = isinstance(theirs, Qwen3MoeConfig)
-    for name in COMPARED + (EXPERTS if sparse else []):
+    kind = theirs.model_type
+    for name in COMPARED + EXPERTS[kind]:
         assert getattr(ours, OLD_NAMES.get(name, name)) == getattr(theirs, name), name
-    # The attention of a Qwen3-MoE divides where its config has no head_dim.
-    head_dim = getattr(theirs, "head_dim", theirs.hidden_size // theirs.num_attention_heads)
+    # The attention of a Qwen3-MoE divides where its config has no head_dim, and that of Mixtral where it is null too.
+    head_dim = getattr(theirs, "head_dim", None) or theirs.hidden_size // theirs.num_attention_heads
     assert ours.head_dim == head_dim
+    assert ours.qk_norm == (kind != "mixtral")
     assert ours.rope_theta == theirs.rope_parameters["rope_theta"]
     assert theirs.rope_parameters["rope_type"] == "default"
-    if sparse:
+    if kind == "qwen3_moe":
         assert list(ours.mlp_only_layers) == theirs.mlp_only_layers
+    if kind == "mixtral":
+        assert (ours.moe_intermediate_size, ours.norm_topk_prob) == (theirs.intermediate_size, True)
+        assert ours.sparse_layers == tuple(range(theirs.num_hidden_layers))
 
 
 @settings(max_examples=150, deadline=None)
-@given(data=st.data(), sparse=st.booleans())
-def test_a_config_with_any_fields_left_out_is_read_as_transformers_does(data: st.DataObject, sparse: bool) -> None:
-    raw = raw_config(sparse)
+@given(data=st.data(), kind=st.sampled_from(KINDS))
+def test_a_config_with_any_fields_left_out_is_read_as_transformers_does(data: st.DataObject, kind: str) -> None:
+    raw = raw_config(kind)
     dropped = data.draw(st.sets(st.sampled_from(sorted(raw.keys() - {"architectures", "model_type"}))))
     raw = {key: value for key, value in raw.items() if key not in dropped}
-    missing = (SIZES | (EXPERT_SIZES if sparse else set())) - raw.keys()
-    if "num_experts" in raw or "num_local_experts" in raw:
-        missing -= {"num_experts", "num_local_experts"}
+    missing = (SIZES | EXPERT_SIZES[kind]) - raw.keys()
+    if EXPERT_COUNT & raw.keys():
+        missing -= EXPERT_COUNT
     if missing:
         with pytest.raises(CheckpointError, match=r"the config has no '(" + "|".join(missing) + ")'"):
             ModelConfig.from_hf(raw)
@@ -124,17 +161,17 @@ rope_entries = st.fixed_dictionaries(
             "rope_parameters": st.none() | rope_entries,
         },
     ),
-    sparse=st.booleans(),
+    kind=st.sampled_from(KINDS),
 )
-def test_rope_is_read_as_transformers_does_or_refused(data: Raw, sparse: bool) -> None:
-    raw = {key: value for key, value in raw_config(sparse).items() if not key.startswith("rope_")} | data
+def test_rope_is_read_as_transformers_does_or_refused(data: Raw, kind: str) -> None:
+    raw = {key: value for key, value in raw_config(kind).items() if not key.startswith("rope_")} | data
     if not (complaint := complaint_about(raw)):
         assert_read_alike(raw)
         assert as_transformers_reads(raw).rope_parameters.keys() <= {"rope_theta", "rope_type", "type"}
     assert complaint == "" or "rope" in complaint
 
 
-@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
@@ -156,18 +193,17 @@ def test_rope_is_read_as_transformers_does_or_refused(data: Raw, sparse: bool) -
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
     ],
 )
-def test_a_rope_that_is_not_computed_is_refused(sparse: bool, changes: Raw, complaint: str) -> None:
+def test_a_rope_that_is_not_computed_is_refused(kind: str, changes: Raw, complaint: str) -> None:
     with pytest.raises(CheckpointError, match=complaint):
-        ModelConfig.from_hf(raw_config(sparse, **changes))
+        ModelConfig.from_hf(raw_config(kind, **changes))
 
 
-@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
         ({"hidden_size": None}, "hidden_size is null; expected a whole number from 1 up$"),
-        ({"head_dim": None}, "head_dim is null; expected a whole number from 1 up, or leave it out"),
-        ({"rms_norm_eps": None}, r"rms_norm_eps is null; expected a number above 0, or leave it out \(1e-06 is"),
+        ({"rms_norm_eps": None}, r"rms_norm_eps is null; expected a number above 0, or leave it out \(1e-0[56] is"),
         ({"tie_word_embeddings": None}, r"tie_word_embeddings is null; expected true or false, or .*\(false is"),
         ({"hidden_act": None}, "hidden_act is null; expected a string"),
         ({"max_position_embeddings": None}, "max_position_embeddings is null"),
@@ -188,44 +224,62 @@ def test_a_rope_that_is_not_computed_is_refused(sparse: bool, changes: Raw, comp
     ],
 )
 def test_a_field_that_makes_no_sense_is_named_with_its_file(
-    tmp_path: Path, sparse: bool, changes: Raw, complaint: str
+    tmp_path: Path, kind: str, changes: Raw, complaint: str
 ) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(raw_config(sparse, **changes)))
+    (tmp_path / "config.json").write_text(json.dumps(raw_config(kind, **changes)))
     with pytest.raises(CheckpointError, match=rf"config\.json: .*{complaint}"):
         ModelConfig.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("changes", "complaint"),
+    ("kind", "changes", "complaint"),
     [
-        ({"num_key_value_heads": None}, "num_key_value_heads is null"),
-        ({"num_local_experts": None}, "num_local_experts is null"),
-        ({"norm_topk_prob": None}, "norm_topk_prob is null"),
-        ({"mlp_only_layers": ["0"]}, "mlp_only_layers is"),
+        ("qwen3", {"head_dim": None}, "head_dim is null; expected a whole number from 1 up, or leave it out"),
+        ("qwen3_moe", {"head_dim": None}, "head_dim is null; expected a whole number from 1 up, or leave it out"),
+        ("qwen3_moe", {"num_key_value_heads": None}, "num_key_value_heads is null"),
+        ("qwen3_moe", {"num_local_experts": None}, "num_local_experts is null"),
+        ("qwen3_moe", {"norm_topk_prob": None}, "norm_topk_prob is null"),
+        ("qwen3_moe", {"mlp_only_layers": ["0"]}, "mlp_only_layers is"),
+        ("qwen3_moe", {"num_experts": 8}, "num_local_experts is 4 and num_experts 8: .* remove the wrong one"),
+        ("mixtral", {"num_key_value_heads": None}, "num_key_value_heads is null"),
+        ("mixtral", {"num_experts": 8}, "num_local_experts is 4 and num_experts 8: .* remove the wrong one"),
+        ("mixtral", {"num_local_experts": 0}, "num_local_experts is 0; expected a whole number from 1 up"),
+        ("mixtral", {"num_experts_per_tok": 5}, "a token cannot use 5 of 4 experts"),
+        ("mixtral", {"sliding_window": 4096}, r"sliding-window attention \(sliding_window is 4096\)"),
     ],
 )
-def test_a_field_of_the_experts_that_makes_no_sense(changes: Raw, complaint: str) -> None:
+def test_a_field_of_one_class_that_makes_no_sense(kind: str, changes: Raw, complaint: str) -> None:
     with pytest.raises(CheckpointError, match=complaint):
-        ModelConfig.from_hf(raw_config(sparse=True, **changes))
+        ModelConfig.from_hf(raw_config(kind, **changes))
+
+
+@pytest.mark.parametrize("kind", ["qwen3_moe", "mixtral"])
+def test_both_names_of_the_number_of_experts(kind: str) -> None:
+    raw = raw_config(kind)
+    assert "num_experts" not in raw, "transformers 5 writes num_local_experts"
+    other = {key: value for key, value in raw.items() if key != "num_local_experts"} | {"num_experts": 4}
+    assert ModelConfig.from_hf(other) == ModelConfig.from_hf({**raw, **other}) == ModelConfig.from_hf(raw)
+    assert_read_alike(other)
 
 
 def test_null_where_it_has_a_meaning() -> None:
     nulls = {"layer_types": None, "rope_scaling": None, "eos_token_id": None, "quantization_config": None}
     assert_read_alike(raw_config(num_key_value_heads=None, **nulls))
-    assert_read_alike(raw_config(sparse=True, mlp_only_layers=None, **nulls))
+    assert_read_alike(raw_config("qwen3_moe", mlp_only_layers=None, **nulls))
+    assert_read_alike(raw_config("mixtral", head_dim=None, sliding_window=None, **nulls))
 
 
 def test_head_dim_when_it_is_left_out() -> None:
-    for sparse, expected in ((False, 128), (True, 2)):
-        raw = raw_config(sparse)
+    for kind, expected in (("qwen3", 128), ("qwen3_moe", 2), ("mixtral", 2)):
+        raw = raw_config(kind)
         del raw["head_dim"]
         assert ModelConfig.from_hf(raw).head_dim == expected
         assert_read_alike(raw)
 
 
 def test_an_architecture_that_only_model_type_tells() -> None:
-    for sparse in (False, True):
-        raw = raw_config(sparse)
+    for kind in KINDS:
+        raw = raw_config(kind)
         assert ModelConfig.from_hf({**raw, "architectures": None}) == ModelConfig.from_hf(raw)
     with pytest.raises(CheckpointError, match=r"architecture \(none named\) is not supported"):
         ModelConfig.from_hf({"hidden_size": 8})
@@ -254,18 +308,21 @@ def test_quantized_weights_are_refused(tmp_path: Path, name: str, entry: Raw) ->
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("packed", [False, True], ids=["as published", "packed"])
 @pytest.mark.parametrize(
     "dropped", [(), ("head_dim",), ("rope_parameters",), ("head_dim", "rms_norm_eps", "layer_types")]
 )
-@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
-def test_a_random_checkpoint_that_transformers_wrote(tmp_path: Path, sparse: bool, dropped: tuple[str, ...]) -> None:
-    raw = {key: value for key, value in raw_config(sparse).items() if key not in dropped}
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_random_checkpoint_that_transformers_wrote(
+    tmp_path: Path, kind: str, dropped: tuple[str, ...], packed: bool
+) -> None:
+    raw = {key: value for key, value in raw_config(kind).items() if key not in dropped}
     torch.manual_seed(len(dropped))
-    model = (Qwen3MoeForCausalLM if sparse else Qwen3ForCausalLM)(as_transformers_reads(raw)).eval()
+    model = CLASSES[kind][1](as_transformers_reads(raw)).eval()
     for name, weight in model.named_parameters():
         if "norm" not in name:
             torch.nn.init.normal_(weight, std=0.2)
-    model.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path, save_original_format=not packed)
     (tmp_path / "config.json").write_text(json.dumps(raw))
     ours = load_model(tmp_path)
     ids = torch.randint(131, (1, 40))
@@ -275,6 +332,20 @@ def test_a_random_checkpoint_that_transformers_wrote(tmp_path: Path, sparse: boo
 
 
 def test_what_is_written_is_read_back() -> None:
-    for config in (small_config(), small_sparse_config(mlp_only_layers=(1,))):
+    for config in (small_config(), small_sparse_config(mlp_only_layers=(1,)), small_mixtral_config()):
         assert ModelConfig.from_hf(config.to_hf()) == config
         assert_read_alike({**config.to_hf()})
+
+
+@pytest.mark.parametrize(
+    ("config", "lacks"),
+    [
+        (small_config(qk_norm=False), "experts in every layer, .*moe_intermediate_size"),
+        (small_mixtral_config(norm_topk_prob=False), "norm_topk_prob$"),
+        (small_mixtral_config(decoder_sparse_step=2), "experts in every layer$"),
+        (small_mixtral_config(moe_intermediate_size=24), "intermediate_size equal to moe_intermediate_size$"),
+    ],
+)
+def test_a_model_that_transformers_does_not_have_is_not_written(config: ModelConfig, lacks: str) -> None:
+    with pytest.raises(CheckpointError, match=f"written as a MixtralForCausalLM.* it lacks {lacks}"):
+        config.to_hf()

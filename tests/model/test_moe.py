@@ -143,6 +143,8 @@ def test_the_load_balancing_loss_at_balance_and_when_all_choose_alike() -> None:
     assert torch.allclose(load_balancing_loss(even, 2), torch.tensor(2.0))
     alike = torch.tensor([50.0, 0.0, 0.0, 0.0]).repeat(20, 1)
     assert torch.allclose(load_balancing_loss(alike, 1), torch.tensor(4.0))
+    two_of_four = torch.tensor([50.0, 50.0, 0.0, 0.0]).repeat(20, 1)
+    assert torch.allclose(load_balancing_loss(two_of_four, 2), torch.tensor(4.0)), "a second softmax would make it 2"
 
 
 def test_following_the_loss_evens_out_the_load() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.checkpoints import random_model, small_config, small_sparse_config
+from support.checkpoints import pack_experts, random_model, small_config, small_mixtral_config, small_sparse_config
 from torch import Tensor
 
 from tinyllm.config import ModelConfig
@@ -25,6 +25,9 @@ from tinyllm.model.weight_files import WeightFiles
 WIDE = {"num_heads": 12, "num_kv_heads": 6, "intermediate_size": 42}
 DENSE = small_config(**WIDE)
 SPARSE = small_sparse_config(**WIDE, num_experts=6, moe_intermediate_size=18, mlp_only_layers=(1,))
+MIXTRAL = small_mixtral_config(
+    num_heads=12, num_kv_heads=6, num_experts=6, intermediate_size=18, moe_intermediate_size=18
+)
 SIZES = st.integers(1, 40)
 
 
@@ -39,7 +42,11 @@ def ranks(folder: Path, world_size: int, tensor: bool = True, experts: bool = Fa
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 6])
-@pytest.mark.parametrize("config", [DENSE, SPARSE, small_config(**WIDE, tie_word_embeddings=False)], ids=str)
+@pytest.mark.parametrize(
+    "config",
+    [DENSE, SPARSE, small_config(**WIDE, tie_word_embeddings=False), MIXTRAL],
+    ids=["dense", "sparse", "untied", "mixtral"],
+)
 def test_a_layer_is_the_sum_of_its_parts(tmp_path: Path, config: ModelConfig, world_size: int) -> None:
     """Each part computes with its own heads and its own columns; only a right split adds up to the layer's answer."""
     save_model(random_model(config), tmp_path)
@@ -89,6 +96,33 @@ def test_experts_stay_whole_where_the_rest_is_cut(tmp_path: Path) -> None:
     assert_sum([part.layers[1].mlp(x) for part in parts], model.layers[1].mlp(x))
     pieces = [part.layers[0].mlp.experts.down_proj for part in parts]
     assert torch.equal(torch.cat(pieces), model.layers[0].mlp.experts.down_proj)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["as published", "packed"])
+@pytest.mark.parametrize("experts", [False, True], ids=["tensor", "experts too"])
+@pytest.mark.parametrize("config", [SPARSE, MIXTRAL], ids=["qwen3_moe", "mixtral"])
+def test_the_parts_are_the_same_in_every_layout(
+    tmp_path: Path, config: ModelConfig, experts: bool, packed: bool
+) -> None:
+    """Against cuts of the model in memory, whose experts are stacks with gate above up."""
+    model = random_model(config)
+    save_model(model, tmp_path)
+    if packed:
+        pack_experts(model, tmp_path)
+    inner = config.moe_intermediate_size
+    for rank, part in enumerate(ranks(tmp_path, 3, experts=experts)):
+        for layer in config.sparse_layers:
+            ours, whole = part.layers[layer].mlp.experts, model.layers[layer].mlp.experts
+            gate, up = whole.gate_up_proj.split(inner, dim=1)
+            down = whole.down_proj
+            if experts:
+                gate, up, down = (matrix.chunk(3)[rank] for matrix in (gate, up, down))
+            else:
+                gate, up = (matrix.chunk(3, dim=1)[rank] for matrix in (gate, up))
+                down = down.chunk(3, dim=2)[rank]
+            assert torch.equal(ours.gate_up_proj, torch.cat((gate, up), dim=1))
+            assert torch.equal(ours.down_proj, down)
+            assert torch.equal(part.layers[layer].mlp.gate.weight, model.layers[layer].mlp.gate.weight)
 
 
 @pytest.mark.parametrize("experts", [False, True], ids=["tensor", "experts too"])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
+from safetensors.torch import load_file, save_file
 
 from tinyllm.config import ModelConfig
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
+from tinyllm.model.weight_files import WEIGHTS
 
 
 def small_config(**changes: object) -> ModelConfig:
@@ -30,6 +34,12 @@ def small_sparse_config(**changes: object) -> ModelConfig:
     return small_config(**{**experts, **changes})
 
 
+def small_mixtral_config(**changes: object) -> ModelConfig:
+    """A small Mixtral: the same again without QK-norm, with experts in every layer and one width for all of them."""
+    experts = {"qk_norm": False, "intermediate_size": 16, "rms_norm_eps": 1e-5}
+    return small_sparse_config(**{**experts, **changes})
+
+
 def random_model(config: ModelConfig, seed: int = 0) -> Qwen3ForCausalLM:
     """Random weights, large enough that attention is peaked and a wrong key or value shows."""
     torch.manual_seed(seed)
@@ -40,3 +50,14 @@ def random_model(config: ModelConfig, seed: int = 0) -> Qwen3ForCausalLM:
         else:
             torch.nn.init.normal_(weight, std=0.3)
     return model.requires_grad_(False).eval()
+
+
+def pack_experts(model: Qwen3ForCausalLM, folder: Path) -> None:
+    """Write the experts of a saved checkpoint anew as transformers 5 can, in two stacks a layer."""
+    tensors = {
+        name.replace(".block_sparse_moe.gate.", ".mlp.gate."): tensor
+        for name, tensor in load_file(folder / WEIGHTS).items()
+        if ".experts." not in name
+    }
+    stacks = {f"model.{name}": weight for name, weight in model.state_dict().items() if ".experts." in name}
+    save_file(tensors | stacks, folder / WEIGHTS)

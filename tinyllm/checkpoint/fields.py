@@ -1,24 +1,50 @@
-"""A Hugging Face `config.json` of Qwen3, dense or with experts, as the fields of `ModelConfig`.
+"""A Hugging Face `config.json` of Qwen3, dense or with experts, or of Mixtral, as the fields of `ModelConfig`.
 
 A field that is not in the file means what it means to `transformers`, and that depends on the class: without `head_dim`
-a dense Qwen3 has heads of 128, whereas a Qwen3-MoE divides `hidden_size` by the heads. Sizes that every published file
-names have no default here. A field with another type, and null where it has no meaning, is refused by its name.
+a dense Qwen3 has heads of 128, whereas the two with experts divide `hidden_size` by the heads. Sizes that every
+published file names have no default here. A field with another type, and null where it has no meaning, is refused by
+its name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tinyllm.checkpoint.end_tokens import as_token_ids
-from tinyllm.checkpoint.rope import rope_theta
+from tinyllm.checkpoint.rope import DEFAULT_THETA, rope_theta
 from tinyllm.errors import CheckpointError
 
-DENSE, SPARSE = SUPPORTED_ARCHITECTURES = ("Qwen3ForCausalLM", "Qwen3MoeForCausalLM")
-MODEL_TYPES = {"qwen3": DENSE, "qwen3_moe": SPARSE}
+DENSE, SPARSE, MIXTRAL = SUPPORTED_ARCHITECTURES = ("Qwen3ForCausalLM", "Qwen3MoeForCausalLM", "MixtralForCausalLM")
+MODEL_TYPES = {"qwen3": DENSE, "qwen3_moe": SPARSE, "mixtral": MIXTRAL}
 QUANTIZED = "quantized weights are not supported"
 TAKE_ANOTHER = "take the checkpoint of this model in bfloat16, float16 or float32"
 REQUIRED = object()  # the default of a field that a file must name
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What the class of `transformers` takes for fields that a file does not name.
+
+    Attributes:
+        head_dim: None divides `hidden_size` by the heads.
+        nullable: fields in which null is allowed; it means as many KV heads as query heads, and to divide.
+    """
+
+    num_key_value_heads: int
+    head_dim: int | None = None
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = DEFAULT_THETA
+    max_position_embeddings: int = 32_768
+    nullable: tuple[str, ...] = ()
+
+
+DEFAULTS = {
+    DENSE: Defaults(32, head_dim=128, nullable=("num_key_value_heads",)),
+    SPARSE: Defaults(4),
+    MIXTRAL: Defaults(8, None, 1e-5, 1e6, 131_072, nullable=("head_dim",)),
+}
 
 
 def model_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,16 +54,20 @@ def model_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
         CheckpointError: another architecture, a field that is missing or makes no sense, or a feature that would be
             ignored.
     """
-    sparse = architecture(raw) == SPARSE
+    kind = architecture(raw)
+    defaults = DEFAULTS[kind]
     refuse_unsupported(raw)
     hidden_size, num_heads = whole(raw, "hidden_size"), whole(raw, "num_attention_heads")
     num_layers = whole(raw, "num_hidden_layers")
     check_layer_types(raw.get("layer_types"), num_layers)
-    if not sparse and "num_key_value_heads" in raw and raw["num_key_value_heads"] is None:
-        num_kv_heads = num_heads  # null has a meaning in the dense class only
-    else:
-        num_kv_heads = whole(raw, "num_key_value_heads", 4 if sparse else 32)
-    head_dim = whole(raw, "head_dim", hidden_size // num_heads if sparse else 128)
+
+    def nullable(name: str, default: int, null: int) -> int:
+        is_null = name in defaults.nullable and name in raw and raw[name] is None
+        return null if is_null else whole(raw, name, default)
+
+    num_kv_heads = nullable("num_key_value_heads", defaults.num_key_value_heads, num_heads)
+    share = hidden_size // num_heads
+    head_dim = nullable("head_dim", defaults.head_dim or share, share)
     if head_dim % 2:
         raise CheckpointError(f"head_dim is {head_dim}; RoPE turns pairs of channels, so it must be even")
     return {
@@ -48,25 +78,59 @@ def model_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
         "num_heads": num_heads,
         "num_kv_heads": num_kv_heads,
         "head_dim": head_dim,
-        "rms_norm_eps": number(raw, "rms_norm_eps", 1e-6),
-        "rope_theta": rope_theta(raw),
-        "max_position_embeddings": whole(raw, "max_position_embeddings", 32_768),
+        "rms_norm_eps": number(raw, "rms_norm_eps", defaults.rms_norm_eps),
+        "rope_theta": rope_theta(raw, defaults.rope_theta),
+        "max_position_embeddings": whole(raw, "max_position_embeddings", defaults.max_position_embeddings),
         "tie_word_embeddings": flag(raw, "tie_word_embeddings", False),
         "eos_token_ids": as_token_ids(raw.get("eos_token_id")),
         "dtype": str(raw.get("dtype") or raw.get("torch_dtype") or "float32"),
-        **(expert_fields(raw) if sparse else {}),
+        "qk_norm": kind != MIXTRAL,
+        **({} if kind == DENSE else mixtral_fields(raw) if kind == MIXTRAL else expert_fields(raw)),
+    }
+
+
+def num_experts(raw: Mapping[str, Any], least: int) -> int:
+    """The number of experts, which has two names: published Qwen3-MoE configs and transformers 5 differ.
+
+    Raises:
+        CheckpointError: there is none, it makes no sense, or both are there and differ.
+    """
+    names = [name for name in ("num_local_experts", "num_experts") if name in raw] or ["num_experts"]
+    counts = [whole(raw, name, least=least) for name in names]
+    if counts[0] != counts[-1]:
+        raise CheckpointError(
+            f"num_local_experts is {counts[0]} and num_experts {counts[1]}: they are two names of one number; "
+            "remove the wrong one"
+        )
+    return counts[0]
+
+
+def mixtral_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `ModelConfig` in which a Mixtral differs: every layer is sparse, and weights are renormalized.
+
+    Raises:
+        CheckpointError: the config asks for a sliding window.
+    """
+    if raw.get("sliding_window") is not None:
+        raise CheckpointError(
+            f"the config asks for sliding-window attention (sliding_window is {raw['sliding_window']!r}), "
+            "which is not supported here"
+        )
+    return {
+        "num_experts": num_experts(raw, least=1),
+        "num_experts_per_tok": whole(raw, "num_experts_per_tok"),
+        "moe_intermediate_size": whole(raw, "intermediate_size"),
+        "norm_topk_prob": True,
     }
 
 
 def expert_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of `ModelConfig` that only a Qwen3-MoE config has."""
-    # transformers 5 writes the number of experts under another name than the published Qwen3-MoE configs.
-    num_experts = "num_local_experts" if "num_local_experts" in raw else "num_experts"
     dense = raw.get("mlp_only_layers") or []
     if not isinstance(dense, list) or not all(type(layer) is int for layer in dense):
         raise CheckpointError(f"mlp_only_layers is {dense!r}; expected a list of layers, or null")
     return {
-        "num_experts": whole(raw, num_experts, least=0),
+        "num_experts": num_experts(raw, least=0),
         "num_experts_per_tok": whole(raw, "num_experts_per_tok", least=0),
         "moe_intermediate_size": whole(raw, "moe_intermediate_size"),
         "norm_topk_prob": flag(raw, "norm_topk_prob", False),

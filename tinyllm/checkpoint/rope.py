@@ -12,13 +12,13 @@ from typing import Any
 
 from tinyllm.errors import CheckpointError
 
-#: What `transformers` takes where the file names no base. (Qwen3 itself was trained with 1,000,000.)
+#: What `transformers` takes where a Qwen3's file names no base. (Qwen3 itself was trained with 1,000,000.)
 DEFAULT_THETA = 10_000.0
 KNOWN = {"rope_theta", "rope_type", "type"}
 
 
-def rope_theta(raw: Mapping[str, Any]) -> float:
-    """The base of RoPE in a parsed `config.json`.
+def rope_theta(raw: Mapping[str, Any], default: float = DEFAULT_THETA) -> float:
+    """The base of RoPE in a parsed `config.json`; `default` where the file names none.
 
     Raises:
         CheckpointError: the config asks for scaled RoPE (YaRN and others), for a RoPE by layer type, or for anything
@@ -33,11 +33,11 @@ def rope_theta(raw: Mapping[str, Any]) -> float:
     if factor is not None and factor != 1:
         raise CheckpointError(f"partial_rotary_factor is {factor!r}: RoPE on a part of each head is not supported")
     place = f"{name}.rope_theta" if "rope_theta" in settings else "rope_theta"
-    theta = settings.get("rope_theta", raw.get("rope_theta", DEFAULT_THETA))
+    theta = settings.get("rope_theta", raw.get("rope_theta", default))
     if isinstance(theta, bool) or not isinstance(theta, int | float) or not theta > 0:
         raise CheckpointError(
             f"{place} is {'null' if theta is None else repr(theta)}; expected a number above 0 "
-            f"(left out, it is {DEFAULT_THETA:g})"
+            f"(left out, it is {default:g})"
         )
     return float(theta)
 

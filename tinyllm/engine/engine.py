@@ -30,6 +30,7 @@ from tinyllm.engine.step_log import StepLog
 from tinyllm.errors import PartError, RequestError
 from tinyllm.experts.backends import experts_backend
 from tinyllm.experts.base import RunExperts
+from tinyllm.experts.recording import RecordedExperts
 from tinyllm.kv_cache.manager import KVCacheManager
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 from tinyllm.model.tokenizer import Tokenizer
@@ -91,13 +92,14 @@ class LLMEngine:
         expert_parallel = config.parallel.expert_parallel_size > 1
         draw_seed = ranks.random.getrandbits if ranks else randbits
         experts = experts or experts_backend(config.experts_backend, weight.device, ranks, expert_parallel)
+        self._recorded_experts = RecordedExperts(experts) if config.record_experts else None
         with name_failing_part():
             self.kv = KVCacheManager(model.config, config.cache, parts, weight.dtype, weight.device)
         self.input_processor = InputProcessor(tokenizer, model.config, config, draw_seed)
         self.scheduler: Scheduler = parts["Scheduler"](config, self.kv)
         self.proposer = proposer or NoProposer()
         self.verifier = verifier or ExactVerifier()
-        self.runner = runner or self._model_runner(model, backend, experts, ranks)
+        self.runner = runner or self._model_runner(model, backend, self._recorded_experts or experts, ranks)
         self.step_log = StepLog()
         self.guard = EngineGuard()
         self.outbox = Outbox()
@@ -232,7 +234,10 @@ class LLMEngine:
             plan = plan_in_numbers(self.kv, self.scheduler, output)
             if output.scheduled:
                 self._compute(output)
-        self.step_log.add(StepRecord(step=self.step_log.num_steps, start=start, end=time.perf_counter(), **plan))
+        loads = self._recorded_experts.take() if self._recorded_experts and output.scheduled else ()
+        self.step_log.add(
+            StepRecord(step=self.step_log.num_steps, start=start, end=time.perf_counter(), experts=loads, **plan)
+        )
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tinyllm.experts.recording import ExpertLoad
+
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
@@ -22,6 +24,7 @@ class StepRecord:
         num_preempted: requests that lost their blocks in this step.
         num_admitted_tokens: known tokens of the requests that were admitted, or admitted again, in this step.
         num_prefix_tokens_hit: those of them whose K and V were in the prefix cache.
+        experts: the load of each sparse layer, where `EngineConfig.record_experts` asks for it.
     """
 
     step: int
@@ -39,6 +42,7 @@ class StepRecord:
     num_preempted: int
     num_admitted_tokens: int = 0
     num_prefix_tokens_hit: int = 0
+    experts: tuple[ExpertLoad, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

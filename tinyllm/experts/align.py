@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tinyllm.experts.routing import expert_counts
+from tinyllm.experts.routing import count_known, known_experts
 
 
 def moe_align_block_size(topk_ids: Tensor, block_size: int, num_experts: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -29,10 +29,8 @@ def moe_align_block_size(topk_ids: Tensor, block_size: int, num_experts: int) ->
     num_pairs = topk_ids.numel()
     most = min(num_pairs, num_experts)  # that many experts can have padding
     num_blocks = -(-(num_pairs + most * (block_size - 1)) // block_size)
-    ids = topk_ids.flatten().long()
-    ids = torch.where((ids >= 0) & (ids < num_experts), ids, num_experts)
-
-    counts = expert_counts(topk_ids, num_experts)
+    ids = known_experts(topk_ids, num_experts)
+    counts = count_known(ids, num_experts)
     padded = (counts + block_size - 1) // block_size * block_size
     ends = padded.cumsum(0)
     # Where an expert's rows begin, less where they begin without padding: what padding moves them by.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tinyllm.config import check_experts_backend
 from tinyllm.experts.base import ExpertsFunction, RunExperts, SparseLayer
-from tinyllm.experts.layer import experts_sorted, experts_triton
+from tinyllm.experts.layer import experts_torch, experts_triton
 from tinyllm.experts.parallel import ExpertParallel, SummedExperts
 from tinyllm.experts.routing import topk_router
 from tinyllm.kernels.runtime import AVAILABLE, INTERPRETED, check_device
@@ -15,13 +15,13 @@ from tinyllm.parallel.ranks import Ranks
 
 
 class TorchExperts:
-    """Pairs sorted by expert and one product an expert, in torch: it runs everywhere.
+    """Pairs sorted by expert and one product an expert, in torch: it runs everywhere; see `experts_torch`.
 
     It counts the experts' pairs on the CPU to split the batch, so its shapes change from step to step.
     """
 
     supports_cuda_graphs = False
-    run: ExpertsFunction = staticmethod(experts_sorted)
+    run: ExpertsFunction = staticmethod(experts_torch)
 
     def __call__(self, mlp: SparseLayer, x: Tensor, router_logits: Tensor) -> Tensor:
         """See `RunExperts`."""

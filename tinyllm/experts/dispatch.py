@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tinyllm.experts.routing import expert_counts
+from tinyllm.experts.routing import count_known, known_experts
 
 
 def permute(x: Tensor, topk_ids: Tensor, num_experts: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -25,9 +25,9 @@ def permute(x: Tensor, topk_ids: Tensor, num_experts: int) -> tuple[Tensor, Tens
         counts: [E], how many rows each expert has.
     """
     top_k = topk_ids.shape[1]
-    counts = expert_counts(topk_ids, num_experts)
-    ids = topk_ids.flatten()
-    pairs = ids.where((ids >= 0) & (ids < num_experts), num_experts).argsort(stable=True)[: int(counts.sum())]
+    ids = known_experts(topk_ids, num_experts)
+    counts = count_known(ids, num_experts)
+    pairs = ids.argsort(stable=True)[: int(counts.sum())]
     return x[pairs // top_k], pairs, counts
 
 

@@ -43,6 +43,15 @@ def experts_sorted(
     return unpermute(torch.cat([*answers, permuted[:0]]), pairs, topk_weights)
 
 
+def experts_torch(x: Tensor, topk_weights: Tensor, topk_ids: Tensor, gate_up_proj: Tensor, down_proj: Tensor) -> Tensor:
+    """The faster of the two ways in torch: `experts_grouped_mm` on a CPU where it fits, else `experts_sorted`."""
+    # Autocast does not know grouped_mm, which would meet two dtypes under it.
+    fits = x.device.type == "cpu" and x.dtype == gate_up_proj.dtype and not torch.is_autocast_enabled("cpu")
+    fits &= all(w.shape[2] * w.element_size() % 16 == 0 for w in (gate_up_proj, down_proj))
+    way = experts_grouped_mm if fits else experts_sorted
+    return way(x, topk_weights, topk_ids, gate_up_proj, down_proj)
+
+
 def experts_grouped_mm(
     x: Tensor, topk_weights: Tensor, topk_ids: Tensor, gate_up_proj: Tensor, down_proj: Tensor
 ) -> Tensor:
@@ -57,12 +66,16 @@ def experts_triton(
     x: Tensor, topk_weights: Tensor, topk_ids: Tensor, gate_up_proj: Tensor, down_proj: Tensor
 ) -> Tensor:
     """Blocks of one expert each and two grouped products of our own kernel. Nothing waits for the GPU."""
-    num_experts, num_pairs = len(gate_up_proj), topk_ids.numel()
-    if num_pairs <= num_experts // 2:  # nearly all alone with their expert: sorting finds nothing to put together
-        blocks = align_single_pairs(topk_ids, SMALL_BLOCK, num_experts)
-    else:
-        block_size = LARGE_BLOCK if num_pairs >= LARGE_BLOCK * num_experts else SMALL_BLOCK
-        blocks = moe_align_block_size(topk_ids, block_size, num_experts)
+    blocks, num_pairs = blocks_of(topk_ids, len(gate_up_proj)), topk_ids.numel()
     hidden = swiglu(grouped_gemm(x, gate_up_proj, *blocks, num_pairs))
     answers = grouped_gemm(hidden, down_proj, *blocks, num_pairs, topk_weights.contiguous())
     return answers.view(*topk_ids.shape, -1).sum(dim=1)
+
+
+def blocks_of(topk_ids: Tensor, num_experts: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The blocks of `moe_align_block_size` or `align_single_pairs`, of the size that suits so many pairs [T, K]."""
+    num_pairs = topk_ids.numel()
+    if num_pairs <= num_experts // 2:  # nearly all alone with their expert: sorting finds nothing to put together
+        return align_single_pairs(topk_ids, SMALL_BLOCK, num_experts)
+    block_size = LARGE_BLOCK if num_pairs >= LARGE_BLOCK * num_experts else SMALL_BLOCK
+    return moe_align_block_size(topk_ids, block_size, num_experts)

@@ -49,11 +49,20 @@ def biased_topk_router(
     return topk_weights.to(router_logits.dtype), topk_ids
 
 
+def known_experts(topk_ids: Tensor, num_experts: int) -> Tensor:
+    """[T, K] chosen experts -> [T * K] int64, pair by pair, with E for every id that is not one of 0..E-1."""
+    ids = topk_ids.flatten().long()
+    return torch.where((ids >= 0) & (ids < num_experts), ids, num_experts)
+
+
 def expert_counts(topk_ids: Tensor, num_experts: int) -> Tensor:
     """[T, K] chosen experts -> [E] int64: how many pairs each expert has. Ids outside of 0..E-1 count for none.
 
     Without a wait for the GPU: `torch.bincount` would look at the largest id first.
     """
-    ids = topk_ids.flatten().long()
-    ids = torch.where((ids >= 0) & (ids < num_experts), ids, num_experts)
+    return count_known(known_experts(topk_ids, num_experts), num_experts)
+
+
+def count_known(ids: Tensor, num_experts: int) -> Tensor:
+    """`expert_counts` of what `known_experts` gave."""
     return ids.new_zeros(num_experts + 1).scatter_add_(0, ids, torch.ones_like(ids))[:num_experts]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from tinyllm.config import ModelConfig
 from tinyllm.errors import OptionError
+from tinyllm.model.expert_layouts import Layout, place_of
 from tinyllm.model.moe import Experts
 from tinyllm.model.qwen3 import Qwen3ForCausalLM
 from tinyllm.model.shard import Sharding
@@ -54,8 +56,9 @@ def load_model(
     model = empty_model(config, sharding)
     with WeightFiles(folder) as files:
         files.check(config)
+        parts = local_parts(config, sharding)
         state = {
-            name: read_parameter(files, name, config, sharding).view(weight.shape).to(device=device, dtype=dtype)
+            name: read_parameter(files, name, config, parts).view(weight.shape).to(device=device, dtype=dtype)
             for name, weight in model.state_dict().items()
         }
     model.load_state_dict(state, assign=True)
@@ -83,10 +86,18 @@ def empty_model(config: ModelConfig, sharding: Sharding) -> Qwen3ForCausalLM:
     return model
 
 
-def read_parameter(files: WeightFiles, name: str, config: ModelConfig, sharding: Sharding) -> Tensor:
+def local_parts(config: ModelConfig, sharding: Sharding) -> dict[str, tuple[slice, ...]]:
+    """Of every tensor that is on this process, by its name in `checkpoint_shapes`, the part that is."""
+    parts = {name: sharding.part(name, shape, config) for name, shape in checkpoint_shapes(config).items()}
+    return {name: part for name, part in parts.items() if part is not None}
+
+
+def read_parameter(
+    files: WeightFiles, name: str, config: ModelConfig, parts: Mapping[str, tuple[slice, ...]]
+) -> Tensor:
     """A parameter, put together from those parts of the files' tensors that are on this process."""
-    parts = {piece: sharding.part(piece, files.shapes[piece], config) for piece in checkpoint_names(name, config)}
-    return torch.cat([files.read(piece, part) for piece, part in parts.items() if part is not None])
+    pieces = [piece for piece in checkpoint_names(name, config) if piece in parts]
+    return torch.cat([files.read(piece, parts[piece]) for piece in pieces])
 
 
 def resolve_dtype(dtype: str | torch.dtype, stored: str, device: str | torch.device) -> torch.dtype:
@@ -139,6 +150,9 @@ def save_model(model: Qwen3ForCausalLM, folder: str | Path) -> None:
     """Write `config.json` and `model.safetensors` so that `load_model` and `transformers` read them.
 
     The weights are stored in the dtype that `model.config` names.
+
+    Raises:
+        CheckpointError: `transformers` has no such model.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -149,12 +163,13 @@ def save_model(model: Qwen3ForCausalLM, folder: str | Path) -> None:
 
 
 def checkpoint_tensors(model: Qwen3ForCausalLM) -> dict[str, Tensor]:
-    """The weights under the names, and in the pieces, that a checkpoint has: views of the model's own."""
+    """The weights under the names, and in the pieces, that a published checkpoint has: views of the model's own."""
     shapes = checkpoint_shapes(model.config)
+    layout = Layout.QWEN if model.config.qk_norm else Layout.MIXTRAL
     tensors: dict[str, Tensor] = {}
     for name, weight in model.state_dict().items():
         parts = checkpoint_names(name, model.config)
         rows = [shapes[part][0] for part in parts]
         weight = weight.flatten(0, -2) if weight.dim() == 3 else weight  # a stack of matrices: one below the other
-        tensors |= zip(parts, weight.split(rows), strict=True)
+        tensors |= zip([place_of(part, layout).tensor for part in parts], weight.split(rows), strict=True)
     return tensors

@@ -1,5 +1,7 @@
 """The Qwen3 decoder (arXiv 2505.09388, section 2), dense or with experts, over one flattened batch of T tokens.
 
+Without QK-norm and with experts in every layer it is Mixtral's (arXiv 2401.04088).
+
 The tokens of all sequences lie one after another, as in vLLM; `positions` says where each stands in its own
 sequence. Only attention looks across tokens. It is handed in, and so is what runs the experts (`LayerOps`): this file
 knows neither cache nor kernels.
@@ -21,7 +23,10 @@ from tinyllm.model.rope import apply_rotary, rotary_cos_sin
 
 
 class Attention(nn.Module):
-    """Grouped-query attention: Hq query heads share Hkv key/value heads; queries and keys are normalized (QK-norm)."""
+    """Grouped-query attention: Hq query heads share Hkv key/value heads; queries and keys are normalized (QK-norm).
+
+    `q_norm` and `k_norm` are None in a model without QK-norm.
+    """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -30,8 +35,8 @@ class Attention(nn.Module):
         self.head_counts = (config.num_heads, config.num_kv_heads, config.num_kv_heads)
         self.qkv_proj = nn.Linear(config.hidden_size, sum(self.head_counts) * config.head_dim, bias=False)
         self.o_proj = nn.Linear(config.num_heads * config.head_dim, config.hidden_size, bias=False)
-        self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
-        self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
+        self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps) if config.qk_norm else None
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         """[T, hidden_size] -> [T, hidden_size]; cos and sin are [T, 1, D]."""
@@ -45,8 +50,9 @@ class Attention(nn.Module):
         heads = self.qkv_proj(x).view(x.shape[0], -1, self.head_dim)  # [T, Hq + 2 Hkv, D]
         qk, v = heads.split((num_heads + num_kv_heads, num_kv_heads), dim=1)
         # Queries and keys go through the norm and the rotation together: at decode, calls cost more than numbers.
-        scale = torch.cat((self.q_norm.weight.expand(num_heads, -1), self.k_norm.weight.expand(num_kv_heads, -1)))
-        qk = F.rms_norm(qk, (self.head_dim,), eps=self.q_norm.eps) * scale
+        if self.q_norm is not None and self.k_norm is not None:
+            scale = torch.cat((self.q_norm.weight.expand(num_heads, -1), self.k_norm.weight.expand(num_kv_heads, -1)))
+            qk = F.rms_norm(qk, (self.head_dim,), eps=self.q_norm.eps) * scale
         q, k = apply_rotary(qk, cos, sin).split((num_heads, num_kv_heads), dim=1)
         return q, k, v
 
@@ -82,7 +88,8 @@ class DecoderLayer(nn.Module):
 class Qwen3ForCausalLM(nn.Module):
     """Token embedding, L decoder layers, a last norm, and the head that scores the next token.
 
-    Where the config has experts, this is the model that `transformers` calls Qwen3MoeForCausalLM.
+    Where the config has experts, this is the model that `transformers` calls Qwen3MoeForCausalLM; where it has no
+    QK-norm either, MixtralForCausalLM.
     """
 
     def __init__(self, config: ModelConfig) -> None:

@@ -15,7 +15,7 @@ from tinyllm.checkpoint.fields import QUANTIZED, TAKE_ANOTHER
 from tinyllm.checkpoint.files import read_json
 from tinyllm.config import ModelConfig
 from tinyllm.errors import CheckpointError
-from tinyllm.model.weight_names import checkpoint_shapes
+from tinyllm.model.expert_layouts import Layout, file_shapes, layout_of, place_of
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -31,6 +31,7 @@ class WeightFiles:
     Attributes:
         shapes: of every tensor, by name.
         dtypes: of every tensor, by name, as safetensors writes them.
+        layout: how they hold experts.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,6 +50,7 @@ class WeightFiles:
             self._files = self._files.pop_all()  # all went well: they stay open
         self.shapes = {name: tuple(tensor.get_shape()) for name, tensor in self._tensors.items()}
         self.dtypes = {name: str(tensor.get_dtype()) for name, tensor in self._tensors.items()}
+        self.layout = layout_of(self.shapes)
 
     def __enter__(self) -> Self:
         return self
@@ -58,8 +60,19 @@ class WeightFiles:
         self._files.close()
 
     def read(self, name: str, part: tuple[slice, ...]) -> Tensor:
-        """A part of a tensor, a slice for each dimension. It may be a view of the file: copy what must outlive it."""
-        tensor: Tensor = self._tensors[name][part]
+        """A part of a tensor, whatever the layout. It may be a view of the file: copy what must outlive it.
+
+        Args:
+            name: as `checkpoint_shapes` has it.
+            part: a slice for each dimension of its shape there.
+        """
+        place = place_of(name, self.layout)
+        index: tuple[int | slice, ...] = part
+        if place.expert is not None:
+            rows, columns = part
+            above = (place.half or 0) * (self.shapes[place.tensor][1] // 2)
+            index = (place.expert, slice(rows.start + above, rows.stop + above), columns)
+        tensor: Tensor = self._tensors[place.tensor][index]
         return tensor
 
     def check(self, config: ModelConfig) -> None:
@@ -69,7 +82,7 @@ class WeightFiles:
             CheckpointError: some are missing, unknown, of another shape, or quantized; the first few are named.
         """
         check_not_quantized(self.dtypes, self.folder)
-        check_shapes(self.shapes, config, self.folder)
+        check_shapes(self.shapes, config, self.layout, self.folder)
 
 
 def weight_paths(folder: Path) -> list[Path]:
@@ -109,9 +122,9 @@ def opened(path: Path) -> Any:
         ) from None
 
 
-def check_shapes(found: Mapping[str, tuple[int, ...]], config: ModelConfig, folder: Path) -> None:
+def check_shapes(found: Mapping[str, tuple[int, ...]], config: ModelConfig, layout: Layout, folder: Path) -> None:
     """Raise CheckpointError where the tensors of a file, by name and shape, are not those that its config promises."""
-    shapes = checkpoint_shapes(config)
+    shapes = file_shapes(config, layout)
     ignored = {"lm_head.weight"} if config.tie_word_embeddings else set()  # some files repeat the tied matrix
     problems = {
         "missing": sorted(shapes.keys() - found.keys()),

@@ -1,4 +1,7 @@
-"""How a checkpoint calls the weights of a model, and in what pieces and shapes it holds them."""
+"""How a checkpoint calls the weights of a model, and in what pieces and shapes it holds them.
+
+Experts go by Qwen3-MoE's names here; `expert_layouts.py` knows the others that files have for them.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +40,11 @@ def checkpoint_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
         "self_attn.q_proj": (q_size, hidden),
         "self_attn.k_proj": (kv_size, hidden),
         "self_attn.v_proj": (kv_size, hidden),
-        "self_attn.q_norm": (head_dim,),
-        "self_attn.k_norm": (head_dim,),
         "self_attn.o_proj": (hidden, q_size),
         "post_attention_layernorm": (hidden,),
     }
+    if config.qk_norm:
+        layer_shapes |= {"self_attn.q_norm": (head_dim,), "self_attn.k_norm": (head_dim,)}
     dense_shapes = mlp_shapes("mlp", hidden, config.intermediate_size)
     sparse_shapes: dict[str, tuple[int, ...]] = {"mlp.gate": (config.num_experts, hidden)}
     for e in range(config.num_experts):
