@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tinyllm.experts.backends import TorchExperts
 from tinyllm.experts.base import ExpertsFunction
-from tinyllm.experts.layer import experts_grouped_mm, experts_loop, experts_sorted, experts_triton
+from tinyllm.experts.layer import experts_grouped_mm, experts_loop, experts_sorted, experts_torch, experts_triton
 from tinyllm.model.moe import SparseMLP
 
 Call = Callable[[Tensor], Tensor]
@@ -50,11 +50,12 @@ def random_layer(shape: Shape, device: str, dtype: torch.dtype, seed: int) -> Sp
 
 
 def our_ways(layer: SparseMLP, device: str) -> dict[str, Call]:
-    """The layer in each of our ways."""
+    """The layer in each of our ways; the engine takes "triton" on CUDA and "torch" elsewhere."""
     functions: dict[str, ExpertsFunction] = {
         "loop": experts_loop,
         "sorted": experts_sorted,
         "grouped_mm": experts_grouped_mm,
+        "torch": experts_torch,
         **({"triton": experts_triton} if device == "cuda" else {}),
     }
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from kernels.interpreted import run_interpreted
 from torch import Tensor
 
-from tinyllm.experts.layer import experts_grouped_mm, experts_loop, experts_sorted, experts_torch
+from tinyllm.experts.layer import LARGE_GROUP, experts_grouped_mm, experts_loop, experts_sorted, experts_torch
 from tinyllm.experts.routing import topk_router
 
 #: T, K, E, H, I.
@@ -83,6 +83,13 @@ def test_nan_in_a_token_and_in_experts_that_nobody_chose_stay_where_they_are(lay
     others = [i for i in range(10) if i != 4]
     assert torch.equal(sick[others], clean[others])
     assert sick[4].isnan().all()
+
+
+def test_the_engine_runs_small_groups_and_large_ones() -> None:
+    for num_tokens in (1, LARGE_GROUP - 1, LARGE_GROUP, 3 * LARGE_GROUP):
+        case = inputs((num_tokens, 2, 2, 16, 16))
+        wanted = experts_loop(*case)
+        assert (experts_torch(*case) - wanted).abs().max() <= 1e-5 * wanted.abs().max()
 
 
 @pytest.mark.parametrize("hidden", [16, 18, 21])

@@ -50,7 +50,10 @@ LAYERS: dict[str, tuple[set[str], ...]] = {
         {"selftest", "instructor"},
         {"cli"},
     ),
-    "benchmarks": ({"record", "shapes", "stopwatch", "floor"}, {"peers", "rivals", "breakdown"}),
+    "benchmarks": (
+        {"record", "shapes", "stopwatch", "floor", "sparse_layers"},
+        {"peers", "rivals", "breakdown", "grouped_product"},
+    ),
     "book": ({"preprocessor", "figures", "solutions", "finish", "sitecheck"},),
     "data": ({"world", "tokenizer"}, {"tasks"}, {"training"}, {"evaluation", "train"}),
 }

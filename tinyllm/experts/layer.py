@@ -18,6 +18,9 @@ from tinyllm.experts.dispatch import permute, unpermute
 from tinyllm.kernels.grouped_gemm import LARGE_BLOCK, SMALL_BLOCK, grouped_gemm
 from tinyllm.kernels.reference import swiglu
 
+#: Pairs an expert, on average, from which `experts_torch` runs one expert after another.
+LARGE_GROUP = 128
+
 
 def experts_loop(x: Tensor, topk_weights: Tensor, topk_ids: Tensor, gate_up_proj: Tensor, down_proj: Tensor) -> Tensor:
     """One expert after another: find its tokens, run them, add the answers. The oracle of the other ways."""
@@ -44,9 +47,11 @@ def experts_sorted(
 
 
 def experts_torch(x: Tensor, topk_weights: Tensor, topk_ids: Tensor, gate_up_proj: Tensor, down_proj: Tensor) -> Tensor:
-    """The faster of the two ways in torch: `experts_grouped_mm` on a CPU where it fits, else `experts_sorted`."""
+    """The faster of the two ways in torch: `experts_grouped_mm` on a CPU where it fits and groups are small."""
+    # One expert after another has its numbers in the cache still when the next product needs them.
+    fits = x.device.type == "cpu" and topk_ids.numel() < LARGE_GROUP * len(gate_up_proj)
     # Autocast does not know grouped_mm, which would meet two dtypes under it.
-    fits = x.device.type == "cpu" and x.dtype == gate_up_proj.dtype and not torch.is_autocast_enabled("cpu")
+    fits &= x.dtype == gate_up_proj.dtype and not torch.is_autocast_enabled("cpu")
     fits &= all(w.shape[2] * w.element_size() % 16 == 0 for w in (gate_up_proj, down_proj))
     way = experts_grouped_mm if fits else experts_sorted
     return way(x, topk_weights, topk_ids, gate_up_proj, down_proj)
