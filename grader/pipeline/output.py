@@ -61,6 +61,8 @@ def output_folder(out: Path, facts: dict[str, Any], resume: bool, force: bool) -
         shutil.rmtree(old)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
+        for half_written in out.rglob(".*.tmp"):  # by a grading that was killed
+            half_written.unlink(missing_ok=True)
         if not resume:
             facts = {"made_by": "grader grade", **facts}
             write_privately(out / MARKER, json.dumps(facts))
