@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -132,24 +132,15 @@ class ModelConfig:
         return hf_fields(self)
 
 
-def check_attention_backend(name: str) -> None:
-    """Check the name of an attention backend.
+def check_backend(what: str, name: str, known: Sequence[str]) -> None:
+    """Check the name of a backend, of which there are several.
 
     Raises:
-        OptionError: it is none of `ATTENTION_BACKENDS`.
+        OptionError: it is none of those that are known.
     """
-    if name not in ATTENTION_BACKENDS:
-        raise OptionError(f'the attention backend is {name!r}; give "auto", "torch", "triton" or "native"')
-
-
-def check_experts_backend(name: str) -> None:
-    """Check the name of a way to run experts.
-
-    Raises:
-        OptionError: it is none of `EXPERTS_BACKENDS`.
-    """
-    if name not in EXPERTS_BACKENDS:
-        raise OptionError(f'the experts backend is {name!r}; give "auto", "torch" or "triton"')
+    if name not in known:
+        *most, last = (f'"{one}"' for one in known)
+        raise OptionError(f"the {what} backend is {name!r}; give {', '.join(most)} or {last}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,8 +234,8 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        check_attention_backend(self.attention_backend)
-        check_experts_backend(self.experts_backend)
+        check_backend("attention", self.attention_backend, ATTENTION_BACKENDS)
+        check_backend("experts", self.experts_backend, EXPERTS_BACKENDS)
 
     @classmethod
     def from_options(cls, **options: Any) -> EngineConfig:

@@ -10,7 +10,7 @@ from experts.ranks import on_ranks
 from torch import Tensor
 
 from tinyllm.experts.dispatch import permute, unpermute
-from tinyllm.experts.exchange import combine_all_to_all, dispatch_all_to_all, regroup
+from tinyllm.experts.exchange import combine_all_to_all, dispatch_all_to_all, local_expert_ids
 from tinyllm.experts.layer import experts_loop
 from tinyllm.experts.routing import topk_router
 from tinyllm.parallel.ranks import Ranks
@@ -41,7 +41,7 @@ def layer_on_a_rank(ranks: Ranks) -> list[float]:
     mine = slice(rank * E // world_size, (rank + 1) * E // world_size)
     permuted, pairs, counts = permute(x, topk_ids, E)
     received, received_counts, sent, got = dispatch_all_to_all(permuted, counts)
-    order = regroup(received_counts)
+    order = local_expert_ids(received_counts).argsort(stable=True)
     local = torch.arange(E // world_size).repeat_interleave(received_counts.sum(dim=0))[:, None]
     answers = experts_loop(received[order], torch.ones(len(order), 1), local, gate_up[mine], down[mine])
     back = torch.empty_like(answers)

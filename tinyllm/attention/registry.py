@@ -10,9 +10,9 @@ from tinyllm.attention.base import AttentionBackend
 from tinyllm.attention.native import NativeAttention
 from tinyllm.attention.torch import TorchAttention
 from tinyllm.attention.triton import TritonAttention
-from tinyllm.config import check_attention_backend
+from tinyllm.config import ATTENTION_BACKENDS, check_backend
 from tinyllm.errors import OptionError
-from tinyllm.kernels.runtime import AVAILABLE, INTERPRETED, check_device
+from tinyllm.kernels.runtime import check_device, kernels_compile
 from tinyllm.parts import Parts, resolve
 
 
@@ -33,13 +33,8 @@ def attention_backend(
         KernelsUnavailable: "triton" where there is no Triton, or where it can run nothing on this device.
         NativeUnavailable: "native" where the C kernel cannot be compiled.
     """
-    check_attention_backend(name)
+    check_backend("attention", name, ATTENTION_BACKENDS)
     return BACKENDS[name](torch.device(device), dtype, parts or resolve())
-
-
-def kernels_compile() -> bool:
-    """Whether Triton is here and compiles; its interpreter is for checking, thousands of times too slow to serve."""
-    return AVAILABLE and not INTERPRETED
 
 
 def _torch(device: torch.device, dtype: torch.dtype, parts: Parts) -> AttentionBackend:

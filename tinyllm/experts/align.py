@@ -53,8 +53,8 @@ def align_single_pairs(topk_ids: Tensor, block_size: int, num_experts: int) -> t
         As `moe_align_block_size`, but for pairs that are left out, which have a block with expert -1.
     """
     num_pairs = topk_ids.numel()
-    ids = topk_ids.flatten().int()
+    ids = known_experts(topk_ids, num_experts).int()
     sorted_token_ids = ids.new_full((num_pairs, block_size), num_pairs)
     sorted_token_ids[:, 0] = torch.arange(num_pairs, device=ids.device)
-    expert_ids = torch.where((ids >= 0) & (ids < num_experts), ids, -1)
+    expert_ids = torch.where(ids < num_experts, ids, -1)
     return sorted_token_ids.flatten(), expert_ids, ids.new_full((1,), num_pairs * block_size)

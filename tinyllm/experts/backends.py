@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tinyllm.config import check_experts_backend
+from tinyllm.config import EXPERTS_BACKENDS, check_backend
 from tinyllm.experts.base import ExpertsFunction, RunExperts, SparseLayer
 from tinyllm.experts.layer import experts_torch, experts_triton
 from tinyllm.experts.parallel import ExpertParallel, SummedExperts
 from tinyllm.experts.routing import topk_router
-from tinyllm.kernels.runtime import AVAILABLE, INTERPRETED, check_device
+from tinyllm.kernels.runtime import check_device, kernels_compile
 from tinyllm.parallel.ranks import Ranks
 
 
@@ -49,8 +49,8 @@ def experts_backend(
         OptionError: an unknown name.
         KernelsUnavailable: "triton" where there is no Triton, or where it can run nothing on this device.
     """
-    check_experts_backend(name)
-    if name == "triton" or (name == "auto" and device.type == "cuda" and AVAILABLE and not INTERPRETED):
+    check_backend("experts", name, EXPERTS_BACKENDS)
+    if name == "triton" or (name == "auto" and device.type == "cuda" and kernels_compile()):
         check_device(device)
         local: TorchExperts = TritonExperts()
     else:

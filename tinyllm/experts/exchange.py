@@ -55,7 +55,7 @@ def combine_all_to_all(
     return back
 
 
-def regroup(received_counts: Tensor) -> Tensor:
-    """[W, E / W] counts of rows received -> [m]: the order in which they are sorted by expert, stable."""
-    local = torch.arange(received_counts.shape[1], device=received_counts.device).expand_as(received_counts)
-    return local.flatten().repeat_interleave(received_counts.flatten()).argsort(stable=True)
+def local_expert_ids(received_counts: Tensor) -> Tensor:
+    """[W, E / W] counts of rows received -> [m]: which of this rank's experts each row is for, from 0."""
+    experts = torch.arange(received_counts.shape[1], device=received_counts.device).expand_as(received_counts)
+    return experts.flatten().repeat_interleave(received_counts.flatten())

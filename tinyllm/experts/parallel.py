@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from tinyllm.experts.base import ExpertsFunction, RunExperts, SparseLayer
 from tinyllm.experts.dispatch import permute, unpermute
-from tinyllm.experts.exchange import combine_all_to_all, dispatch_all_to_all
+from tinyllm.experts.exchange import combine_all_to_all, dispatch_all_to_all, local_expert_ids
 from tinyllm.experts.routing import topk_router
 from tinyllm.parallel.ranks import Ranks, split_rows
 
@@ -53,8 +52,7 @@ class ExpertParallel:
         """The answers to received rows [m, H], of which each is for one of this rank's experts; counts [W, E / W]."""
         if not len(received):
             return received
-        experts = torch.arange(received_counts.shape[1], device=received.device).expand_as(received_counts)
-        topk_ids = experts.flatten().repeat_interleave(received_counts.flatten())[:, None]
+        topk_ids = local_expert_ids(received_counts)[:, None]
         once = received.new_ones(len(received), 1)  # the weights are the sender's affair
         return self.run(received, once, topk_ids, mlp.experts.gate_up_proj, mlp.experts.down_proj)
 

@@ -10,7 +10,7 @@ import torch
 
 from tinyllm.errors import TinyLLMError
 
-__all__ = ["AVAILABLE", "INTERPRETED", "KernelsUnavailable", "check_device", "tl", "triton"]
+__all__ = ["AVAILABLE", "INTERPRETED", "KernelsUnavailable", "check_device", "kernels_compile", "tl", "triton"]
 
 NO_TRITON = (
     "the kernels need Triton, which is not installed and has packages for Linux only: use Linux (or WSL on Windows), "
@@ -70,6 +70,11 @@ try:
 except ImportError:
     AVAILABLE = INTERPRETED = False
     triton = tl = NoTriton()
+
+
+def kernels_compile() -> bool:
+    """Whether Triton is here and compiles; its interpreter is for checking, thousands of times too slow to serve."""
+    return AVAILABLE and not INTERPRETED
 
 
 def check_device(device: torch.device) -> None:

@@ -17,8 +17,6 @@ class KVCacheManager:
     """Owns the pool of one engine: allocator, storage, block tables and prefix cache, made from `parts`.
 
     Attributes:
-        num_admitted_tokens: tokens of all requests that were started so far.
-        num_prefix_tokens_hit: those of them that the prefix cache had.
         null_block: stands in tables where a block was released, as in vLLM; nobody reads or writes it.
     """
 
@@ -58,8 +56,6 @@ class KVCacheManager:
             self.prefix_cache = parts["PrefixCache"](self.allocator, config.block_size)
         self.null_block = self.allocator.allocate(1)[0] if windows else None
         self.tables: dict[str, Any] = {}
-        self.num_admitted_tokens = 0
-        self.num_prefix_tokens_hit = 0
 
     # ------------------------------------------------------------ a request's life
 
@@ -78,8 +74,6 @@ class KVCacheManager:
             table.release()
             return None
         self.tables[request_id] = table
-        self.num_admitted_tokens += len(token_ids)
-        self.num_prefix_tokens_hit += num_cached
         return num_cached
 
     def append(self, request_id: str, num_tokens: int) -> list[int] | None:
