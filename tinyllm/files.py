@@ -22,6 +22,12 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_half_written(folder: Path) -> None:
+    """Remove the temporary files that processes which were killed in `replacing` have left in a folder and below."""
+    for temporary in folder.rglob(".*.*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old text or the new one: a temporary file takes its place by rename.
 

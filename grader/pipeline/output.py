@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyllm.errors import TinyLLMError
+from tinyllm.files import remove_half_written
 
 #: What a person has decided stays when a class is graded again: which exercises count, and marks set by hand.
 DECISIONS = ("class.toml", "overrides.jsonl")
@@ -61,9 +62,9 @@ def output_folder(out: Path, facts: dict[str, Any], resume: bool, force: bool) -
         shutil.rmtree(old)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out):
-        for half_written in out.rglob(".*.tmp"):  # by a grading that was killed
-            half_written.unlink(missing_ok=True)
-        if not resume:
+        if resume:
+            remove_half_written(out)
+        else:
             facts = {"made_by": "grader grade", **facts}
             write_privately(out / MARKER, json.dumps(facts))
         yield facts
