@@ -61,7 +61,7 @@ def one_thread() -> Iterator[None]:
 
 
 #: The folders whose tests belong to a day though they do not name it: those of the parts that are built on it.
-DAY_FOLDERS = {1: ("tests/kv_cache/",), 2: ("tests/kernels/",)}
+DAY_FOLDERS = {1: ("tests/kv_cache/",), 2: ("tests/kernels/",), 3: ("tests/experts/", "tests/parallel/")}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
