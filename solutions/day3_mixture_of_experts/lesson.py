@@ -67,6 +67,35 @@ torch.set_num_threads(1)  # as on the days before
 
 # %% [markdown]
 # ## 1. The router
+#
+# The router is one small matrix: it gives every token E numbers, its **logits**, one for each expert. The token goes to the K
+# experts with the largest. How much each answer counts is a softmax's affair, and here the models differ in a detail that has
+# broken more than one engine:
+#
+# - **Mixtral** takes the softmax over all E experts, keeps the K largest and divides them by their sum, always.
+# - **Qwen3-MoE** does so where its config says `norm_topk_prob`. Where it does not, the K weights add up to less than 1, and
+#   the layer's answer is smaller. The model was trained that way.
+#
+# One token, four experts, K = 2:
+
+# %%
+logits = torch.tensor([[2.0, 1.0, 0.5, -1.0]])
+probs = logits.softmax(dim=-1)
+kept = probs.topk(2).values
+{"all four": probs[0].tolist(), "two kept": kept[0].tolist(), "renormalized": (kept / kept.sum())[0].tolist()}
+
+# %% [markdown]
+# **Before you write:** someone takes the top two logits first and the softmax of these two. Which of the two models gets the
+# right weights, and which gets wrong ones? And how far apart are `exp(8.0)` and `exp(8.03)` in bfloat16, which has 8 bits?
+#
+# <details><summary>Answer</summary>
+#
+# A softmax of the two is exp(a) / (exp(a) + exp(b)), and so are the renormalized weights: the sum over all four cancels.
+# Mixtral is right. Without renormalization the weights come out too large, since they always add up to 1. In bfloat16, 8.0
+# and 8.03 are the same number already: the next one after 8 is 8.0625. Probabilities of many experts are small and close to
+# each other, so the softmax is computed in float32 whatever the dtype of the model.
+#
+# </details>
 
 # %% [markdown]
 # <!-- head: topk_router -->
@@ -89,7 +118,43 @@ check(topk_router)
 use(topk_router)
 
 # %% [markdown]
+# Both ways of weighting, on four tokens. The ids are the same, the weights are not:
+
+# %%
+four = torch.randn(4, 4, generator=torch.Generator().manual_seed(3))
+for norm_topk_prob in (True, False):
+    weights, ids = topk_router(four, 2, norm_topk_prob)
+    print(ids.tolist(), "weights add up to", [round(float(total), 3) for total in weights.sum(dim=1)])
+
+# %% [markdown]
 # ## 2. There and back: permute and unpermute
+#
+# The loop above asks, for each expert, which tokens want it. With 128 experts that is 128 searches through all tokens, and 128
+# small products, of which many have no row at all. An engine **sorts** instead. Each token is copied once for each of its
+# experts, the copies are put in the order of their experts, and every expert's rows lie side by side: one slice each.
+#
+# Afterwards the answers go home. Row j of the sorted rows was pair `pairs[j]`, so that is where its answer belongs.
+#
+# **Before you write:** three tokens with the experts [2, 0], [0, 1] and [2, 1]. What are `pairs` and `counts` for E = 4? Which
+# token is pair 3?
+#
+# <details><summary>Answer</summary>
+#
+# The six pairs have the experts 2, 0, 0, 1, 2, 1. Sorted: expert 0 has pairs 1 and 2, expert 1 has 3 and 5, expert 2 has 0
+# and 4. So `pairs` is [1, 2, 3, 5, 0, 4] and `counts` [2, 2, 2, 0]. Pair 3 is token 3 // 2 = 1.
+#
+# </details>
+#
+# And one trap, which has its own cell:
+
+# %%
+out = torch.zeros(3)
+out[torch.tensor([0, 0, 2])] += torch.tensor([1.0, 10.0, 5.0])
+out
+
+# %% [markdown]
+# Two answers were added to token 0 and one of them is gone: `out[index] += y` reads once and writes once for each place. Where
+# two rows belong to one token, put each into a place of its own first.
 
 # %% [markdown]
 # <!-- head: permute -->
@@ -131,6 +196,28 @@ use(unpermute)
 
 # %% [markdown]
 # ## 3. Blocks of one expert
+#
+# On a GPU one kernel must run all experts at once: one launch, thousands of programs. As on Day 2 a program takes a **block** of
+# rows, here 16 or 64, and multiplies it by one matrix. So all rows of a block must belong to the same expert. Rows of
+# expert 0 that fill one block and a half are padded to two blocks, and expert 1 begins with the third.
+#
+# Nothing is copied for that. What is sorted and padded is a list of numbers, `sorted_token_ids`, and the kernel fetches the rows
+# by it. Every engine shares this format: vLLM, SGLang and TensorRT-LLM.
+#
+# **Before you write:** the three tokens of above, [2, 0], [0, 1] and [2, 1], with blocks of 4. What are the three tensors? How
+# much of the work is padding?
+#
+# <details><summary>Answer</summary>
+#
+# T * K = 6, so padding is 6. `sorted_token_ids` begins with [1, 2, 6, 6, 3, 5, 6, 6, 0, 4, 6, 6], `expert_ids` with [0, 1, 2] and
+# `num_tokens_post_padded` is [12]. Half of it is padding. The length is 6 + min(4, 6) * 3 = 18, rounded up to 20: five blocks,
+# so that two more entries of `expert_ids` are -1. Expert 3 has no pair and no block.
+#
+# </details>
+#
+# The length does not depend on what the router chose, and that is the point: a CUDA graph records a launch once and runs it again
+# with other tokens. A shape that follows from values would have to be read back from the GPU first, in every layer of
+# every step.
 
 # %% [markdown]
 # <!-- head: moe_align_block_size -->
@@ -180,6 +267,21 @@ use(grouped_gemm_tile)
 
 # %% [markdown]
 # ## 5. Capacity, and what is dropped
+#
+# What you built is **dropless**: whoever is chosen computes. Trainers often want a fixed shape instead. Each expert gets a fixed
+# number of places, its **capacity**: the even share of all pairs, times a factor such as 1.25. A pair that comes when its
+# expert is full is dropped. The token still goes on, by the residual connection around the layer; only this expert's answer is
+# missing.
+#
+# **Before you write:** 8 tokens, K = 2, E = 4, factor 1.25. How many places has an expert? And in a decoding step with a single
+# token, K = 2 and E = 128: what would `int(T * K / E * factor)` give, and what would be dropped?
+#
+# <details><summary>Answer</summary>
+#
+# 8 * 2 / 4 * 1.25 = **5**. In the decoding step it is int(0.0195) = 0: no expert has a place and every answer is dropped. So
+# it is rounded up, and never less than one place.
+#
+# </details>
 
 # %% [markdown]
 # <!-- head: expert_capacity -->
