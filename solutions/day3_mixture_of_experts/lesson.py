@@ -101,12 +101,12 @@ kept = probs.topk(2).values
 # <!-- head: topk_router -->
 #
 # Choose the `top_k` likeliest experts of every token. `router_logits` are [T, E], in float32, bfloat16 or float16. The
-# softmax goes over **all** E experts and is computed in float32. `norm_topk_prob` says whether a token's weights are then
-# divided by their sum.
+# softmax goes over **all** E experts. `norm_topk_prob` says whether a token's weights are then divided by their sum. Compute
+# all of it in float32 and round to the dtype of the logits at the very end.
 #
-# Return two tensors [T, K]: the weights in the dtype of the logits, largest first, and the experts' ids. Where two experts are
-# equally likely either may come first. A row of NaN (a broken request) gets K **different** experts of the E, whatever
-# they are, and weights of NaN; no other row may notice. T may be 0.
+# Return two tensors [T, K]: the weights in the dtype of the logits, largest first, and the experts' ids (int64 or int32). Where
+# two experts are equally likely either may come first. A row of NaN (a broken request) gets K **different** experts of the
+# E, whatever they are, and weights of NaN; no other row may notice. T may be 0, and logits may be large or strided.
 
 # %% exercise="topk_router" stub="topk_router" minutes="15" difficulty="1"
 from tinyllm.experts.routing import topk_router
@@ -162,9 +162,11 @@ out
 # Pair i is token i // K with its expert number i % K. Copy each token once for every pair it has, so that the rows of
 # expert 0 come first, then those of expert 1, and so on. The rows of one expert may stand in any order.
 #
-# Return `permuted` [n, H]; `pairs` [n], which pair each row is; and `counts` [E], how many rows each expert has (integers,
-# 0 for an expert that nobody chose). A pair whose id is not one of 0 to E - 1 is left out: it was dropped, or its
-# expert is elsewhere. T may be 0, and all pairs may be left out.
+# Return `permuted` [n, H], new memory in the dtype of `x`; `pairs` [n], which pair each row is; and `counts` [E], how many
+# rows each expert has, 0 for an expert that nobody chose. `topk_ids` are int64 or int32, and so may `pairs` and `counts` be.
+#
+# A pair whose id is not one of 0 to E - 1 is left out: it was dropped, or its expert is elsewhere. T may be 0, and all pairs
+# may be left out. `x` and `topk_ids` may be strided, and NaN in one token stays with that token.
 
 # %% exercise="permute" stub="permute" minutes="20" difficulty="2"
 from tinyllm.experts.dispatch import permute
@@ -182,8 +184,9 @@ use(permute)
 # every one times its weight in `topk_weights` [T, K]. Each pair is weighted once, and a pair that was left out adds
 # nothing, whatever its weight is. A token all of whose pairs were left out gets 0.
 #
-# The sum of a token may not hang on where its rows stood among the others: add its answers in the order of its K experts.
-# `expert_out` and `topk_weights` have one dtype, which the result has too. Nothing that you were given may change.
+# The sum of a token may not hang on where its rows stood among the others, not in the last bit: add its answers in the order
+# of its K experts. `pairs` are int64 or int32. `expert_out` and `topk_weights` have one dtype, which the result has too, and
+# may be strided. NaN in one answer stays with its token, T may be 0, and nothing that you were given may change.
 
 # %% exercise="unpermute" stub="unpermute" minutes="20" difficulty="2"
 from tinyllm.experts.dispatch import unpermute
