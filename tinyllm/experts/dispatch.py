@@ -24,7 +24,7 @@ def permute(x: Tensor, topk_ids: Tensor, num_experts: int) -> tuple[Tensor, Tens
     """
     ids = topk_ids.flatten()
     ids = ids.where((ids >= 0) & (ids < num_experts), num_experts)  # left out: behind the last expert
-    counts = ids.bincount(minlength=num_experts + 1)[:num_experts]
+    counts = ids.bincount(minlength=num_experts)[:num_experts]
     pairs = ids.argsort(stable=True)[: int(counts.sum())]
     return x[pairs // topk_ids.shape[1]], pairs, counts
 

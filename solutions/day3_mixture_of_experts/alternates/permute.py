@@ -23,7 +23,7 @@ def counting_sort(x: Tensor, topk_ids: Tensor, num_experts: int) -> tuple[Tensor
     for pair, expert in enumerate(topk_ids.flatten().tolist()):
         if expert in range(num_experts):
             hands[expert].append(pair)
-    pairs = torch.tensor(sum(hands, []), dtype=torch.int32)
+    pairs = torch.tensor([pair for hand in hands for pair in hand], dtype=torch.int32)
     return x.index_select(0, pairs // topk_ids.shape[1]), pairs, torch.tensor([len(hand) for hand in hands]).int()
 
 

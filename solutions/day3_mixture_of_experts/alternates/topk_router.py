@@ -34,8 +34,8 @@ def takes_the_best_k_times(router_logits: Tensor, top_k: int, norm_topk_prob: bo
 @alternate
 def one_token_after_the_other(router_logits: Tensor, top_k: int, norm_topk_prob: bool) -> tuple[Tensor, Tensor]:
     """A loop over tokens, in float64."""
-    weights = torch.zeros(len(router_logits), top_k, dtype=router_logits.dtype)
-    ids = torch.zeros(len(router_logits), top_k, dtype=torch.int64)
+    weights = torch.empty(len(router_logits), top_k, dtype=router_logits.dtype)
+    ids = torch.empty(len(router_logits), top_k, dtype=torch.int64)
     for token, row in enumerate(router_logits.double()):
         probs = row.softmax(dim=0)
         best = sorted(range(len(probs)), key=probs.tolist().__getitem__, reverse=True)[:top_k]

@@ -11,7 +11,7 @@ def fetches_each_pair(expert_out: Tensor, pairs: Tensor, topk_weights: Tensor) -
     """The row of each pair, or one of zeros behind all the others; one expert of all tokens after the other."""
     num_tokens, top_k = topk_weights.shape
     rows = torch.full((num_tokens * top_k,), len(pairs))
-    rows[pairs.long()] = torch.arange(len(pairs))
+    rows[pairs] = torch.arange(len(pairs))
     rows = rows.view(num_tokens, top_k)
     answers = torch.cat([expert_out, expert_out.new_zeros(1, expert_out.shape[1])])
     weights = topk_weights.where(rows < len(pairs), 0.0)
@@ -26,7 +26,7 @@ def adds_in_the_order_of_pairs(expert_out: Tensor, pairs: Tensor, topk_weights: 
     """`index_add` in the order of the pairs, which is the same wherever the rows stood."""
     num_tokens, top_k = topk_weights.shape
     order = pairs.argsort()
-    home = pairs[order].long()
+    home = pairs[order]
     weighted = expert_out[order].float() * topk_weights.reshape(-1)[home].unsqueeze(1)
     total = torch.zeros(num_tokens, expert_out.shape[1]).index_add(0, home // top_k, weighted)
     return total.to(expert_out.dtype)
