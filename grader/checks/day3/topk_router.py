@@ -95,7 +95,7 @@ def case(logits: Any, top_k: int, norm: bool = False, dtype: str = "float32") ->
 
 
 def close_calls(dtype: str, step: float) -> Tensor:
-    """[6, 6]: logits one step apart, another one the best in each row; rounded to the dtype, all probabilities are equal."""
+    """[6, 6]: logits one step apart, another one the best in each row, whose rounded probabilities are all equal."""
     return torch.full((6, 6), 0.125).add_(torch.eye(6) * step).to(getattr(torch, dtype))
 
 

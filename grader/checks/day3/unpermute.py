@@ -147,7 +147,8 @@ EXERCISE = Exercise(
                 case(2, 1, [1, 0], hidden=2),
                 case(3, 2, SMALL),
                 case(4, 3, BY_EXPERT, hidden=5),
-                case(6, 2, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], hidden=2),
+                case(6, 2, list(range(12)), hidden=2),
+                case(5, 2, [3, 0, 9, 4, 7, 2, 1, 8, 5, 6], dtype="bfloat16"),
             ],
             random=partial(any_pairs, left_out=False),
         ),
@@ -159,6 +160,7 @@ EXERCISE = Exercise(
                 case(3, 2, [3, 0]),
                 left_out_weights(case(2, 2, [2, 1, 0]), NAN),
                 left_out_weights(case(3, 3, [7, 0]), INF),
+                case(3, 2, [3, 0], dtype="bfloat16"),
                 case(2, 2, []),
                 left_out_weights(case(2, 2, []), NAN),
             ],
@@ -189,6 +191,9 @@ EXERCISE = Exercise(
                 changed(case(3, 2, SMALL), expert_out=strided(drawn((6, 4), 5))),
                 changed(case(3, 2, SMALL), topk_weights=strided(drawn((3, 2), 6))),
                 changed(case(3, 2, SMALL), expert_out=nan_rows(drawn((6, 4), 7), 2)),
+                changed(
+                    case(3, 2, [3, 0, 4]), expert_out=nan_rows(drawn((3, 4), 8), 0, 2)
+                ),  # the first and the last row
             ],
         ),
     ),
