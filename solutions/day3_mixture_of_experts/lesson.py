@@ -207,7 +207,9 @@ device = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @triton.jit
-def pick_rows(x_ptr, numbers_ptr, out_ptr, x_stride, NUM_COLUMNS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def pick_rows(
+    x_ptr, numbers_ptr, out_ptr, x_stride, NUM_COLUMNS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+):
     rows, columns = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
     numbers = tl.load(numbers_ptr + rows)
     row_ptrs = x_ptr + numbers * x_stride  # [ROWS]

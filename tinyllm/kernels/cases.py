@@ -170,10 +170,10 @@ def spread(decodes: Sequence[Case], prefills: Sequence[Case], in_all_dtypes: Col
 
 
 def grouped_spread(cases: Sequence[GroupedCase], in_all_dtypes: Collection[int]) -> Iterator[GroupedCase]:
-    """The cases of the grouped product, and the one that only float16 has; weights are of the dtype of a, or float32."""
+    """The cases of the grouped product, and one that is for float16 alone; weights have the dtype of a, or float32."""
     for i, case in enumerate(cases):
         yield case
         if i in in_all_dtypes:
             yield replace(case, dtype="float16")
             yield replace(case, dtype="bfloat16", weighted=case.weighted and "bfloat16")
-    yield GroupedCase((16, 3), 1, 64, 16, 16, weighted="float16", large=True, dtype="float16")
+    yield GroupedCase((16, 3), 1, 96, 16, 16, weighted="float16", large=True, dtype="float16")

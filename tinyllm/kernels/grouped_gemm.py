@@ -39,7 +39,7 @@ def grouped_gemm_tile(
     Args:
         a_ptr, w_ptr, out_ptr: the first numbers of a, of this expert's w and of out.
         topk_weights_ptr: a weight for each pair; there is nothing to be read unless WEIGHTED.
-        pairs: [BLOCK_M] int64, the pairs of this block; `num_pairs` stands for padding: nothing is read or stored for it.
+        pairs: [BLOCK_M] int64, the pairs of this block; `num_pairs` is padding: nothing is read or stored for it.
         num_pairs: T * top_k.
         columns: [BLOCK_N] int32, which columns of out, that is rows of w; those from N on do not exist.
     """

@@ -1,4 +1,4 @@
-"""What the checks of the paged kernels share: cases by their sizes, guarded tensors, and attention in float64 to compare."""
+"""What the checks of the paged kernels share: cases by their sizes, guarded tensors, and attention in float64."""
 
 from __future__ import annotations
 

@@ -75,9 +75,7 @@ def judge(case: Case, observations: Observations) -> str | None:
     return None
 
 
-def product_problem(
-    inputs: GroupedInputs, pair: int, row: int, expert: int, got: Tensor, allowed: float
-) -> str | None:
+def product_problem(inputs: GroupedInputs, pair: int, row: int, expert: int, got: Tensor, allowed: float) -> str | None:
     """What is wrong with the product of one pair, [N] float64, in words."""
     written = bool((got != CANARY).any())
     if expert < 0:
@@ -105,7 +103,9 @@ def describe(case: Case) -> str:
     far = ["rows so far apart that offsets pass 2**31"] if case["far"] else []
     large = ["sums that float16 cannot hold"] if case.get("large") else []
     dtype = case.get("dtype", "float32")
-    return ", ".join([pairs, *absent, f"K = {case['depth']}, N = {case['columns']}", rows, weights, dtype, *room, *far, *large])
+    return ", ".join(
+        [pairs, *absent, f"K = {case['depth']}, N = {case['columns']}", rows, weights, dtype, *room, *far, *large]
+    )
 
 
 def any_shape(rng: random.Random) -> Iterator[Case]:
@@ -166,7 +166,7 @@ EXERCISE = Exercise(
                 case([5], 40, 20, far=True, room=3, dtype="float16"),
                 case([16, 4], 70, 20, dtype="bfloat16", weighted="bfloat16", room=2),
                 case([16, 4], 70, 20, dtype="float16", weighted="float32"),
-                case([16, 3], 64, 16, dtype="float16", weighted="float16", large=True),
+                case([16, 3], 96, 16, dtype="float16", weighted="float16", large=True),
             ],
         ),
     ),

@@ -41,7 +41,9 @@ def MatrixFirst(
     acc = tl.zeros([columns.shape[0], pairs.shape[0]], tl.float32)
     for part in range(tl.cdiv(K, BLOCK_K)):
         k = part * BLOCK_K + tl.arange(0, BLOCK_K)
-        acc = tl.dot(load_part(w_rows, k, columns < N, K), tl.trans(load_part(a_rows, k, real, K)), acc, input_precision="ieee")
+        acc = tl.dot(
+            load_part(w_rows, k, columns < N, K), tl.trans(load_part(a_rows, k, real, K)), acc, input_precision="ieee"
+        )
     factors = real.to(tl.float32)
     if WEIGHTED:
         factors = tl.load(topk_weights_ptr + safe, mask=real, other=0.0).to(tl.float32)
