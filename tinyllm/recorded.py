@@ -78,6 +78,7 @@ def _codes(value: Any) -> list[CodeType]:
         return _codes(value.func)
     if type(value) in (staticmethod, classmethod):
         return _codes(value.__func__)
+    value = function_of(value)
     if type(value) is not FunctionType:
         return []
     found = [value.__code__]
@@ -86,6 +87,12 @@ def _codes(value: Any) -> list[CodeType]:
         found.insert(0, inner.__code__)
         inner = vars(inner).get("__wrapped__")
     return found
+
+
+def function_of(obj: Any) -> Any:
+    """The function that `@triton.jit` has made an object of; anything else as it is."""
+    inner = None if isinstance(obj, type | FunctionType) else getattr(obj, "__dict__", {}).get("fn")
+    return inner if type(inner) is FunctionType else obj
 
 
 def cells_run() -> list[str]:
