@@ -451,7 +451,8 @@ use(drop_over_capacity)
 #
 # E times the sum over the experts of (share of the tokens that it serves) * (its mean probability). The share of expert e is
 # the number of its pairs divided by T, and its probability is that of a float32 softmax over all E experts. The loss is K
-# at perfect balance. `router_logits` are [T, E], T at least 1.
+# at perfect balance. `router_logits` are [T, E], T at least 1, in float32, bfloat16 or float16; return one number, a
+# float32 tensor without dimensions.
 #
 # A count has no gradient, so the loss pulls through the probabilities alone: keep the gradient there.
 
@@ -469,7 +470,8 @@ use(load_balancing_loss)
 #
 # Move the bias of every expert by a step of `update_rate`: up if it has fewer pairs than the mean of `counts`, down if it has
 # more, not at all if it has just as many. Then take the mean of the steps out of all of them, so that the bias as a whole does
-# not drift. Return a new tensor in the dtype of `expert_bias`; nothing that you were given changes.
+# not drift. `counts` are int64: compare them before anything is rounded. Return a new tensor in the dtype of `expert_bias`;
+# nothing that you were given changes.
 
 # %% exercise="update_expert_bias" stub="update_expert_bias" minutes="10" difficulty="1"
 from tinyllm.experts.balance import update_expert_bias
