@@ -491,12 +491,13 @@ use(update_expert_bias)
 # Every rank runs this function at the same time, each with its own rows. Rank r of W holds the experts from r * E / W on, E / W
 # of them. `permuted` [n, H] is sorted by expert, and `counts` [E] says how many rows each expert has.
 #
-# Tell every rank how many rows it will get for each of its experts, then send the rows. Return the rows received (those of
-# rank 0 first, then those of rank 1, and so on); `received_counts` [W, E / W], what each rank sent for each expert here; and
-# two lists of W numbers, how many rows went to each rank and how many came from it.
+# Tell every rank how many rows it will get for each of its experts, then send the rows. Return the rows received, as they
+# come (those of rank 0 first, then those of rank 1, and so on); `received_counts` [W, E / W], what each rank sent for each
+# expert here; and two lists of W Python numbers, how many rows went to each rank and how many came from it.
 #
 # A rank without a single row takes part in every exchange all the same, or the others wait for it. Pass `group` on to
-# every call of `torch.distributed`. `n` may be 0, and rows have the dtype of `permuted`.
+# every call of `torch.distributed`. `n` may be 0, rows have the dtype of `permuted`, and `permuted` may be strided, which
+# an exchange does not take. The check runs one to four ranks in this one process; gloo's rules hold for them.
 
 # %% exercise="dispatch_all_to_all" stub="dispatch_all_to_all" minutes="25" difficulty="3"
 from tinyllm.experts.exchange import dispatch_all_to_all
@@ -511,7 +512,8 @@ use(dispatch_all_to_all)
 # <!-- head: combine_all_to_all -->
 #
 # The way home. `expert_out` [m, H] are the answers, in the order in which the rows were received; `sent` and `got` are the
-# two lists of the dispatch. Return the answers to this rank's own rows, [n, H], in the order of `permuted`.
+# two lists of the dispatch. Return the answers to this rank's own rows, [n, H], in the order of `permuted` and in the dtype
+# of `expert_out`, which may be strided. Here too every rank takes part, and `group` is passed on.
 
 # %% exercise="combine_all_to_all" stub="combine_all_to_all" minutes="10" difficulty="2"
 from tinyllm.experts.exchange import combine_all_to_all
