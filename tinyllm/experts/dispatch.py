@@ -46,5 +46,5 @@ def unpermute(expert_out: Tensor, pairs: Tensor, topk_weights: Tensor) -> Tensor
     """
     num_tokens, top_k = topk_weights.shape
     by_pair = expert_out.new_zeros(num_tokens * top_k, expert_out.shape[1])
-    by_pair = by_pair.index_copy(0, pairs, expert_out)
+    by_pair = by_pair.index_copy(0, pairs.long(), expert_out)
     return (by_pair.view(num_tokens, top_k, expert_out.shape[1]) * topk_weights[:, :, None]).sum(dim=1)
