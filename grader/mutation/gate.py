@@ -47,7 +47,7 @@ def run_gate(
     """
     chosen = [find_exercise(name) for name in names] if names is not None else list(exercises().values())
     rows: dict[str, Row] = {}
-    for row in proved(sorted(chosen, key=lambda exercise: exercise.kind != "kernel"), seeds, jobs):
+    for row in proved(sorted(chosen, key=lambda exercise: not exercise.in_triton), seeds, jobs):
         rows[row.exercise] = row
         progress(row.exercise)
     return GateReport(tuple(rows[exercise.name] for exercise in chosen))

@@ -73,7 +73,7 @@ class Remembering:
                 return report
         seconds = max(LEAST_SECONDS, self.job.time_share * self.job.exercise.properties[index].time_limit)
         self.driver.longest = seconds
-        if self.job.exercise.kind == "kernel":  # what runs kernels is ended by its own side
+        if self.job.exercise.in_triton:  # what runs kernels is ended by its own side
             report = self.driver(index, case)
         else:
             with no_longer_than(seconds + WAKE_SECONDS):

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ class HostDriver(LocalDriver):
     def describe_error(self, error: BaseException) -> Report:
         """As in LocalDriver, but of the error that the interpreter has wrapped up."""
         while type(error).__name__ == "InterpreterError" and error.__cause__ is not None:
-            error = error.__cause__
+            error = error.__cause__.with_traceback(joined(error.__traceback__, error.__cause__.__traceback__))
         report = super().describe_error(error)
         if not isinstance(error, NameError):
             return report
@@ -44,6 +45,17 @@ class HostDriver(LocalDriver):
             message=f"{report.message}. The cell is checked alone: what it uses must be imported or written in it",
             error=report.error,
         )
+
+
+def joined(outer: TracebackType | None, inner: TracebackType | None) -> TracebackType | None:
+    """One traceback of two: the learner's line may be in the outer one, where a helper of the course has failed."""
+    last = outer
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None:
+        return inner
+    last.tb_next = inner
+    return outer
 
 
 class Fork:

@@ -251,13 +251,126 @@ use(moe_align_block_size)
 
 # %% [markdown]
 # ## 4. The grouped product
+#
+# The blocks are there; now they are multiplied. An expert has two products with a SwiGLU between them: its gate and up
+# matrices in one [2I, H], then down [H, I]. Both are `out = a @ w.T` for one block of rows and one expert's w [N, K], so that
+# one kernel does for both. (In this section N and K are the sizes of w, as everybody calls them: w is [N, K] for each expert.
+# The number of experts a token is `top_k` here.)
+#
+# Two things differ between the first product and the second:
+#
+# | | first product | second product |
+# |---|---|---|
+# | rows of a | one a **token**: its pairs share it | one a **pair**: what the first product has left |
+# | `PAIRS_PER_ROW` | `top_k` | 1 |
+# | row of pair p | `p // top_k` | p |
+# | `WEIGHTED` | no | yes: each product times its pair's router weight |
+#
+# So the sorted copies of exercise 2 are never made: the first product fetches a token's row wherever it lies, and both store
+# the product of pair p in row p of out. After the second one, a token's answers are `top_k` rows side by side, to be added up.
+#
+# A program has one block of pairs and BLOCK_N columns of out, that is BLOCK_N rows of w. The kernel around your part is
+# the course's: it finds the block's expert, moves `w_ptr` to the beginning of that expert's matrix, loads the block's pairs
+# and calls a **tile** with all of them. You write the tile: fetch, multiply, store.
+#
+# **Before you write:** the block [1, 2, 6, 6] of the six pairs above, two pairs a token. Which rows of a does the first
+# product read for it, which the second, and which rows of out does it write?
+#
+# <details><summary>Answer</summary>
+#
+# The first reads rows 1 // 2 = 0 and 2 // 2 = 1, the second rows 1 and 2. Both write rows 1 and 2. The 6 is padding: there is
+# no pair 6. Row 6 // 2 = 3 of a is not there, and neither is row 6 of out. On a GPU both are somebody else's memory.
+#
+# </details>
+#
+# ### A warm-up: rows that lie anywhere
+#
+# On Day 2 `tile_scores` multiplied two tiles whose rows lay side by side. Here each row has a pointer of its own. A pointer plus
+# a block of offsets is a block of pointers, one for each row. Lined up with `[:, None]`, and with numbers of a row added, it is a
+# tile of pointers. This kernel copies four rows, -1 for none, of a matrix with 5 columns:
+
+
+# %%
+from tinyllm.kernels.runtime import AVAILABLE, tl, triton
+
+device = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@triton.jit
+def pick_rows(
+    x_ptr, numbers_ptr, out_ptr, x_stride, NUM_COLUMNS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+):
+    rows, columns = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
+    numbers = tl.load(numbers_ptr + rows)
+    row_ptrs = x_ptr + numbers * x_stride  # [ROWS]
+    mine = (numbers >= 0)[:, None] & (columns < NUM_COLUMNS)[None, :]  # [ROWS, COLUMNS]
+    x = tl.load(row_ptrs[:, None] + columns[None, :], mask=mine, other=0.0)
+    tl.store(out_ptr + rows[:, None] * COLUMNS + columns[None, :], x)
+
+
+# %%
+matrix = torch.arange(30.0, device=device).view(6, 5)
+picked = torch.zeros(4, 8, device=device)
+if AVAILABLE:
+    pick_rows[(1,)](matrix, torch.tensor([4, 0, -1, 4], device=device), picked, 5, NUM_COLUMNS=5, ROWS=4, COLUMNS=8)
+picked
+
+# %% [markdown]
+# A long row is walked over BLOCK_K numbers at a time, as in `row_sums` of Day 2. There a sum was carried from round to round,
+# here it is a tile, [rows of a, rows of w]: `acc = tl.dot(x, tl.trans(y), acc, input_precision="ieee")` adds a product to it.
+#
+# **Before you write:** rows of 40 numbers, BLOCK_K = 32. How many rounds are there? In the last one 24 places of a row are
+# not there. The numbers of a at these places are 0. Is that enough, if those of w are whatever lies behind its rows?
+#
+# <details><summary>Answer</summary>
+#
+# Two rounds, of 32 and of 8 numbers. It is not enough: what lies behind may be NaN or infinite, and 0 times NaN is NaN. Behind
+# the last row it may be no memory of yours at all. Both need the mask.
+#
+# </details>
+#
+# **And:** somebody multiplies by the router weight in both products. Is the answer then a token's answer times its weight squared?
+#
+# <details><summary>Answer</summary>
+#
+# Not even that. Between the two products is SwiGLU, `silu(gate) * up`, and silu(0.5 * x) is not 0.5 * silu(x). The weight belongs
+# behind all of it. Multiplying every product of the loop over K, in place of their sum, goes wrong in the same silent way.
+#
+# </details>
 
 # %% [markdown]
 # <!-- head: grouped_gemm_tile -->
 #
-# Write the tile: one block of pairs, all of one expert, times BLOCK_N rows of that expert's matrix. The kernel around it is
-# the course's. It finds the block's expert, moves `w_ptr` to that expert's matrix, loads the block's `pairs` and calls your
-# tile.
+# Write the tile: a block of pairs, all of one expert, times BLOCK_N rows of that expert's matrix w. Its arguments:
+#
+# | argument | |
+# |---|---|
+# | `a_ptr`, `a_stride` | row r of a begins `r * a_stride` numbers behind `a_ptr`; it has K numbers, side by side |
+# | `w_ptr`, `w_stride` | row c of this expert's w begins `c * w_stride` numbers behind `w_ptr`; it has K numbers as well |
+# | `out_ptr` | row p of out begins `p * N` numbers behind it |
+# | `topk_weights_ptr` | one weight a pair, in any dtype; not to be read unless WEIGHTED |
+# | `pairs` | [BLOCK_M] int64: the block's pairs, in any order. Those that are `num_pairs` are padding |
+# | `columns` | [BLOCK_N] int32: which columns of out, that is rows of w. Those from N on do not exist |
+# | `N`, `K`, `PAIRS_PER_ROW`, `WEIGHTED`, `BLOCK_K` | numbers that are known when the kernel is compiled |
+#
+# - **Fetch.** Pair p has row `p // PAIRS_PER_ROW` of a. A stride may be as large as you like, and `c * w_stride` pass 2**31: make
+#   the columns int64 (`.to(tl.int64)`) before you multiply.
+# - **Multiply**, BLOCK_K numbers of K at a time, into a sum in float32.
+# - **Weigh**, once, where `WEIGHTED` is true: the sum of pair p times weight p, still in float32.
+# - **Store** in the dtype of out, `out_ptr.dtype.element_ty`.
+#
+# Nothing is read or written for padding, for columns from N on, or for numbers from K on, even where its value would do
+# no harm. `pairs.shape[0]` is BLOCK_M, `columns.shape[0]` is BLOCK_N.
+#
+# `load_part(row_ptrs, k, inside, K)` is given. It returns [rows, BLOCK_K], in the dtype of the rows (but for bfloat16 in the
+# interpreter, which cannot multiply it: there it returns float32):
+#
+# | argument | |
+# |---|---|
+# | `row_ptrs` | [rows]: a pointer to the first number of each row |
+# | `k` | [BLOCK_K]: which numbers of each row. Those from K on are not read, and are 0 |
+# | `inside` | [rows] bool: rows where it is False are not read, and are 0 |
+# | `K` | how many numbers a row has |
 
 # %% exercise="grouped_gemm_tile" stub="grouped_gemm_tile" minutes="40" difficulty="4"
 from tinyllm.kernels.grouped_gemm import grouped_gemm_tile
@@ -267,6 +380,20 @@ check(grouped_gemm_tile)
 
 # %%
 use(grouped_gemm_tile)
+
+# %% [markdown]
+# Your tile in the course's kernel, on the three tokens from above: six products of one expert each, beside the same in a loop.
+
+# %%
+from tinyllm.experts.align import moe_align_block_size as align
+from tinyllm.kernels.grouped_gemm import grouped_gemm
+
+ids = torch.tensor([[2, 0], [0, 1], [2, 1]], device=device)
+rows, matrices = torch.rand(3, 40, device=device), torch.rand(4, 24, 40, device=device)
+looped = torch.stack([matrices[expert] @ rows[pair // 2] for pair, expert in enumerate(ids.flatten().tolist())])
+if AVAILABLE:
+    products = grouped_gemm(rows, matrices, *align(ids, 16, 4), ids.numel(), tile=grouped_gemm_tile)
+    print("largest difference:", float((products - looped).abs().max()))
 
 # %% [markdown]
 # ## 5. Capacity, and what is dropped
@@ -324,7 +451,8 @@ use(drop_over_capacity)
 #
 # E times the sum over the experts of (share of the tokens that it serves) * (its mean probability). The share of expert e is
 # the number of its pairs divided by T, and its probability is that of a float32 softmax over all E experts. The loss is K
-# at perfect balance. `router_logits` are [T, E], T at least 1.
+# at perfect balance. `router_logits` are [T, E], T at least 1, in float32, bfloat16 or float16; return one number, a
+# float32 tensor without dimensions.
 #
 # A count has no gradient, so the loss pulls through the probabilities alone: keep the gradient there.
 
@@ -342,7 +470,8 @@ use(load_balancing_loss)
 #
 # Move the bias of every expert by a step of `update_rate`: up if it has fewer pairs than the mean of `counts`, down if it has
 # more, not at all if it has just as many. Then take the mean of the steps out of all of them, so that the bias as a whole does
-# not drift. Return a new tensor in the dtype of `expert_bias`; nothing that you were given changes.
+# not drift. `counts` are int64: compare them before anything is rounded. Return a new tensor in the dtype of `expert_bias`;
+# nothing that you were given changes.
 
 # %% exercise="update_expert_bias" stub="update_expert_bias" minutes="10" difficulty="1"
 from tinyllm.experts.balance import update_expert_bias
@@ -362,12 +491,13 @@ use(update_expert_bias)
 # Every rank runs this function at the same time, each with its own rows. Rank r of W holds the experts from r * E / W on, E / W
 # of them. `permuted` [n, H] is sorted by expert, and `counts` [E] says how many rows each expert has.
 #
-# Tell every rank how many rows it will get for each of its experts, then send the rows. Return the rows received (those of
-# rank 0 first, then those of rank 1, and so on); `received_counts` [W, E / W], what each rank sent for each expert here; and
-# two lists of W numbers, how many rows went to each rank and how many came from it.
+# Tell every rank how many rows it will get for each of its experts, then send the rows. Return the rows received, as they
+# come (those of rank 0 first, then those of rank 1, and so on); `received_counts` [W, E / W], what each rank sent for each
+# expert here; and two lists of W Python numbers, how many rows went to each rank and how many came from it.
 #
 # A rank without a single row takes part in every exchange all the same, or the others wait for it. Pass `group` on to
-# every call of `torch.distributed`. `n` may be 0, and rows have the dtype of `permuted`.
+# every call of `torch.distributed`. `n` may be 0, rows have the dtype of `permuted`, and `permuted` may be strided, which
+# an exchange does not take. The check runs one to four ranks in this one process; gloo's rules hold for them.
 
 # %% exercise="dispatch_all_to_all" stub="dispatch_all_to_all" minutes="25" difficulty="3"
 from tinyllm.experts.exchange import dispatch_all_to_all
@@ -382,7 +512,8 @@ use(dispatch_all_to_all)
 # <!-- head: combine_all_to_all -->
 #
 # The way home. `expert_out` [m, H] are the answers, in the order in which the rows were received; `sent` and `got` are the
-# two lists of the dispatch. Return the answers to this rank's own rows, [n, H], in the order of `permuted`.
+# two lists of the dispatch. Return the answers to this rank's own rows, [n, H], in the order of `permuted` and in the dtype
+# of `expert_out`, which may be strided. Here too every rank takes part, and `group` is passed on.
 
 # %% exercise="combine_all_to_all" stub="combine_all_to_all" minutes="10" difficulty="2"
 from tinyllm.experts.exchange import combine_all_to_all

@@ -31,7 +31,7 @@ def dispatch_all_to_all(
     world_size = dist.get_world_size(group)
     sent_counts = counts.view(world_size, -1)
     received_counts = torch.empty_like(sent_counts)
-    dist.all_to_all_single(received_counts, sent_counts.contiguous(), group=group)
+    dist.all_to_all_single(received_counts, sent_counts, group=group)
     sent, got = sent_counts.sum(dim=1).tolist(), received_counts.sum(dim=1).tolist()
     received = permuted.new_empty(sum(got), permuted.shape[1])
     dist.all_to_all_single(received, permuted.contiguous(), got, sent, group=group)
