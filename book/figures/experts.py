@@ -37,7 +37,7 @@ from tinyllm.paths import shipped_checkpoint
 ROUTES = ((0, 1), (0, 3), (1, 0), (0, 3), (0, 1), (3, 0), (1, 3), (0, 3), (0, 1), (3, 0))
 NUM_EXPERTS, TOP_K, BLOCK_SIZE = 4, 2, 4
 #: Of each expert.
-COLORS = (C1, C2, C5, C3)
+COLORS = (C1, C2, C3, C5)
 LETTERS = TOKENS.replace(" ", "\u2423")
 
 
@@ -94,7 +94,7 @@ def dispatch_ribbon() -> Figure:
 # ---------------------------------------------------------------- the law of touched experts
 
 BATCHES = (1, 2, 4, 8, 16, 32)
-PROMPT_LEN, NEW_TOKENS = 12, 17
+PROMPT_LEN, NEW_TOKENS = 12, 9
 
 
 @cache
