@@ -148,6 +148,14 @@ REFUSED: dict[str, tuple[type[Exception], Callable[[dist.ProcessGroup], Any]]] =
         lambda group: single(group, *([torch.empty(2).double() if group.rank() else torch.empty(2)] * 2)),
     ),
     "takes contiguous tensors": (ValueError, lambda group: single(group, torch.empty(2, 2).T, torch.empty(2, 2))),
+    "rank 1 has sent rank 0 what it never received": (
+        ExchangeError,
+        lambda group: dist.send(torch.ones(1), group_dst=0, group=group) if group.rank() else None,
+    ),
+    "send takes contiguous tensors": (
+        ValueError,
+        lambda group: dist.send(torch.empty(2, 2).T, group_dst=1 - group.rank(), group=group),
+    ),
     "3 rows cannot be shared evenly among 2": (ValueError, lambda group: single(group, torch.empty(3), torch.empty(3))),
     r"the splits \[1, 1\] do not share 3 rows": (
         ValueError,

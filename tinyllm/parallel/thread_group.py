@@ -74,6 +74,11 @@ class Board:
             for (one, many), ranks in does.items()
         )
 
+    def unread(self) -> str:
+        """Which letter nobody has taken, in words; empty when there is none."""
+        left = sorted(way for way, letters in self.letters.items() if letters)
+        return "rank {} has sent rank {} what it never received".format(*left[0]) if left else ""
+
     def exchange(self, rank: int, name: str, pieces: Sequence[Tensor], places: Sequence[Tensor]) -> None:
         """A collective: one piece for each rank, and a place for the piece that each rank has for this one.
 
@@ -111,6 +116,12 @@ def listed(ranks: Sequence[int]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
+def refuse_strides(name: str, *tensors: Tensor) -> None:
+    """Raise for a tensor whose numbers do not lie one behind the other in memory."""
+    if not all(tensor.is_contiguous() for tensor in tensors):
+        raise ValueError(f"{name} takes contiguous tensors; call .contiguous() first")
+
+
 class Done:
     """What an asynchronous call gives: it is done already, or is when somebody waits."""
 
@@ -137,8 +148,7 @@ class ThreadGroup(Group):
         self, output: Tensor, input: Tensor, output_splits: list[int], input_splits: list[int], *_: Any
     ) -> Done:
         """Rows to each rank, and rows from each: as many as the splits say, or the same for all."""
-        if not (output.is_contiguous() and input.is_contiguous()):
-            raise ValueError("all_to_all_single takes contiguous tensors; call .contiguous() first")
+        refuse_strides("all_to_all_single", output, input)
         return self._exchange("all_to_all_single", self._split(input, input_splits), self._split(output, output_splits))
 
     def alltoall(self, outputs: list[Tensor], inputs: list[Tensor], *_: Any) -> Done:
@@ -174,11 +184,13 @@ class ThreadGroup(Group):
         """A tensor to another rank, which may take it later."""
         if receiver == self.rank():
             raise ValueError(f"rank {receiver} sends to itself, which gloo does not do; copy the tensor")
+        refuse_strides("send", *tensors)
         self._board.letters[self.rank(), receiver, tag].append(tensors[0].detach().clone())
         return Done()
 
     def recv(self, tensors: list[Tensor], sender: int, tag: int) -> Done:
         """A tensor from another rank; it is there after `wait`."""
+        refuse_strides("recv", *tensors)
         letters = self._board.letters[sender, self.rank(), tag]
 
         def finish() -> None:

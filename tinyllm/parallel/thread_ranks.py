@@ -71,6 +71,8 @@ def run_ranks(world_size: int, function: Callable[[dist.ProcessGroup], T]) -> li
             raise
     for rank in sorted(errors, key=lambda rank: (isinstance(errors[rank], ExchangeError), rank)):
         raise errors[rank]
+    if board.unread():
+        raise ExchangeError(board.unread())
     return [results[rank] for rank in range(world_size)]
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from grader.checks.day3.ranks import counts_in_words, on_ranks, rows_of, strided
+from grader.checks.support import is_int_list
 from grader.framework import Case, Exercise, Observations, Prop, expected_got, generator, short, tensor_problem
 
 FIELDS = ("received", "received_counts", "sent", "got")
@@ -48,7 +49,7 @@ def problem_of(name: str, expected: Any, got: Any) -> str | None:
         got = got.long()
     if isinstance(expected, Tensor):
         return tensor_problem(name, expected, got)
-    return None if got == expected else f"{name}: {expected_got(expected, got)}"
+    return None if is_int_list(got) and got == expected else f"{name}: {expected_got(expected, got)}"
 
 
 def handed_out(case: Case) -> list[dict[str, Any]]:

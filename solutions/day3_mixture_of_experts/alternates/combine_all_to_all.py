@@ -19,17 +19,19 @@ def shows_everybody_everything(
 
 
 @alternate
-def sends_to_one_after_the_other(
+def visits_one_after_the_other(
     expert_out: Tensor, sent: list[int], got: list[int], group: dist.ProcessGroup | None = None
 ) -> Tensor:
-    """A letter with its answers to each other rank."""
+    """A letter with its answers to each other rank, and one from there; of two ranks the lower one sends first."""
     rank = dist.get_rank(group)
     answers = expert_out.contiguous().split(got)
-    home = [expert_out.new_empty(count, expert_out.shape[1]) for count in sent]
+    home = [expert_out.new_zeros(count, expert_out.shape[1]) for count in sent]
     home[rank] = answers[rank]
-    others = [other for other in range(len(sent)) if other != rank]
-    letters = [dist.irecv(home[other], group_src=other, group=group) for other in others]
-    letters += [dist.isend(answers[other], group_dst=other, group=group) for other in others]
-    for letter in letters:
-        letter.wait()
+    for other in range(len(sent)):
+        if rank < other:
+            dist.send(answers[other], group_dst=other, group=group)
+        if rank != other:
+            dist.recv(home[other], group_src=other, group=group)
+        if rank > other:
+            dist.send(answers[other], group_dst=other, group=group)
     return torch.cat(home)

@@ -27,38 +27,42 @@ def gathers_all_counts(
 def fills_up_to_the_longest(
     permuted: Tensor, counts: Tensor, group: dist.ProcessGroup | None = None
 ) -> tuple[Tensor, Tensor, list[int], list[int]]:
-    """Sends every rank as many rows as the largest share has, and cuts off what was filled up."""
+    """Sends every rank as many rows as the largest share of all has, and cuts off what was filled up."""
     world_size = dist.get_world_size(group)
     shares = list(counts.chunk(world_size))
-    came = [torch.empty_like(share) for share in shares]
+    came = [torch.zeros_like(share) for share in shares]
     dist.all_to_all(came, shares, group=group)
-    sent, got = [int(share.sum()) for share in shares], [int(share.sum()) for share in came]
-    longest: list[int] = [0] * world_size
-    dist.all_gather_object(longest, max(sent), group=group)
-    full = permuted.new_zeros(world_size, max(longest), permuted.shape[1])
-    for place, rows in zip(full, permuted.split(sent), strict=True):
-        place[: len(rows)] = rows
-    back = torch.empty_like(full)
-    dist.all_to_all_single(back, full, group=group)
-    return torch.cat([rows[:count] for rows, count in zip(back, got, strict=True)]), torch.stack(came), sent, got
+    sent, got = torch.stack(shares).sum(dim=1).tolist(), torch.stack(came).sum(dim=1).tolist()
+    longest = [torch.zeros(1, dtype=torch.int64) for _ in shares]
+    dist.all_gather(longest, torch.tensor([max(sent)]), group=group)
+    filled = torch.nn.utils.rnn.pad_sequence(
+        [*permuted.split(sent), permuted.new_zeros(max(torch.cat(longest).tolist()), permuted.shape[1])],
+        batch_first=True,
+    )[:-1]
+    back = torch.zeros_like(filled)
+    dist.all_to_all_single(back, filled, group=group)
+    is_row = torch.arange(back.shape[1]) < torch.tensor(got)[:, None]
+    return back[is_row], torch.stack(came), sent, got
 
 
 @alternate
-def sends_to_one_after_the_other(
+def visits_one_after_the_other(
     permuted: Tensor, counts: Tensor, group: dist.ProcessGroup | None = None
 ) -> tuple[Tensor, Tensor, list[int], list[int]]:
-    """Two letters to each other rank: the counts, and then the rows."""
+    """Two letters to and from each other rank, the counts and then the rows; of two ranks the lower one sends first."""
     world_size, rank = dist.get_world_size(group), dist.get_rank(group)
     shares = counts.reshape(world_size, len(counts) // world_size)
-    rows = permuted.split(shares.sum(dim=1).tolist())
+    rows = permuted.contiguous().split(shares.sum(dim=1).tolist())
     came, blocks = shares.clone(), list(rows)
-    others = [other for other in range(world_size) if other != rank]
-    letters = [dist.isend(shares[other].contiguous(), group_dst=other, group=group) for other in others]
-    letters += [dist.isend(rows[other].contiguous(), group_dst=other, group=group, tag=1) for other in others]
-    for other in others:
-        dist.recv(came[other], group_src=other, group=group)
-        blocks[other] = permuted.new_empty(int(came[other].sum()), permuted.shape[1])
-        dist.recv(blocks[other], group_src=other, group=group, tag=1)
-    for letter in letters:
-        letter.wait()
+    for other in range(world_size):
+        if rank < other:
+            dist.send(shares[other], group_dst=other, group=group)
+            dist.send(rows[other], group_dst=other, group=group)
+        if rank != other:
+            dist.recv(came[other], group_src=other, group=group)
+            blocks[other] = permuted.new_zeros(sum(came[other].tolist()), permuted.shape[1])
+            dist.recv(blocks[other], group_src=other, group=group)
+        if rank > other:
+            dist.send(shares[other], group_dst=other, group=group)
+            dist.send(rows[other], group_dst=other, group=group)
     return torch.cat(blocks), came, [len(block) for block in rows], [len(block) for block in blocks]
