@@ -24,10 +24,9 @@ def drive(parts: SimpleNamespace, case: Case) -> Observations:
         return {"loss": plain(parts.load_balancing_loss(logits, case["top_k"]))}
     logits = logits.detach().requires_grad_()
     loss = parts.load_balancing_loss(logits, case["top_k"])
-    grads = [None]
-    if isinstance(loss, Tensor) and loss.requires_grad:
-        grads = torch.autograd.grad(loss.sum(), [logits], allow_unused=True)
-    return {"grad": plain(grads[0])}
+    if not isinstance(loss, Tensor) or not loss.requires_grad:
+        return {"grad": None}
+    return {"grad": plain(torch.autograd.grad(loss.sum(), logits, allow_unused=True)[0])}
 
 
 def judge(case: Case, observations: Observations) -> str | None:

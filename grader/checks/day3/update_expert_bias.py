@@ -75,7 +75,7 @@ EXERCISE = Exercise(
     kind="function",
     properties=(
         prop(
-            "up where an expert has less than the mean load, down where it has more, and the size of a step is the rate",
+            "up where an expert has less than the mean load, down where it has more, by a step of `update_rate`",
             weight=0.5,
             fixed=[
                 load([3, 1]),
