@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from grader.framework import Exercise, properties_in
-from grader.running.interpreter import patch_once_a_launch, rewrite_functions
+from grader.running.interpreter import make_faster, rewrite_shared_functions
 from grader.running.kernel_access import watch_kernels
 from grader.running.local import LocalDriver
 from grader.running.report import Ending, Report, text_of
@@ -187,7 +187,7 @@ def prepare() -> None:
     torch.set_num_threads(1)
     references()  # imports the kernels before the first fork
     if INTERPRETED:
-        patch_once_a_launch()
+        make_faster()
         watch_kernels()
     # What `torch.empty` gives is NaN from now on: a kernel that reads what none has written does not get away with it.
     torch.set_deterministic_debug_mode("warn")  # `use_deterministic_algorithms` would import torch's compiler first
@@ -197,7 +197,7 @@ def main() -> None:
     """Get ready and serve."""
     prepare()
     if INTERPRETED:
-        rewrite_functions()
+        rewrite_shared_functions()
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         send(connection, {"interpreted": INTERPRETED}, SEND_SECONDS)
         (serve_in_forks if INTERPRETED else serve_here)(connection)
