@@ -329,11 +329,17 @@ for letter, difference in zip("Ten tokens", row_differences, strict=True):
 # - `expert_ids`: the expert of each block of that length; -1 for the blocks behind the last one in use.
 # - `num_tokens_post_padded` [1]: how many entries of `sorted_token_ids` are in use, a multiple of `block_size`.
 #
-# An expert without a pair gets no block. A pair whose id is not one of 0 to E - 1 (such as -1) is left out.
+# An expert without a pair gets no block. A pair whose id is not one of 0 to E - 1 (such as -1) is left out. T may be 0.
 #
-# For the last half point, let nothing wait for the GPU: no `.item()`, `.tolist()`, `int(tensor)`, `nonzero` or indexing with
-# booleans, no loop over values. Shapes depend on shapes alone then, and a CUDA graph can hold the step. Start with a loop
-# over experts if you like; it earns all the other points.
+# An example: `topk_ids` [[1, 0], [0, 1], [1, 0]], blocks of 4 and two experts give [1, 2, 5, 6, 0, 3, 4, 6, 6, 6, 6, 6],
+# [0, 1, -1] and [8].
+#
+# For the last half point, let nothing wait for the GPU: no `.item()`, `.tolist()`, `int(tensor)` or `if tensor`, no
+# `nonzero`, `bincount`, `unique` or `x[mask]` (but `x[mask] = 1` is fine). Sizes hang on shapes alone then, and a CUDA
+# graph can hold the step. Start with a loop over experts and lists if you like; it earns all the other points.
+#
+# Two helpers are imported for you. `known_experts` gives the expert of each pair, and E for a pair that is left out; from
+# that `count_known` counts each expert's pairs.
 
 # %% exercise="moe_align_block_size" stub="moe_align_block_size" minutes="40" difficulty="4"
 from tinyllm.experts.align import moe_align_block_size
@@ -778,7 +784,8 @@ for n in (1, 4, 16, 64):
 # %% [markdown]
 # <!-- head: expert_capacity -->
 #
-# How many pairs each expert takes: its even share T * K / E times `capacity_factor`, rounded **up**, and at least 1.
+# How many pairs each expert takes, as an `int`: its even share T * K / E times `capacity_factor`, rounded **up** once, at
+# the end, and at least 1. T may be 0.
 
 # %% exercise="expert_capacity" stub="expert_capacity" minutes="5" difficulty="1"
 from tinyllm.experts.capacity import expert_capacity
@@ -794,7 +801,8 @@ use(expert_capacity)
 #
 # Each expert has `capacity` places. Pairs ask for one in their order: the first token's K pairs, then the second's, and so
 # on. A pair that finds its expert full is dropped. Return a copy of `topk_ids` [T, K] in which each dropped pair is -1, in
-# the dtype of `topk_ids`. A pair that is -1 already takes no place. What you were given may not change.
+# the dtype of `topk_ids`; also where nothing is dropped it is a copy. A pair that is -1 already takes no place. All other
+# ids are 0 to E - 1. T may be 0, and what you were given may not change.
 
 # %% exercise="drop_over_capacity" stub="drop_over_capacity" minutes="20" difficulty="2"
 from tinyllm.experts.capacity import drop_over_capacity
