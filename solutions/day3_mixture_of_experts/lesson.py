@@ -815,6 +815,56 @@ use(drop_over_capacity)
 
 # %% [markdown]
 # ## 6. Balance
+#
+# Capacity cures a symptom. Where do uneven loads come from? Router and experts are trained together, and nothing asks the
+# router to be fair. An expert that is a little ahead is chosen, so it gets gradients and becomes better, so it is chosen more.
+# One that nobody chooses learns nothing. Nor does the router learn anything about it, since its answer is in no output. This
+# is **routing collapse**: the weights of E experts in memory, the knowledge of a few. And in serving, a step on several
+# devices takes as long as the device with the busiest expert.
+#
+# The measure is **MaxVio** (maximal violation): the load of the busiest expert divided by the mean load, minus 1. It is 0 at
+# balance.
+#
+# `train_sparse_layer` trains a small layer of 8 experts, 2 a token, for 300 steps of 256 tokens. Its tokens are of 16 kinds,
+# each of which wants something else done to it, so there is work for all experts.
+#
+# **Before you run it:** what is the largest MaxVio that such a layer can have? Where do you expect it to end?
+#
+# <details><summary>Answer</summary>
+#
+# A token chooses K **different** experts, so nobody can have more than T pairs. The mean is T * K / E: at worst the busiest
+# has E / K = 4 times as much, a MaxVio of **3**. It ends just there.
+#
+# </details>
+#
+# A few seconds:
+
+# %%
+from tinyllm.experts.training import train_sparse_layer
+
+runs = {"without balancing": train_sparse_layer()}
+plots.expert_load(runs)
+
+# %% [markdown]
+# A band is as wide as the expert's share of the pairs; eight equal bands would be balance. What all tokens have in common is
+# enough for two experts to win within a few steps, and the other six are never heard of again.
+#
+# ### A price on crowds
+#
+# Switch Transformers add a second loss to the model's own. For each expert multiply the share of the tokens that it serves
+# with its mean probability. The sum of the products is large where the crowd goes to experts that the router is sure of.
+#
+# **Before you write:** E = 4, K = 1. What is the loss if all tokens choose expert 0 with probability 1? If every expert has a
+# quarter of the tokens, and each token is sure? And if the shares are uneven, but all probabilities are 1/4 (the largest by a
+# hair)?
+#
+# <details><summary>Answer</summary>
+#
+# 4 * (1 * 1) = **4**, which is E. Evenly spread: 4 * (4 * 1/4 * 1/4) = **1**, which is K. In the last case the shares add up to
+# K, and 4 * (K * 1/4) = **1** again: the loss does not see it. But its gradient does: it takes probability from those with
+# the larger share.
+#
+# </details>
 
 # %% [markdown]
 # <!-- head: load_balancing_loss -->
@@ -836,6 +886,36 @@ check(load_balancing_loss)
 use(load_balancing_loss)
 
 # %% [markdown]
+# The same layer, the same tokens, and 0.05 times your loss added to the error:
+
+# %%
+runs["with the loss"] = train_sparse_layer(load_balancing_loss)
+plots.expert_load(runs)
+
+# %% [markdown]
+# The loss has its price: it pulls at the router's weights together with the model's own loss, and the two do not want the
+# same. Its factor is a compromise. Too small and the layer collapses, too large and the router cares more for fairness than
+# for the tokens. Transformers' default for Qwen3-MoE is 0.001.
+#
+# ### A bias, and no gradient
+#
+# DeepSeek takes the pull out of the gradient. Every expert has a **bias**, which is added to its probability where the K
+# experts are **chosen**. It never counts in a weight: the output is mixed with the probabilities as they are. After each
+# step, an expert that had too many pairs has its bias lowered a little, and one that had too few has it raised. That is a
+# thermostat, and needs no derivative.
+#
+# **Before you write:** four experts with biases of 0 had 10, 2, 2 and 2 pairs, and the update rate is 0.5. What are the new
+# biases, if their mean is to stay 0? Why may the mean stay, without a change in who is chosen?
+#
+# <details><summary>Answer</summary>
+#
+# The mean load is 4, so the steps are -1, 1, 1, 1, and their mean is 0.5. Without it they are -1.5, 0.5, 0.5, 0.5, and times 0.5
+# the biases become **-0.75, 0.25, 0.25, 0.25**. A number that is added to all experts alike changes no order among them, so
+# nobody would be chosen otherwise. Left in, it would grow from step to step.
+#
+# </details>
+
+# %% [markdown]
 # <!-- head: update_expert_bias -->
 #
 # Move the bias of every expert by a step of `update_rate`: up if it has fewer pairs than the mean of `counts`, down if it has
@@ -851,6 +931,38 @@ check(update_expert_bias)
 
 # %%
 use(update_expert_bias)
+
+# %% [markdown]
+# **Before you run it:** of the three runs, which one's outputs will be nearest to what was wanted, and which one's farthest?
+#
+# <details><summary>Answer</summary>
+#
+# The collapsed one's are farthest: two experts must do what eight could share. The other two are close to each other,
+# with an error about a third smaller. Fairness itself earns nothing here; that all experts learn something does.
+#
+# </details>
+
+# %%
+runs["with the bias"] = train_sparse_layer(update_bias=update_expert_bias)
+plots.expert_load(runs)
+
+# %%
+{name: f"MaxVio {run.max_violation:.2f}, error {run.error:.3f}" for name, run in runs.items()}
+
+# %% [markdown]
+# In the first steps the bias overshoots: its step is as long near balance as it is far from it. It has to be long here (0.01),
+# to do its work in 300 steps; the paper's 0.001 is for a training of many thousands. How the two differ:
+#
+# | | the loss (Switch) | the bias (DeepSeek) |
+# |---|---|---|
+# | acts through | gradients, on the router's weights | the choice of the K experts |
+# | costs | some of what the model would learn | nothing in the gradient |
+# | after training | is gone: the router has learned it | belongs to the model, and is loaded and used in serving |
+# | counts | the tokens of one micro-batch | all tokens of a step, of all micro-batches and ranks |
+#
+# The third row is where engines go wrong: a bias that is added to the weights too, or left out, gives fluent and wrong text.
+# DeepSeek-V3 still keeps a very small loss beside the bias, against single sequences that are uneven. And no training can
+# promise balance in serving: your users may ask other things than the training data did.
 
 # %% [markdown]
 # ## 7. Experts elsewhere: two all-to-alls
