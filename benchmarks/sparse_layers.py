@@ -60,8 +60,7 @@ def our_ways(layer: SparseMLP, device: str) -> dict[str, Call]:
     }
 
     def way(function: ExpertsFunction) -> Call:
-        experts = TorchExperts()
-        experts.run = function
+        experts = TorchExperts(run=function)
         return lambda x: layer(x, experts)
 
     return {name: way(function) for name, function in functions.items()}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from tinyllm.recorded import function_of
+
 
 class ShortError(Exception):
     """An error whose message says all there is to say."""
@@ -22,12 +24,24 @@ class CheckFailed(ShortError):
     """A check is not right while nbgrader validates a notebook: the Validate button reports the message."""
 
 
+#: What the answer to an exercise of a kind must be, as `kind_of` says it; of all other kinds a function.
+WANTED = {"class": "a class", "tile": "a function with `@triton.jit` above it"}
+
+
+def kind_of(obj: Any) -> str:
+    """What an object is, in words."""
+    if isinstance(obj, type):
+        return "a class"
+    if inspect.isfunction(obj):
+        return "a function"
+    return WANTED["tile"] if inspect.isfunction(function_of(obj)) else "neither a class nor a function"
+
+
 def unusable(name: str, kind: str, obj: Any) -> str:
     """Why an object cannot be the answer to an exercise of this kind, at home and in grading; empty when it can."""
-    wanted = "class" if kind == "class" else "function"
-    if isinstance(obj, type) is not (kind == "class") or (not isinstance(obj, type) and not inspect.isfunction(obj)):
-        got = "a class" if isinstance(obj, type) else "a function" if inspect.isfunction(obj) else "neither"
-        return f"{name} must be a {wanted}, and yours is {got}: start from the cell's stub"
+    wanted, got = WANTED.get(kind, "a function"), kind_of(obj)
+    if wanted != got:
+        return f"{name} must be {wanted}, and yours is {got}: start from the cell's stub"
     if getattr(obj, "__name__", "") == "<lambda>":
         return f"{name} is a lambda, which has no name of its own: write it as `def {name}(...):`"
     if inspect.iscoroutinefunction(obj):

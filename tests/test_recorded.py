@@ -23,6 +23,7 @@ STYLES = {
     "no_grad": "@torch.no_grad()\ndef Thing(x):\n    return x\n",
     "inference_mode": "@torch.inference_mode()\ndef Thing(x):\n    return x\n",
     "wraps": WRAPS + "@loud\n@torch.no_grad()\ndef Thing(x):\n    return x\n",
+    "a Triton function": "from tinyllm.kernels.runtime import triton\n\n@triton.jit\ndef Thing(x):\n    return x\n",
     "first method decorated": (
         "class Thing:\n    @torch.no_grad()\n    def first(self):\n        pass\n    def second(self):\n        pass\n"
     ),

@@ -60,7 +60,7 @@ def _with_rule(name: str, method: str, function: Any, rule: Rule, bound: bool = 
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = " ".join(repr(value).split())  # a tensor's has several lines
     return text if len(text) <= 60 else text[:56] + " ..."
 
 
@@ -149,6 +149,80 @@ def _plan_problem(scheduler: Any, result: Any, step: int) -> str | None:
     return f"{where}: {min(both)!r} is scheduled and preempted" if both else None
 
 
+def _unlike(what: str, x: Any, shape: Sequence[int], like: Any, span: tuple[int, int] | None = None) -> str | None:
+    """What is wrong with a tensor of this shape, on the device of `like` and in its dtype, or integers of a span."""
+    kind = like.dtype if span is None else "integers"
+    right_kind = x.dtype == like.dtype if span is None else "int" in str(x.dtype)
+    if list(x.shape) != list(shape) or not right_kind or x.device != like.device:
+        wanted, found = f"{list(shape)}, {kind}", f"{list(x.shape)}, {x.dtype}"
+        return f"{what} must be {wanted} on {like.device}; it is {found} on {x.device}"
+    if span is None or not x.numel():
+        return None
+    low, high = int(x.min()), int(x.max())
+    inside = span[0] <= low and high <= span[1]
+    return None if inside else f"{what} must be from {span[0]} to {span[1]}; they go from {low} to {high}"
+
+
+def _routed(_: Any, result: Any, router_logits: Any, top_k: int, *arguments: Any) -> str | None:
+    """Shapes, dtypes and ids in range; a weight may be NaN, as a broken request's are."""
+    topk_weights, topk_ids = result
+    shape, last = (len(router_logits), top_k), router_logits.shape[1] - 1
+    return _unlike("topk_weights", topk_weights, shape, router_logits) or _unlike(
+        "topk_ids", topk_ids, shape, router_logits, (0, last)
+    )
+
+
+def _permuted(_: Any, result: Any, x: Any, topk_ids: Any, num_experts: int) -> str | None:
+    """A row for each pair that has an expert, and counts that add up to so many."""
+    permuted, pairs, counts = result
+    rows = int(((topk_ids >= 0) & (topk_ids < num_experts)).sum())
+    problem = (
+        _unlike("permuted", permuted, (rows, x.shape[1]), x)
+        or _unlike("pairs", pairs, (rows,), x, (0, topk_ids.numel() - 1))
+        or _unlike("counts", counts, (num_experts,), x, (0, rows))
+    )
+    if not problem and int(counts.sum()) != rows:
+        problem = f"counts add up to {int(counts.sum())}, and there are {rows} rows"
+    return problem
+
+
+def _unpermuted(_: Any, result: Any, expert_out: Any, pairs: Any, topk_weights: Any) -> str | None:
+    return _unlike("the result", result, (len(topk_weights), expert_out.shape[1]), expert_out)
+
+
+def _aligned(_: Any, result: Any, topk_ids: Any, block_size: int, num_experts: int) -> str | None:
+    """What a kernel follows without a look: pairs and experts that exist, and whole blocks in use."""
+    sorted_token_ids, expert_ids, num_tokens = result
+    pairs = topk_ids.numel()
+    blocks = -(-(pairs + min(num_experts, pairs) * (block_size - 1)) // block_size)
+    problem = (
+        _unlike("sorted_token_ids", sorted_token_ids, (blocks * block_size,), topk_ids, (0, pairs))
+        or _unlike("expert_ids", expert_ids, (blocks,), topk_ids, (-1, num_experts - 1))
+        or _unlike("num_tokens_post_padded", num_tokens, (1,), topk_ids, (0, blocks * block_size))
+    )
+    if not problem and int(num_tokens) % block_size:
+        problem = f"num_tokens_post_padded is {int(num_tokens)}, which is no multiple of {block_size}"
+    return problem
+
+
+def _dispatched(_: Any, result: Any, permuted: Any, counts: Any, *arguments: Any) -> str | None:
+    """Rows and the three ways of counting them agree."""
+    received, received_counts, sent, got = result
+    problem = _ints(sent, len(sent), "numbers of rows sent") or _ints(got, len(sent), "numbers of rows got")
+    if not problem and sum(sent) != len(permuted):
+        problem = f"sent {list(sent)} does not add up to the {len(permuted)} rows of permuted"
+    shape = len(sent), len(counts) // len(sent)
+    problem = problem or _unlike("received", received, (sum(got), permuted.shape[1]), permuted)
+    problem = problem or _unlike("received_counts", received_counts, shape, permuted, (0, sum(got)))
+    if not problem and received_counts.sum(1).tolist() != list(got):
+        problem = f"got is {list(got)}, but received_counts has {received_counts.sum(1).tolist()} rows of each rank"
+    return problem
+
+
+def _combined(_: Any, result: Any, expert_out: Any, sent: Any, *arguments: Any) -> str | None:
+    return _unlike("the result", result, (sum(sent), expert_out.shape[1]), expert_out)
+
+
 #: By part, the methods that are watched.
 RULES: dict[str, dict[str, Rule]] = {
     "BlockAllocator": {"allocate": _allocated, "ref_count": _count},
@@ -158,4 +232,10 @@ RULES: dict[str, dict[str, Rule]] = {
     "PrefixCache": {"match": _hit, "evict": _count},
     "Scheduler": {"schedule": _schedule, "schedule_known_tokens": _known_tokens},
     "paged_attention": {"paged_attention": _like_q},
+    "topk_router": {"topk_router": _routed},
+    "permute": {"permute": _permuted},
+    "unpermute": {"unpermute": _unpermuted},
+    "moe_align_block_size": {"moe_align_block_size": _aligned},
+    "dispatch_all_to_all": {"dispatch_all_to_all": _dispatched},
+    "combine_all_to_all": {"combine_all_to_all": _combined},
 }

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from types import CodeType, FunctionType, TracebackType
 from typing import Any
 
-from tinyllm.errors import PartError, WorkspaceError
+from tinyllm.errors import PartError, TinyLLMError, WorkspaceError
 
 NOTEBOOK_NAMES = {"get_ipython", "display"}  # IPython puts them among the built-in names
 
@@ -78,6 +78,7 @@ def _codes(value: Any) -> list[CodeType]:
         return _codes(value.func)
     if type(value) in (staticmethod, classmethod):
         return _codes(value.__func__)
+    value = function_of(value)
     if type(value) is not FunctionType:
         return []
     found = [value.__code__]
@@ -86,6 +87,12 @@ def _codes(value: Any) -> list[CodeType]:
         found.insert(0, inner.__code__)
         inner = vars(inner).get("__wrapped__")
     return found
+
+
+def function_of(obj: Any) -> Any:
+    """The function that `@triton.jit` has made an object of; anything else as it is."""
+    inner = None if isinstance(obj, type | FunctionType) else getattr(obj, "__dict__", {}).get("fn")
+    return inner if type(inner) is FunctionType else obj
 
 
 def cells_run() -> list[str]:
@@ -229,12 +236,15 @@ def name_failing_part() -> Iterator[None]:
     except PartError:
         raise
     except Exception as error:
-        frame = failing_frame(error.__traceback__)
+        frame, cause = failing_frame(error.__traceback__), error
+        while frame is None and isinstance(cause.__cause__, Exception) and not isinstance(cause, TinyLLMError):
+            cause = cause.__cause__  # Triton's interpreter hides an error of a kernel behind its own
+            frame = failing_frame(cause.__traceback__)
         if frame is None:
             raise
         raise PartError(
             f"{frame.filename.strip('<>')} failed in line {frame.lineno} ({frame.line}): "
-            f"{type(error).__name__}: {error}. Check it again in its notebook, or build the engine with "
+            f"{type(cause).__name__}: {cause}. Check it again in its notebook, or build the engine with "
             'parts="reference".'
         ) from error
 

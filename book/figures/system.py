@@ -69,6 +69,12 @@ def system_day2() -> Figure:
 
 
 @figure
+def system_day3() -> Figure:
+    """Day 3: the model, whose MLPs are experts now."""
+    return draw_system(frozenset({"model"}))
+
+
+@figure
 def system_engine() -> Figure:
     """The life of a request: everything inside the engine."""
     return draw_system(frozenset({"scheduler", "kv_cache", "model", "attention", "sampler"}))

@@ -28,6 +28,7 @@ that a diagram is made from the course's own objects, follows the reader's theme
     {{#interactive allocator | The caption.}}     allocate, append, fork, free, find a prefix
     {{#interactive batching | The caption.}}      static against continuous batching, step by step
     {{#interactive merge | The caption.}}         two partial attention states become one
+    {{#interactive experts | The caption.}}       route tokens to experts by hand
 
 **Numbers** of committed measurements. A note with machine and date is put at the end of the page::
 

@@ -48,6 +48,13 @@ PICTURES = {
         "sum of exponentials l and its output o. Merged they give the same output as the softmax over all eight.",
         "Two partial attention states, merged, are the attention over all positions.",
     ),
+    "experts": Picture(
+        "dispatch_ribbon",
+        "Twenty pairs of a token and an expert: as they come, sorted by expert, and padded. Expert 0 has 9 pairs in "
+        "three blocks of four rows, expert 1 has 5 in two, expert 3 has 6 in two, and expert 2 has none. 8 of 28 rows "
+        "are padding.",
+        "Route ten tokens to four experts by hand. Watch the loads, the blocks and what is wasted.",
+    ),
 }
 
 

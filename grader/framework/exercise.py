@@ -169,8 +169,8 @@ class Prop(Property):
 class Exercise:
     """An exercise of the course: the name of the object that learners write, and what must hold of it.
 
-    A "kernel" is a function that launches Triton kernels: it is driven in a process of its own, that of
-    grader/running/kernel_client.py.
+    A "kernel" is a function that launches Triton kernels, a "tile" a `@triton.jit` function that a kernel of the course
+    calls. Both are driven in a process of its own, that of grader/running/kernel_client.py.
 
     Attributes:
         twins: functions of the course, each `module:name`, that do the same in another way. Where a submission runs,
@@ -181,7 +181,7 @@ class Exercise:
     """
 
     name: str
-    kind: Literal["class", "function", "kernel"]
+    kind: Literal["class", "function", "kernel", "tile"]
     properties: tuple[Property, ...]
     twins: tuple[str, ...] = ()
 
@@ -189,6 +189,11 @@ class Exercise:
         sentences = [item.sentence for item in self.properties]
         if not sentences or len(set(sentences)) < len(sentences):
             raise ValueError(f"{self.name} needs at least one property, each with a sentence of its own")
+
+    @property
+    def in_triton(self) -> bool:
+        """Whether answers run in Triton, and so in the process that is for it."""
+        return self.kind in ("kernel", "tile")
 
     @property
     def points(self) -> float:

@@ -20,8 +20,8 @@ from grader.usage import CheckFailed, UsageError, unusable
 from tinyllm import parts
 from tinyllm.errors import PartError, WorkspaceError
 from tinyllm.names import closest
+from tinyllm.recorded import function_of, source_of
 from tinyllm.recorded import name_of as name_in
-from tinyllm.recorded import source_of
 
 #: What `tinyllm status` says of an answer that is not right and did not fail either.
 NOT_FAILED = {
@@ -66,7 +66,7 @@ def exercise_of(obj: Any) -> Exercise:
     if isinstance(obj, str):
         name = closest(obj, exercises()) or "BlockAllocator"
         raise UsageError(f"check takes your object and not its name: check({name}), without quotes")
-    if not isinstance(obj, type) and not inspect.isfunction(obj):
+    if not isinstance(obj, type) and not inspect.isfunction(function_of(obj)):
         kind = type(obj).__name__
         if kind in exercises():
             raise UsageError(f"check takes the class and not an object made from it: check({kind})")
@@ -124,7 +124,7 @@ def problem_alone(exercise: Exercise, source: str, seed: int | None) -> str:
         alone = parts.defined_alone(exercise.name, source)
     except PartError as error:
         return str(error)
-    if exercise.kind == "kernel" or seed is None:  # a kernel's cell has been checked alone
+    if exercise.in_triton or seed is None:  # a kernel's cell has been checked alone
         return ""
     again = run(exercise, seed, LocalDriver(exercise, alone))
     return "" if again else f"its cell alone is no right answer: {one_line(again)}"

@@ -29,6 +29,7 @@ T = TypeVar("T", bound=Callable[..., Any])
 Kind = Literal["mutant", "variant", "unknown bug", "alternate"]
 
 TAG = "_grader_tag"
+JIT = "triton.jit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +198,9 @@ def cell_source(exercise: Exercise, specimen: Specimen, solution: str | None = N
 
 
 def renamed_source(name: str, specimen: Specimen) -> str:
-    """The specimen's imports, the kernels that it uses, and its own source, without decorators, called `name`.
+    """The specimen's imports, the kernels that it uses, and its own source, called `name`.
+
+    Of its decorators `@triton.jit` alone is kept.
 
     Raises:
         ValueError: its file does not define it at its top level.
@@ -219,7 +222,8 @@ def renamed_source(name: str, specimen: Specimen) -> str:
             kernels.append("".join(lines[node.decorator_list[0].lineno - 1 : node.end_lineno]) + "\n\n")
         elif isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == specimen.name:
             keyword = "class" if isinstance(node, ast.ClassDef) else "def"
-            body = text.replace(f"{keyword} {specimen.name}", f"{keyword} {name}", 1)
+            jitted = [f"@{JIT}\n" for decorator in node.decorator_list if ast.unparse(decorator) == JIT]
+            body = "".join(jitted) + text.replace(f"{keyword} {specimen.name}", f"{keyword} {name}", 1)
     if not body:
         raise ValueError(f"{specimen.path} does not define {specimen.name}")
     return "".join(parts) + ("\n\n" if parts else "") + "".join(kernels) + body
@@ -228,7 +232,7 @@ def renamed_source(name: str, specimen: Specimen) -> str:
 def used_kernels(tree: ast.Module, name: str) -> set[str]:
     """The functions with `@triton.jit` of a file that the object called `name` uses, or that these use in turn."""
     named = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
-    kernels = {key for key, node in named.items() if "triton.jit" in map(ast.unparse, node.decorator_list)}
+    kernels = {key for key, node in named.items() if JIT in map(ast.unparse, node.decorator_list)}
     found: set[str] = set()
     waiting = [name]
     while waiting:

@@ -17,9 +17,10 @@ from grader.framework import Case, CheckResult, Exercise, Outcome, PropertyResul
 from grader.mutants import Specimen, Specimens, as_cell, cell_source, specimens
 from grader.mutants.diagnosis import diagnosed
 from grader.mutation.gate_report import GateReport, Row
-from grader.running import PUBLIC_SEED, LocalDriver
+from grader.running import PUBLIC_SEED, Driver, LocalDriver
 from grader.running.copies import copied, same
 from grader.running.judge import run_fixed, run_random
+from grader.running.remembering import Remembering
 from grader.running.wire import decode, encode
 from tinyllm.parts import all_parts
 
@@ -47,7 +48,7 @@ def run_gate(
     """
     chosen = [find_exercise(name) for name in names] if names is not None else list(exercises().values())
     rows: dict[str, Row] = {}
-    for row in proved(sorted(chosen, key=lambda exercise: exercise.kind != "kernel"), seeds, jobs):
+    for row in proved(sorted(chosen, key=lambda exercise: not exercise.in_triton), seeds, jobs):
         rows[row.exercise] = row
         progress(row.exercise)
     return GateReport(tuple(rows[exercise.name] for exercise in chosen))
@@ -86,7 +87,7 @@ class Prover:
         self.known = known or specimens(exercise)
         self.reference = reference or all_parts()[exercise.name].reference
         self.row = Row(exercise.name)
-        self._driver: LocalDriver | None = None
+        self._driver: tuple[Any, Driver] | None = None
         self._decided: dict[tuple[Any, int], PropertyResult | None] = {}
         self._results: dict[tuple[Any, int], CheckResult] = {}
 
@@ -139,11 +140,11 @@ class Prover:
         """The result that a learner with this object would get."""
         return diagnosed(self.exercise, self.marked(obj, seed), self.driver(obj), self.known)
 
-    def driver(self, obj: Any) -> LocalDriver:
-        """A driver of an object; one object is proved after the other."""
-        if self._driver is None or self._driver.obj is not obj:
-            self._driver = LocalDriver(self.exercise, obj)
-        return self._driver
+    def driver(self, obj: Any) -> Driver:
+        """A driver of an object, which drives each case once; one object is proved after the other."""
+        if self._driver is None or self._driver[0] is not obj:
+            self._driver = obj, Remembering(LocalDriver(self.exercise, obj))
+        return self._driver[1]
 
     def not_right(self, obj: Any, seed: int, label: str) -> str:
         """Why an object that is right is not found right."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from grader.framework import Case, Exercise, Outcome, PropertyResult
 from grader.mutants import as_cell
 from grader.mutants.diagnosis import MUTANT_TIME_SHARE
-from grader.running import LocalDriver, Report
-from grader.running.copies import same
+from grader.running import Driver, LocalDriver, Report
 from grader.running.judge import run_property
+from grader.running.remembering import Remembering
 
 LABEL = "mutation"  # of the cell
 LEAST_SECONDS = 1.0  # that a case may take, on a busy machine too
@@ -56,30 +56,22 @@ class Trial:
         return not self.missed
 
 
-class Remembering:
-    """A driver that drives equal cases once: many are the same for every seed."""
+class Limited:
+    """Drives the answer of a job, each case no longer than the job says."""
 
     def __init__(self, job: Job) -> None:
         """Run the cell."""
         self.job = job
         self.driver = LocalDriver(job.exercise, as_cell(job.exercise, job.text, LABEL))
-        self.seen: dict[int, list[tuple[Case, Report]]] = {}
 
     def __call__(self, index: int, case: Case) -> Report:
-        """Drive a case, or say again what came of it."""
-        seen = self.seen.setdefault(index, [])
-        for known, report in seen:
-            if same(known, case):
-                return report
+        """Drive a case."""
         seconds = max(LEAST_SECONDS, self.job.time_share * self.job.exercise.properties[index].time_limit)
         self.driver.longest = seconds
-        if self.job.exercise.kind == "kernel":  # what runs kernels is ended by its own side
-            report = self.driver(index, case)
-        else:
-            with no_longer_than(seconds + WAKE_SECONDS):
-                report = self.driver(index, case)
-        seen.append((case, report))
-        return report
+        if self.job.exercise.in_triton:  # what runs kernels is ended by its own side
+            return self.driver(index, case)
+        with no_longer_than(seconds + WAKE_SECONDS):
+            return self.driver(index, case)
 
 
 @contextmanager
@@ -96,7 +88,7 @@ def no_longer_than(seconds: float) -> Iterator[None]:
 def tried(job: Job) -> Trial:
     """Run the answer of a job."""
     try:
-        driver = Remembering(job)
+        driver = Remembering(Limited(job))
     except Exception as error:
         return Trial((), f"the cell does not run: {type(error).__name__}: {error}")
     order = list(range(len(job.exercise.properties)))
@@ -115,7 +107,7 @@ def tried(job: Job) -> Trial:
 
 
 def first_failure(
-    exercise: Exercise, order: Sequence[int], seed: int, driver: Remembering
+    exercise: Exercise, order: Sequence[int], seed: int, driver: Driver
 ) -> tuple[int, PropertyResult | None]:
     """The first property, in this order, that fails, and its index; None where all hold."""
     for index in order:

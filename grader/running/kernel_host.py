@@ -12,11 +12,14 @@ import os
 import signal
 import socket
 import sys
+from functools import lru_cache
+from types import TracebackType
 from typing import Any
 
 import torch
 
 from grader.framework import Exercise, properties_in
+from grader.running.interpreter import make_faster, rewrite_shared_functions
 from grader.running.kernel_access import watch_kernels
 from grader.running.local import LocalDriver
 from grader.running.report import Ending, Report, text_of
@@ -27,6 +30,7 @@ from tinyllm.recorded import run_alone
 
 FOREVER = 10.0**7  # seconds to wait for the next case
 SEND_SECONDS = 60.0
+KEPT_FORKS = 3  # a diagnosis drives an answer and what is like it by turns
 
 
 class HostDriver(LocalDriver):
@@ -35,7 +39,7 @@ class HostDriver(LocalDriver):
     def describe_error(self, error: BaseException) -> Report:
         """As in LocalDriver, but of the error that the interpreter has wrapped up."""
         while type(error).__name__ == "InterpreterError" and error.__cause__ is not None:
-            error = error.__cause__
+            error = error.__cause__.with_traceback(joined(error.__traceback__, error.__cause__.__traceback__))
         report = super().describe_error(error)
         if not isinstance(error, NameError):
             return report
@@ -44,6 +48,17 @@ class HostDriver(LocalDriver):
             message=f"{report.message}. The cell is checked alone: what it uses must be imported or written in it",
             error=report.error,
         )
+
+
+def joined(outer: TracebackType | None, inner: TracebackType | None) -> TracebackType | None:
+    """One traceback of two: the learner's line may be in the outer one, where a helper of the course has failed."""
+    last = outer
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    if last is None:
+        return inner
+    last.tb_next = inner
+    return outer
 
 
 class Fork:
@@ -88,23 +103,33 @@ class Fork:
 
 
 class Forks:
-    """Drives each answer in a fork of its own; one fork is kept, that of the latest answer."""
+    """Drives each answer in a fork of its own; those of the latest answers are kept."""
 
     def __init__(self) -> None:
-        self.fork: Fork | None = None
+        self.forks: list[Fork] = []  # the latest last
 
     def driven(self, request: dict[str, Any]) -> dict[str, Any]:
         """The answer to a request."""
-        fork = self.fork
-        if fork is None or not fork.open or fork.answer != (request["name"], request["source"]):
-            self.end()
-            self.fork = fork = Fork(request)
-        return fork.driven(request)
+        fork = self.taken(request["name"], request["source"]) or Fork(request)
+        self.forks.append(fork)
+        if len(self.forks) > KEPT_FORKS:
+            self.forks.pop(0).end()
+        answer = fork.driven(request)
+        if not fork.open:
+            self.forks.remove(fork)
+        return answer
+
+    def taken(self, *answer: str) -> Fork | None:
+        """The fork of this answer, taken out of its place; None where there is none."""
+        for number, fork in enumerate(self.forks):
+            if fork.answer == answer:
+                return self.forks.pop(number)
+        return None
 
     def end(self) -> None:
-        """End the fork, if there is one."""
-        if self.fork is not None and self.fork.open:
-            self.fork.end()
+        """End the forks that there are."""
+        while self.forks:
+            self.forks.pop().end()
 
 
 class HereHost:
@@ -161,8 +186,9 @@ def driven(request: dict[str, Any]) -> Report:
     return HostDriver(exercise, answer, request["seconds"])(index, decode(request["case"]))
 
 
+@lru_cache(maxsize=1)
 def load_answer(exercise: str, name: str, source: str) -> Any:
-    """The function called `name` of a cell; the reference where there is no source."""
+    """The function called `name` of a cell, which is run once, as in a notebook; the reference where is no source."""
     if not source:
         return all_parts()[exercise].reference
     return run_alone(source, name, references())
@@ -173,6 +199,7 @@ def prepare() -> None:
     torch.set_num_threads(1)
     references()  # imports the kernels before the first fork
     if INTERPRETED:
+        make_faster()
         watch_kernels()
     # What `torch.empty` gives is NaN from now on: a kernel that reads what none has written does not get away with it.
     torch.set_deterministic_debug_mode("warn")  # `use_deterministic_algorithms` would import torch's compiler first
@@ -181,6 +208,8 @@ def prepare() -> None:
 def main() -> None:
     """Get ready and serve."""
     prepare()
+    if INTERPRETED:
+        rewrite_shared_functions()
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         send(connection, {"interpreted": INTERPRETED}, SEND_SECONDS)
         (serve_in_forks if INTERPRETED else serve_here)(connection)

@@ -34,7 +34,7 @@ class LocalDriver:
         """Drive one case of the property at `index`; errors of the learner's code end up in the report."""
         item = self.exercise.properties[index]
         seconds = item.time_limit if self.longest is None else min(item.time_limit, self.longest)
-        if self.exercise.kind == "kernel":
+        if self.exercise.in_triton:
             return drive_kernel(self.exercise, self.obj, index, case, seconds)
         before, given = copied(case), copied(case)
         with recorded_output() as record:

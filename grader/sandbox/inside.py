@@ -61,7 +61,7 @@ def work(connection: socket.socket) -> None:
     if problem:
         send(connection, {"failed": problem}, SECONDS)
         return
-    if exercise.kind == "kernel":
+    if exercise.in_triton:
         run_kernels_here()
     send(connection, {"ready": True}, SECONDS)
     drive(connection, LocalDriver(exercise, shell.user_ns[exercise.name], job["longest"]))

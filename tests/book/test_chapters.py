@@ -11,8 +11,22 @@ import pytest
 from book.figures._serving import serve, serve_and_record
 from book.figures.batching import BUDGET, CROWD, DECODERS, LONG, POOL, SEATS, SMALL_BUDGET, THREE
 from book.figures.evaluated import TASKS, entry, evaluation
-from book.figures.roofline import prefill_intensity
-from tinyllm.paths import project_root
+from book.figures.experts import (
+    BATCHES,
+    BLOCK_SIZE,
+    NUM_EXPERTS,
+    example_ids,
+    floor_microseconds,
+    touched_in_the_engine,
+)
+from book.figures.experts_on_ranks import COUNTS, NUM_RANKS, placements, rows_to_send
+from book.figures.roofline import H100_BYTES, H100_FLOPS, prefill_intensity
+from tinyllm.config import ModelConfig
+from tinyllm.experts.align import moe_align_block_size
+from tinyllm.experts.cost import touched_experts
+from tinyllm.experts.plan import SparseShape
+from tinyllm.experts.routing import expert_counts
+from tinyllm.paths import project_root, shipped_checkpoint
 
 SRC = project_root() / "book" / "src"
 DAYS = sorted(SRC.glob("day*.md"))
@@ -89,6 +103,66 @@ def test_day2_says_what_its_schedules_show() -> None:
 
 def test_day2_says_what_the_roofline_is_drawn_from() -> None:
     assert_says("day2", f"That is {prefill_intensity():.0f} {{{{#term operations a byte}}}}.")
+
+
+def test_day3_says_what_its_pictures_show() -> None:
+    counts = expert_counts(example_ids(), NUM_EXPERTS).tolist()
+    in_use = int(moe_align_block_size(example_ids(), BLOCK_SIZE, NUM_EXPERTS)[2])
+    sent = rows_to_send()
+    received = [sum(len(rank[to]) for rank in sent) for to in range(len(sent))]
+    loads = {name: " and ".join(f"{x:.0f}" for x in placed.load(COUNTS)[-2:]) for name, placed in placements().items()}
+    imbalance = {name: f"{placed.imbalance(COUNTS):.2f}" for name, placed in placements().items()}
+    assert_says(
+        "day3",
+        f"{counts[0]} pairs of expert 0, {counts[1]} of expert 1, {counts[3]} of expert 3",
+        f"{in_use - sum(counts)} of {in_use} rows are padding",
+        f"Rank 0 has Ten t: {len(sent[0][0])} of its rows go to itself",
+        f"for experts 0 and 1, and {len(sent[0][1])} to rank 1",
+        f"Rank 1 has okens: {len(sent[1][0])} rows go to rank 0 and {len(sent[1][1])} stay",
+        f"rank 0 computes {received[0]} rows and rank 1 computes {received[1]}",
+        f"with the mean at {sum(COUNTS) // NUM_RANKS}. In order: 50, 18, {loads['in order']}",
+        f"the busiest {imbalance['in order']} times the mean.",
+        f"Packed: 46, 18, {loads['packed']}, {imbalance['packed']} times",
+        f"24, 24, {loads['4 extra slots']}, {imbalance['4 extra slots']} times.",
+        f"expert 0 by itself has {max(COUNTS) * NUM_RANKS / sum(COUNTS):.1f} times a rank's mean load",
+    )
+
+
+def test_day3_says_what_a_sparse_layer_costs() -> None:
+    shape = SparseShape()
+    one, many = (
+        floor_microseconds(n, touched_experts(n, shape.top_k, shape.num_experts), shape.top_k, shape) for n in (1, 64)
+    )
+    whole = floor_microseconds(1, shape.num_experts, shape.top_k, shape)
+    ridge = H100_FLOPS / H100_BYTES
+    speculated = touched_experts(5, shape.top_k, shape.num_experts)
+    assert_says(
+        "day3",
+        f"Three matrices of 2,048 · 768: 4.7 million parameters, **{shape.expert_bytes / 1e6:.1f} MB**",
+        f"All 128 are {shape.expert_bytes * 128 / 1e9:.2f} GB a layer",
+        f"and {shape.expert_bytes * 128 * 48 / 1e9:.0f} GB in 48 layers",
+        f"At one token the layer reads {shape.expert_bytes * 8 / 1e6:.1f} MB: {one:.1f} µs.",
+        f"At 64 tokens it reads {touched_experts(64, 8, 128):.0f} experts: {many:.0f} µs",
+        f"is worth 64 · {one:.1f} / {many:.0f} = {64 * one / many:.1f} single steps",
+        f"reaches {many:.0f} at 64 tokens, stays at {whole:.0f} up to about {round(ridge * 16, -2):,.0f} tokens",
+        f"five tokens touch {speculated:.0f} experts in place of 8: the experts' bytes are {speculated / 8:.1f} times",
+        f"**1.5 · I operations for each byte sent**, {1.5 * shape.intermediate_size:,.0f} here",
+        f"{H100_FLOPS / 450e9:,.0f} for each byte",
+        f"take {shape.expert_bytes * 16 / H100_BYTES * 1e6:.0f} µs, 4,096 rows of 9.4 million operations",
+        f"take {4096 * shape.expert_bytes / H100_FLOPS * 1e6:.0f} µs, and 29.4 MB take {29.4e6 / 450e9 * 1e6:.0f} µs",
+    )
+
+
+@pytest.mark.needs("checkpoint")
+def test_what_the_engine_touches_is_near_the_law() -> None:
+    moe = ModelConfig.from_pretrained(shipped_checkpoint("moe"))
+    touched = touched_in_the_engine()
+    assert list(touched) == list(BATCHES)
+    for batch, found in touched.items():
+        law = touched_experts(batch, moe.num_experts_per_tok, moe.num_experts)
+        assert 0.85 * law <= found <= 1.05 * law
+    least_even = max(evaluation()["models"]["moe"]["experts"]["busiest over mean"].items(), key=lambda item: item[1])
+    assert_says("day3", f"models.moe.experts.busiest over mean.{least_even[0]} |")
 
 
 @pytest.mark.needs("checkpoint")

@@ -15,8 +15,11 @@ import torch
 
 from book.figures._serving import Arrival, serve
 from book.figures.batching import CROWD
+from book.figures.experts import NUM_EXPERTS, ROUTES, TOP_K
 from book.preprocessor.interactive import FOLDER, PICTURES
 from tinyllm.config import CacheConfig, ModelConfig
+from tinyllm.experts.align import moe_align_block_size
+from tinyllm.experts.routing import expert_counts
 from tinyllm.kernels.reference import merge_attention_states, paged_attention_with_lse
 from tinyllm.kv_cache.manager import KVCacheManager
 from tinyllm.parts import resolve
@@ -220,3 +223,57 @@ def test_two_empty_parts_make_an_empty_part() -> None:
     assert call("merge", "partialState", [[[], []]]) == [empty]
     (merged,) = call("merge", "mergeStates", [[empty, empty]])
     assert (merged["max"], merged["sum"], merged["output"]) == ("-inf", 0, 0)
+
+
+# ---------------------------------------------------------------- routing
+
+
+def padded(routes: list[list[int]]) -> torch.Tensor:
+    """[T, K] ids of the engine: -1 where a token has fewer experts."""
+    return torch.tensor([route + [-1] * (TOP_K - len(route)) for route in routes]).view(-1, TOP_K)
+
+
+def test_the_blocks_are_those_of_the_engine() -> None:
+    draw = random.Random(0)
+    cases: list[tuple[list[list[int]], int, int]] = [([list(route) for route in ROUTES], NUM_EXPERTS, 4), ([], 4, 4)]
+    for _ in range(200):
+        num_experts = draw.randint(2, 6)
+        wanted = range(draw.choice([2, num_experts]))  # all on two experts, or on all
+        routes = [draw.sample(wanted, draw.choice([TOP_K, TOP_K, 1, 0])) for _ in range(draw.randint(0, 17))]
+        cases.append((routes, num_experts, draw.randint(1, 9)))
+    got = call("experts", "blocks", [list(case) for case in cases])
+    told = call("experts", "summary", [list(case) for case in cases])
+    for (routes, num_experts, block_size), blocks, said in zip(cases, got, told, strict=True):
+        ids = padded(routes)
+        rows, experts, in_use = (x.tolist() for x in moe_align_block_size(ids, block_size, num_experts))
+        pad = ids.numel()
+        flat = [pad if row is None else row for block in blocks for row in block["rows"]]
+        assert flat == rows[: in_use[0]]
+        assert [block["expert"] for block in blocks] == [expert for expert in experts if expert >= 0]
+        counts = expert_counts(ids, num_experts)
+        pairs = int(counts.sum())
+        assert said == {
+            "pairs": pairs,
+            "rows": in_use[0],
+            "waste": pytest.approx((in_use[0] - pairs) / in_use[0] if pairs else 0),
+            "touched": int((counts > 0).sum()),
+            "imbalance": pytest.approx(float(counts.max() / counts.double().mean()) if pairs else 1),
+        }
+
+
+def test_the_picture_begins_with_the_routes_of_the_chapter() -> None:
+    path = json.dumps(str(FOLDER / "experts_model.js"))
+    (constants,) = run_node(
+        f"const {{ START, EVEN, NUM_EXPERTS, TOP_K }} = require({path});"
+        "console.log(JSON.stringify([START, EVEN, NUM_EXPERTS, TOP_K]))",
+        "",
+    )
+    start, even, *sizes = constants
+    assert start == [list(route) for route in ROUTES]
+    assert sizes == [NUM_EXPERTS, TOP_K]
+    assert expert_counts(padded(even), NUM_EXPERTS).unique().numel() == 1
+
+
+def test_a_third_expert_takes_the_place_of_the_first() -> None:
+    cases = [[[], 2], [[2], 1], [[2, 1], 3], [[2, 1], 1], [[2, 1], 2]]
+    assert call("experts", "choose", cases) == [[2], [2, 1], [1, 3], [2], [1]]

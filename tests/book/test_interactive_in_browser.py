@@ -20,7 +20,7 @@ pytestmark = pytest.mark.needs("chromium", "mdbook", "node", "checkpoint")
 
 BOOK_TOML = """\
 [book]
-title = "Three pictures"
+title = "The pictures"
 language = "en"
 [build]
 use-default-preprocessors = false
@@ -42,7 +42,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (book / "src").mkdir()
     (book / "book.toml").write_text(BOOK_TOML)
     (book / "src" / "SUMMARY.md").write_text("- [All](all.md)\n- [Next](next.md)\n")
-    names = ("allocator", "batching", "merge | A caption of its own.", "allocator")
+    names = ("allocator", "batching", "merge | A caption of its own.", "experts", "allocator")
     (book / "src" / "all.md").write_text("# All\n\n" + "\n\n".join(f"{{{{#interactive {name}}}}}" for name in names))
     (book / "src" / "next.md").write_text("# Next\n")
     draw_figures(str(folder / "figures"))
@@ -161,6 +161,38 @@ def test_merging_by_keyboard(address: str, browser: Any) -> None:
     assert not faults
 
 
+def test_routing_by_keyboard(address: str, browser: Any) -> None:
+    with page_of(browser, DESKTOP) as (page, faults):
+        page.goto(address)
+        figure = page.locator("figure[data-interactive=experts]")
+        status = figure.get_by_role("status")
+        assert "20 pairs in 28 rows: 8 are padding, 29 %. 3 of 4 experts are touched" in status.inner_text()
+        assert figure.locator(".block").count() == 7
+        box = figure.get_by_label('token 0, "T", to expert 2')
+        box.focus()
+        page.keyboard.press("Space")
+        assert box.is_checked()
+        assert not figure.get_by_label('token 0, "T", to expert 0').is_checked(), "the first gives way"
+        assert 'Token 0, "T", goes to expert 2 in place of 0.' in status.inner_text()
+        assert "4 of 4 experts are touched" in status.inner_text()
+        page.keyboard.press("Space")
+        assert "leaves expert 2. It has 1 expert now" in status.inner_text()
+        assert "19 pairs" in status.inner_text()
+        assert "20 pairs in 32 rows: 12 are padding" in by_keyboard(page, figure, "Evenly")
+        size = figure.get_by_label("Rows of a block")
+        size.focus()
+        page.keyboard.press("Home")
+        assert "20 pairs in 20 rows: 0 are padding" in status.inner_text()
+        tokens = figure.get_by_label("Tokens in the step")
+        tokens.focus()
+        page.keyboard.press("Home")
+        assert "2 pairs in 2 rows" in status.inner_text()
+        assert "2 of 4 experts are touched" in status.inner_text()
+        assert figure.get_by_label(re.compile("token 9, ")).first.is_disabled()
+        assert page.url.endswith("all.html"), "arrow keys move the slider, not the page"
+    assert not faults
+
+
 def states(figure: Any) -> dict[str, list[str]]:
     rows = [row.locator("th, td").all_inner_texts() for row in figure.locator("tbody tr").all()]
     return {name: numbers for name, *numbers in rows}
@@ -169,13 +201,13 @@ def states(figure: Any) -> dict[str, list[str]]:
 def test_without_a_script_and_on_paper_the_drawn_pictures_are_there(pictures: Path, browser: Any) -> None:
     with page_of(browser, DESKTOP, java_script_enabled=False) as (page, faults):
         page.goto((pictures / "all.html").as_uri())
-        assert page.locator("figure.interactive svg").count() == 4
+        assert page.locator("figure.interactive svg").count() == 5
         assert all(svg.is_visible() for svg in page.locator("figure.interactive svg").all())
         assert page.locator(".stage").count() == 0
     assert not faults
     with page_of(browser, DESKTOP) as (page, faults):
         page.goto((pictures / "all.html").as_uri())
-        assert page.locator(".stage").count() == 4
+        assert page.locator(".stage").count() == 5
         assert page.locator("figure.interactive svg").first.is_hidden()
         page.emulate_media(media="print")
         assert page.locator("figure.interactive svg").first.is_visible()

@@ -1,4 +1,4 @@
-"""Hold `grouped_gemm` and the layer on it against float64, interpreted: run by test_layer.py in its own process."""
+"""Hold the layer on `grouped_gemm` against a loop, interpreted: run by test_layer.py in its own process."""
 
 from __future__ import annotations
 
@@ -6,53 +6,13 @@ import tempfile
 
 import torch
 from support.models import drain, make_engine, tiny_model
-from torch import Tensor
 
 from tinyllm import SamplingParams
-from tinyllm.experts.align import align_single_pairs, moe_align_block_size
+from tinyllm.experts.align import moe_align_block_size
 from tinyllm.experts.layer import experts_loop, experts_triton
 from tinyllm.experts.routing import topk_router
 from tinyllm.kernels import reference
 from tinyllm.kernels.grouped_gemm import grouped_gemm
-
-#: T, K, E, depth, N, block size; 0 is a block a pair.
-CASES = [
-    (1, 1, 1, 16, 16, 16),
-    (3, 1, 4, 7, 5, 16),
-    (10, 2, 4, 40, 70, 16),
-    (33, 3, 7, 65, 33, 16),
-    (5, 2, 8, 48, 20, 0),
-    (70, 2, 3, 32, 64, 64),
-    (9, 2, 2, 130, 16, 32),
-]
-BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
-
-
-def in_zone(tensor: Tensor, room: int = 3) -> Tensor:
-    """The same numbers with NaN before, behind and between the rows."""
-    padded = torch.full((*tensor.shape[:-1], tensor.shape[-1] + room), float("nan"), dtype=tensor.dtype)
-    whole = torch.cat((torch.full((64,), float("nan"), dtype=tensor.dtype), padded.flatten()))
-    view = whole[64:].view(padded.shape)[..., : tensor.shape[-1]]
-    return view.copy_(tensor)
-
-
-def run(case: tuple[int, ...], dtype: torch.dtype) -> None:
-    num_tokens, top_k, num_experts, depth, columns, block = case
-    generator = torch.Generator().manual_seed(sum(case))
-    weights, ids = topk_router(torch.randn(num_tokens, num_experts, generator=generator), top_k, True)
-    if num_tokens > 2:
-        ids[1, 0] = -1
-    a = torch.randn(num_tokens, depth, generator=generator).to(dtype)
-    w = (torch.randn(num_experts, columns, depth, generator=generator) / depth**0.5).to(dtype)
-    chosen = set(ids.flatten().tolist())
-    for expert in set(range(num_experts)) - chosen:
-        w[expert] = float("nan")
-    blocks = moe_align_block_size(ids, block, num_experts) if block else align_single_pairs(ids, 16, num_experts)
-    for rows in (a, a.repeat_interleave(top_k, dim=0)):
-        for scale in (None, weights.to(dtype)):
-            got = grouped_gemm(in_zone(rows), in_zone(w), *blocks, ids.numel(), scale)
-            wanted = reference.grouped_gemm(rows, w, ids, scale)
-            assert (got - wanted).abs().max() <= BOUNDS[dtype] * (1 + wanted.abs().max()), case
 
 
 def experts_far_apart() -> None:
@@ -66,7 +26,7 @@ def experts_far_apart() -> None:
         w.copy_(torch.randn(w.shape, generator=torch.Generator().manual_seed(4)))
         got = grouped_gemm(a, w, *moe_align_block_size(ids, 16, 3), 4)
         wanted = reference.grouped_gemm(a, w.contiguous(), ids)
-    assert (got - wanted).abs().max() <= BOUNDS[torch.float16] * (1 + wanted.abs().max())
+    assert (got - wanted).abs().max() <= 2e-3 * (1 + wanted.abs().max())
 
 
 def the_engine_serves_with_it() -> None:
@@ -82,10 +42,6 @@ def the_engine_serves_with_it() -> None:
 
 
 def main() -> None:
-    for case in CASES:
-        run(case, torch.float32)
-    for dtype in (torch.bfloat16, torch.float16):
-        run(CASES[2], dtype)
     for shape in ((1, 2, 8), (10, 2, 4), (40, 3, 5)):
         generator = torch.Generator().manual_seed(5)
         num_tokens, top_k, num_experts = shape
@@ -97,7 +53,6 @@ def main() -> None:
         assert (experts_triton(x, weights, ids, gate_up, down) - wanted).abs().max() <= 1e-5 * wanted.abs().max()
     experts_far_apart()
     the_engine_serves_with_it()
-    print(f"{len(CASES) + 2 + 3} cases")
 
 
 if __name__ == "__main__":

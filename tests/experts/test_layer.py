@@ -116,7 +116,6 @@ def test_pairs_whose_expert_is_not_there_add_nothing(layer: Layer) -> None:
 
 
 @pytest.mark.needs("triton")
-def test_the_kernel_between_guard_zones() -> None:
+def test_the_layer_on_the_kernel_and_the_engine_on_that() -> None:
     done = run_interpreted("-m", "experts.kernel_cases")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "12 cases" in done.stdout

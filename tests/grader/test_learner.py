@@ -21,6 +21,7 @@ from grader.learner.verbs import exercise_of
 from grader.mutants import specimen
 from grader.usage import UsageError
 from tinyllm import parts
+from tinyllm.kernels.runtime import triton
 from tinyllm.kv_cache.allocator import BlockAllocator as Reference
 from tinyllm.kv_cache.sizing import kv_bytes_per_token as reference_bytes
 
@@ -124,6 +125,15 @@ def block_allocator() -> None:
 block_allocator.__name__ = "BlockAllocator"
 
 
+def grouped_gemm_tile() -> None:
+    """A plain function where Triton's is wanted."""
+
+
+@triton.jit
+def kv_bytes_per_token() -> None:
+    """Triton's where a plain one is wanted."""
+
+
 @pytest.mark.parametrize(
     ("obj", "words"),
     [
@@ -134,6 +144,8 @@ block_allocator.__name__ = "BlockAllocator"
         (Reference(2), r"not an object made from it: check\(BlockAllocator\)"),
         (block_allocator, "must be a class, and yours is a function"),
         (type("kv_bytes_per_token", (), {}), "must be a function, and yours is a class"),
+        (grouped_gemm_tile, "must be a function with `@triton.jit` above it, and yours is a function"),
+        (kv_bytes_per_token, "must be a function, and yours is a function with `@triton.jit` above it"),
         (type("BlockAlocator", (), {}), "no exercise is called 'BlockAlocator'. The exercises are:"),
         (lambda: 3, "a lambda has no name of its own: write it as a `def`"),
         (len, "a class or a function that you wrote"),

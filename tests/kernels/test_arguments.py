@@ -78,6 +78,41 @@ def test_the_other_launchers_check_their_own() -> None:
         store_kv(k.half(), k.half(), cache, cache.clone(), slots)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"a": torch.zeros(3, 15)}, r"must be \[rows, K\] and \[E, N, K\]"),
+        ({"w": torch.zeros(8, 16)}, r"must be \[rows, K\] and \[E, N, K\]"),
+        ({"w": torch.zeros(2, 8, 16).half()}, "both must be one of float16"),
+        ({"a": torch.zeros(3, 16).double(), "w": torch.zeros(2, 8, 16).double()}, "both must be one of float16"),
+        ({"a": torch.zeros(16, 3).T}, "last dimension of a and of w must be contiguous"),
+        ({"w": torch.zeros(2, 16, 8).transpose(1, 2)}, "last dimension of a and of w must be contiguous"),
+        ({"num_pairs": 7}, "7 pairs do not belong to 3 rows of a evenly"),
+        ({"a": torch.zeros(0, 16)}, "6 pairs do not belong to 0 rows"),
+        ({"sorted_token_ids": torch.zeros(33, dtype=torch.int32)}, "no whole blocks for 2 expert_ids"),
+        ({"topk_weights": torch.zeros(5)}, "topk_weights must be 6 numbers"),
+        ({"topk_weights": torch.zeros(12)[::2]}, "topk_weights must be 6 numbers, contiguous"),
+        ({"out": torch.zeros(6, 9)}, r"out must be \[6, 8\] in torch.float32, contiguous"),
+        ({"out": torch.zeros(6, 8).half()}, r"out must be \[6, 8\] in torch.float32, contiguous"),
+        ({"out": torch.zeros(8, 6).T}, r"out must be \[6, 8\] in torch.float32, contiguous"),
+        ({"out": torch.zeros(6, 8, device="meta")}, "on different devices"),
+    ],
+)
+def test_a_grouped_product_that_does_not_fit_is_refused(changes: dict[str, Any], words: str) -> None:
+    from tinyllm.kernels.grouped_gemm import grouped_gemm
+
+    fitting: dict[str, Any] = {
+        "a": torch.zeros(3, 16),
+        "w": torch.zeros(2, 8, 16),
+        "sorted_token_ids": torch.zeros(32, dtype=torch.int32),
+        "expert_ids": torch.zeros(2, dtype=torch.int32),
+        "num_tokens_post_padded": torch.tensor([32], dtype=torch.int32),
+        "num_pairs": 6,
+    }
+    with pytest.raises(ValueError, match=words):
+        grouped_gemm(**{**fitting, **changes})
+
+
 def test_an_unknown_backend_is_refused() -> None:
     from tinyllm.attention.registry import attention_backend
 

@@ -107,3 +107,44 @@ def test_kernels_compile_and_fit(
         assert result.metadata.shared <= room, f"{name} needs {result.metadata.shared} bytes of shared memory"
         if dtype == torch.bfloat16 and name not in ("store_kv_kernel", "reduce_kernel"):
             assert "mma" in result.asm["ptx"], f"{name} does not use the tensor cores"
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "block_size"),
+    [(80, torch.bfloat16, 64), (80, torch.float32, 64), (90, torch.bfloat16, 16), (90, torch.float16, 64)],
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_grouped_product_compiles_and_fits(
+    capability: int,
+    dtype: torch.dtype,
+    block_size: int,
+    weighted: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from tinyllm.kernels import grouped_gemm as module
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    args, kwargs = grouped_launch(module.grouped_gemm_tile, dtype, block_size, weighted, monkeypatch)
+    result = compiled(module.grouped_gemm_kernel, args, kwargs, capability)
+    assert result.metadata.shared <= SHARED_MEMORY
+    if dtype == torch.bfloat16:
+        assert "mma" in result.asm["ptx"], "the tensor cores are not used"
+
+
+def grouped_launch(
+    tile: Any, dtype: torch.dtype, block_size: int, weighted: bool, monkeypatch: pytest.MonkeyPatch
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What the kernel of the grouped product would be launched with, at sizes of Qwen3-30B-A3B."""
+    from tinyllm.kernels import grouped_gemm as module
+
+    launches = Launches()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "grouped_gemm_kernel", launches)
+        patch.setattr(module, "check_device", lambda device: None)
+        blocks = (torch.zeros(4 * block_size, dtype=torch.int32), torch.zeros(4, dtype=torch.int32))
+        a, w = torch.zeros(32, 2048, dtype=dtype), torch.zeros(2, 1536, 2048, dtype=dtype)
+        weights = torch.zeros(64, dtype=dtype) if weighted else None
+        module.grouped_gemm(a, w, *blocks, torch.zeros(1, dtype=torch.int32), 64, weights, tile=tile)
+    ((args, kwargs),) = launches.arguments
+    return args, kwargs

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from interpreted import run_interpreted
 
-from tinyllm.kernels.cases import Case, interpreter_grid
+from tinyllm.kernels.cases import Case, GroupedCase, interpreter_grid
 from tinyllm.paths import project_root
 
 pytestmark = [pytest.mark.needs("triton"), pytest.mark.timeout(900)]
@@ -29,7 +29,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("case", interpreter_grid(), ids=lambda case: case.name)
-def test_a_kernel_agrees_with_the_oracle_and_stays_in_bounds(case: Case, report: dict[str, Any]) -> None:
+def test_a_kernel_agrees_with_the_oracle_and_stays_in_bounds(case: Case | GroupedCase, report: dict[str, Any]) -> None:
     assert case.name in report, f"the process ended before this case: {report[''][1][-1500:]}"
     assert report[case.name]["problems"] == []
 

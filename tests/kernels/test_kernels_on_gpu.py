@@ -14,7 +14,7 @@ from tinyllm.attention.metadata import AttentionMetadata
 from tinyllm.attention.torch import TorchAttention
 from tinyllm.config import EngineConfig, SamplingParams
 from tinyllm.engine.engine import LLMEngine
-from tinyllm.kernels.cases import Case, device_grid
+from tinyllm.kernels.cases import Case, GroupedCase, device_grid
 from tinyllm.kv_cache.storage import PagedKVCache
 from tinyllm.parts import resolve
 from tinyllm.paths import project_root
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.gpu
 
 
 @pytest.mark.parametrize("case", device_grid(), ids=lambda case: case.name)
-def test_a_kernel_agrees_with_the_oracle_and_stays_in_bounds(case: Case) -> None:
+def test_a_kernel_agrees_with_the_oracle_and_stays_in_bounds(case: Case | GroupedCase) -> None:
     from tinyllm.kernels.selftest import run_case, triton_kernels
 
     outcome = run_case(case, triton_kernels()[case.kernel], "cuda")

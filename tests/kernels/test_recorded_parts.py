@@ -10,7 +10,7 @@ import pytest
 import torch
 from interpreted import run_interpreted
 from support.cells import record_solution
-from test_compiled import Launches, compiled
+from test_compiled import Launches, compiled, grouped_launch
 
 from tinyllm.kernels.cases import KERNELS
 from tinyllm.parts import resolve
@@ -62,3 +62,14 @@ def test_recorded_kernels_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for name, kernel in kernels.items():
         ((args, kwargs),) = launches[name].arguments
         assert "ld.global" in compiled(kernel, args, kwargs, 80).asm["ptx"], name
+
+
+def test_a_recorded_tile_compiles_in_the_kernel_of_the_course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tinyllm.kernels.grouped_gemm import grouped_gemm_kernel
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    record_solution("grouped_gemm_tile")
+    mine = resolve("mine")
+    assert mine.mine == ("grouped_gemm_tile",)
+    args, kwargs = grouped_launch(mine["grouped_gemm_tile"], torch.bfloat16, 64, True, monkeypatch)
+    assert "ld.global" in compiled(grouped_gemm_kernel, args, kwargs, 80).asm["ptx"]

@@ -9,6 +9,8 @@ from tinyllm.kernels.cases import KERNELS
 
 pytestmark = pytest.mark.needs("triton")
 
+EXERCISES = (*KERNELS, "grouped_gemm_tile")
+
 
 def problems(name: str, seeds: tuple[int, ...]) -> tuple[str, ...]:
     report = run_gate([name], seeds=seeds)
@@ -16,13 +18,13 @@ def problems(name: str, seeds: tuple[int, ...]) -> tuple[str, ...]:
     return tuple(report.problems)
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", EXERCISES)
 def test_the_gate_holds(name: str) -> None:
     assert problems(name, SEEDS[:1]) == ()
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("name", EXERCISES)
 def test_the_gate_holds_on_other_seeds(name: str) -> None:
     assert problems(name, SEEDS[1:]) == ()

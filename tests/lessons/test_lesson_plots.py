@@ -32,6 +32,7 @@ THROUGHPUT = {
 STEP_RECORDS = [StepRecord(i, 0.1 * i, 0.1 * i + 0.05, 10 * (i == 0), i, 1, 0, 9, 1, 1, 5, 3, 0) for i in range(3)]
 TIMES = [RequestMetrics(arrival, [arrival + 1, arrival + 2]) for arrival in (0.0, 0.5)]
 SPREAD = Distribution.of([0.1, 0.2, 0.9])
+PADDED = [1, 6, 6, 6, 0, 3, 4, 6, 2, 5, 6, 6]  # six pairs of three experts in blocks of 4
 STEPS = {"256": {"outside_ms": 1.0}, "1900": {"outside_ms": 2.0}}
 
 PICTURES: dict[str, Callable[[], Figure]] = {
@@ -62,6 +63,10 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "running_softmax": lambda: plots.running_softmax([0.5] * 8, 4, [0.5, 0.5], [4.0, 8.0]),
     "programs": lambda: plots.programs({"1 sequence": 8, "64 sequences": 512}, num_processors=132),
     "score_tiles": lambda: plots.score_tiles([40 + row // 3 for row in range(24)], tile=16),
+    "dispatch_ribbon": lambda: plots.dispatch_ribbon("Ten", [[1, 0], [2, 1], [1, 2]], [1, 0, 3, 4, 2, 5], {4: PADDED}),
+    "router_heat_map": lambda: plots.router_heat_map({"layer 4": [[0.5, 0.5], [1.0, 0.0]]}, ["name", "digit"]),
+    "touched_experts": lambda: plots.touched_experts([1, 2, 4], {"the law": [2, 3.5, 5.5]}, [2, 3.4, 5.2], 8),
+    "placement_bars": lambda: plots.placement_bars({"in order": {"talk": 1.5}, "packed": {"talk": 1.25}}),
     "throughput_bars": lambda: plots.throughput_bars(THROUGHPUT),
     "step_overhead": lambda: plots.step_overhead({"stand_in": {"1": STEPS, "64": STEPS}}),
 }

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.models.qwen3_moe.modeling_qwen3_moe import load_balancing_loss_func
 
-from tinyllm.experts.balance import expert_share, load_balancing_loss
+from tinyllm.experts.balance import load_balancing_loss
 from tinyllm.experts.routing import expert_counts, topk_router
 from tinyllm.model.moe import SparseMLP
 
@@ -123,10 +123,9 @@ def test_routes_are_the_largest_probabilities_in_order() -> None:
     assert topk_router(logits.bfloat16(), 2, True)[0].dtype == torch.bfloat16
 
 
-def test_counts_and_shares() -> None:
+def test_counts() -> None:
     experts = torch.tensor([[0, 3], [3, 1], [3, 0], [0, 3]])
     assert expert_counts(experts, 5).tolist() == [3, 1, 0, 4, 0]
-    assert expert_share(experts, 5).tolist() == [0.75, 0.25, 0.0, 1.0, 0.0]
 
 
 @pytest.mark.parametrize(("num_experts", "k"), [(4, 1), (8, 2), (8, 8)])
@@ -155,7 +154,7 @@ def test_following_the_loss_evens_out_the_load() -> None:
     optimizer = torch.optim.SGD(gate.parameters(), lr=0.1)
 
     def busiest() -> float:
-        return float(expert_share(topk_router(gate(x), 2, True)[1], 8).max())
+        return float(expert_counts(topk_router(gate(x), 2, True)[1], 8).max()) / len(x)
 
     before = busiest()
     for _ in range(200):

@@ -71,7 +71,7 @@ class LLMEngine:
 
         Args:
             model: its dtype and device are those of the pool too.
-            parts: what the pool is made of; see `tinyllm.parts.resolve`.
+            parts: what pool, attention, experts and scheduler are made of; see `tinyllm.parts.resolve`.
             backend: an attention backend of your own; the one that `config.attention_backend` names by default.
             runner: replaces the model's own, for studies that need no logits.
             experts: runs the experts of sparse layers; what `config.experts_backend` names by default.
@@ -91,8 +91,8 @@ class LLMEngine:
         backend = backend or attention_backend(config.attention_backend, weight.device, parts, weight.dtype)
         expert_parallel = config.parallel.expert_parallel_size > 1
         draw_seed = ranks.random.getrandbits if ranks else randbits
-        experts = experts or experts_backend(config.experts_backend, weight.device, ranks, expert_parallel)
-        self._recorded_experts = RecordedExperts(experts) if config.record_experts else None
+        experts = experts or experts_backend(config.experts_backend, weight.device, parts, ranks, expert_parallel)
+        self._recorded_experts = RecordedExperts(experts, parts["topk_router"]) if config.record_experts else None
         with name_failing_part():
             self.kv = KVCacheManager(model.config, config.cache, parts, weight.dtype, weight.device)
         self.input_processor = InputProcessor(tokenizer, model.config, config, draw_seed)

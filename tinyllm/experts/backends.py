@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from tinyllm.config import EXPERTS_BACKENDS, check_backend
-from tinyllm.experts.base import ExpertsFunction, RunExperts, SparseLayer
+from tinyllm.experts.align import moe_align_block_size
+from tinyllm.experts.base import Align, ExpertsFunction, Router, RunExperts, SparseLayer
 from tinyllm.experts.layer import experts_torch, experts_triton
 from tinyllm.experts.parallel import ExpertParallel, SummedExperts
 from tinyllm.experts.routing import topk_router
+from tinyllm.kernels.grouped_gemm import grouped_gemm_tile
+from tinyllm.kernels.launch import Kernel
 from tinyllm.kernels.runtime import check_device, kernels_compile
 from tinyllm.parallel.ranks import Ranks
+from tinyllm.parts import Parts, resolve
 
 
 class TorchExperts:
@@ -21,27 +27,43 @@ class TorchExperts:
     """
 
     supports_cuda_graphs = False
-    run: ExpertsFunction = staticmethod(experts_torch)
+
+    def __init__(self, router: Router = topk_router, run: ExpertsFunction = experts_torch) -> None:
+        """Take the router, and what computes the experts that it chose: any way of layer.py."""
+        self.router = router
+        self.run = run
 
     def __call__(self, mlp: SparseLayer, x: Tensor, router_logits: Tensor) -> Tensor:
         """See `RunExperts`."""
-        topk_weights, topk_ids = topk_router(router_logits, mlp.num_experts_per_tok, mlp.norm_topk_prob)
+        topk_weights, topk_ids = self.router(router_logits, mlp.num_experts_per_tok, mlp.norm_topk_prob)
         return self.run(x, topk_weights, topk_ids, mlp.experts.gate_up_proj, mlp.experts.down_proj)
 
 
 class TritonExperts(TorchExperts):
-    """Blocks of one expert each and our own grouped product: no wait for the GPU, so CUDA graphs can hold it."""
+    """Blocks of one expert each and our own grouped product: no wait for the GPU, so CUDA graphs can hold it.
 
-    supports_cuda_graphs = True
-    run: ExpertsFunction = staticmethod(experts_triton)
+    They do so with the reference's router and blocks only. A learner's may wait for the GPU, and the look at what they
+    return does.
+    """
+
+    def __init__(
+        self, router: Router = topk_router, align: Align = moe_align_block_size, tile: Kernel = grouped_gemm_tile
+    ) -> None:
+        super().__init__(router, partial(experts_triton, align=align, tile=tile))
+        self.supports_cuda_graphs = router is topk_router and align is moe_align_block_size
 
 
 def experts_backend(
-    name: str, device: torch.device, ranks: Ranks | None = None, expert_parallel: bool = False
+    name: str,
+    device: torch.device,
+    parts: Parts | None = None,
+    ranks: Ranks | None = None,
+    expert_parallel: bool = False,
 ) -> RunExperts:
     """A way to run experts: "torch", "triton", or "auto", which is Triton where it compiles for CUDA.
 
     Args:
+        parts: what it is made of; the reference by default.
         ranks: those that the experts lie on; None where all are here.
         expert_parallel: each expert is whole on one of the ranks; otherwise each rank has a part of every expert.
 
@@ -50,11 +72,14 @@ def experts_backend(
         KernelsUnavailable: "triton" where there is no Triton, or where it can run nothing on this device.
     """
     check_backend("experts", name, EXPERTS_BACKENDS)
+    parts = parts or resolve()
+    router = parts["topk_router"]
     if name == "triton" or (name == "auto" and device.type == "cuda" and kernels_compile()):
         check_device(device)
-        local: TorchExperts = TritonExperts()
+        local: TorchExperts = TritonExperts(router, parts["moe_align_block_size"], parts["grouped_gemm_tile"])
     else:
-        local = TorchExperts()
+        run = partial(experts_torch, permute=parts["permute"], unpermute=parts["unpermute"])
+        local = TorchExperts(router, run)
     if ranks is None:
         return local
-    return ExpertParallel(local.run, ranks) if expert_parallel else SummedExperts(local, ranks)
+    return ExpertParallel(local.run, ranks, parts) if expert_parallel else SummedExperts(local, ranks)

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-
-from tinyllm.experts.routing import expert_counts
-
-
-def expert_share(topk_ids: Tensor, num_experts: int) -> Tensor:
-    """[T, K] chosen experts -> [E]: the fraction of the T tokens that each serves, float32; K / E each is balance."""
-    return expert_counts(topk_ids, num_experts).float() / len(topk_ids)
 
 
 def load_balancing_loss(router_logits: Tensor, top_k: int) -> Tensor:
@@ -23,10 +17,14 @@ def load_balancing_loss(router_logits: Tensor, top_k: int) -> Tensor:
     Args:
         router_logits: [T, E], what the layer's `gate` gave.
         top_k: K, experts a token.
+
+    Returns:
+        [], one number in float32.
     """
     num_experts = router_logits.shape[-1]
     probs = router_logits.softmax(dim=-1, dtype=torch.float32)
-    share = expert_share(probs.topk(top_k, dim=-1).indices, num_experts)
+    chosen = F.one_hot(probs.topk(top_k).indices, num_experts).sum(dim=1)  # [T, E], 1 at a token's experts
+    share = chosen.float().mean(dim=0)
     return num_experts * (share * probs.mean(dim=0)).sum()
 
 
@@ -39,14 +37,14 @@ def update_expert_bias(expert_bias: Tensor, counts: Tensor, update_rate: float) 
 
     Args:
         expert_bias: [E], as `biased_topk_router` takes it.
-        counts: [E], pairs of each expert since the last update.
+        counts: [E] int64, pairs of each expert since the last update.
         update_rate: the size of a step; 0.001 in the paper, for probabilities.
 
     Returns:
         [E], the new bias.
     """
-    counts = counts.to(expert_bias.dtype)
-    step = (counts.mean() - counts).sign()
+    # The sign of (mean - count) in whole numbers, which no rounding can change.
+    step = (counts.sum() - len(counts) * counts).sign().to(expert_bias.dtype)
     return expert_bias + update_rate * (step - step.mean())
 
 

@@ -9,6 +9,12 @@ from torch import Tensor
 
 #: x, topk_weights, topk_ids, gate_up_proj, down_proj -> [T, H]; see layer.py.
 ExpertsFunction = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+# The parts that they are made of, the reference's or a learner's: like `topk_router`, `permute`, `unpermute` and
+# `moe_align_block_size`.
+Router = Callable[[Tensor, int, bool], tuple[Tensor, Tensor]]
+Permute = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor]]
+Unpermute = Callable[[Tensor, Tensor, Tensor], Tensor]
+Align = Callable[[Tensor, int, int], tuple[Tensor, Tensor, Tensor]]
 
 
 class ExpertWeights(Protocol):

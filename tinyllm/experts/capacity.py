@@ -6,7 +6,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 
 def expert_capacity(num_tokens: int, top_k: int, num_experts: int, capacity_factor: float) -> int:
@@ -15,6 +14,9 @@ def expert_capacity(num_tokens: int, top_k: int, num_experts: int, capacity_fact
     Switch Transformers (arXiv 2101.03961), equation 3. Rounded up, since a small batch would get no place at all.
 
     Args:
+        num_tokens: T, which may be 0.
+        top_k: K, experts a token.
+        num_experts: E.
         capacity_factor: 1.0 leaves no room for unevenness; trainers take 1.0 to 2.0.
     """
     return max(1, math.ceil(num_tokens * top_k / num_experts * capacity_factor))
@@ -28,12 +30,13 @@ def drop_over_capacity(topk_ids: Tensor, num_experts: int, capacity: int) -> Ten
 
     Args:
         topk_ids: [T, K]; a pair that is -1 already takes no place.
+        num_experts: E.
         capacity: places of an expert, of `expert_capacity`.
 
     Returns:
-        [T, K], a copy in which each pair that is dropped is -1.
+        [T, K], a copy in the same dtype, in which each pair that is dropped is -1.
     """
     ids = topk_ids.flatten()
-    taken = one_hot(ids.clamp(min=-1) + 1, num_experts + 1)[:, 1:]  # [T * K, E]: 1 where a pair asks for a place
-    place = (taken.cumsum(dim=0) * taken).sum(dim=1)  # [T * K]: 1 for the first pair of its expert
+    asks = ids[:, None] == torch.arange(num_experts, device=ids.device)  # [T * K, E]: which pair asks which expert
+    place = (asks.cumsum(dim=0) * asks).sum(dim=1)  # [T * K]: 1 for the first pair of its expert
     return torch.where(place > capacity, -1, ids).view(topk_ids.shape)

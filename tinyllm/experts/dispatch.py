@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tinyllm.experts.routing import count_known, known_experts
-
 
 def permute(x: Tensor, topk_ids: Tensor, num_experts: int) -> tuple[Tensor, Tensor, Tensor]:
     """Copy every token once for each of its experts, and sort the copies by expert.
 
     Args:
         x: [T, H], the tokens.
-        topk_ids: [T, K], the experts of each. A pair whose id is not one of 0..E-1 is left out: it was dropped, or
-            its expert is elsewhere.
+        topk_ids: [T, K] int32 or int64, the experts of each. A pair whose id is not one of 0..E-1 is left out: it was
+            dropped, or its expert is elsewhere.
         num_experts: E.
 
     Returns:
@@ -24,11 +22,11 @@ def permute(x: Tensor, topk_ids: Tensor, num_experts: int) -> tuple[Tensor, Tens
         pairs: [n], which pair each row is.
         counts: [E], how many rows each expert has.
     """
-    top_k = topk_ids.shape[1]
-    ids = known_experts(topk_ids, num_experts)
-    counts = count_known(ids, num_experts)
+    ids = topk_ids.flatten()
+    ids = ids.where((ids >= 0) & (ids < num_experts), num_experts)  # left out: behind the last expert
+    counts = ids.bincount(minlength=num_experts)[:num_experts]
     pairs = ids.argsort(stable=True)[: int(counts.sum())]
-    return x[pairs // top_k], pairs, counts
+    return x[pairs // topk_ids.shape[1]], pairs, counts
 
 
 def unpermute(expert_out: Tensor, pairs: Tensor, topk_weights: Tensor) -> Tensor:
@@ -38,13 +36,13 @@ def unpermute(expert_out: Tensor, pairs: Tensor, topk_weights: Tensor) -> Tensor
 
     Args:
         expert_out: [n, H], the experts' answers to the rows of `permute`.
-        pairs: [n], which pair each row is.
-        topk_weights: [T, K].
+        pairs: [n] int32 or int64, which pair each row is.
+        topk_weights: [T, K]; that of a pair which was left out may be anything.
 
     Returns:
         [T, H]: for each token the weighted sum; 0 for a token all of whose pairs were left out.
     """
-    num_tokens, top_k = topk_weights.shape
-    by_pair = expert_out.new_zeros(num_tokens * top_k, expert_out.shape[1])
-    by_pair = by_pair.index_copy(0, pairs, expert_out)
-    return (by_pair.view(num_tokens, top_k, expert_out.shape[1]) * topk_weights[:, :, None]).sum(dim=1)
+    pairs = pairs.long()
+    weighted = expert_out * topk_weights.flatten()[pairs, None]
+    by_pair = weighted.new_zeros(topk_weights.numel(), expert_out.shape[1]).index_copy(0, pairs, weighted)
+    return by_pair.view(*topk_weights.shape, expert_out.shape[1]).sum(dim=1)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from tinyllm.experts.base import ExpertsFunction, RunExperts, SparseLayer
-from tinyllm.experts.dispatch import permute, unpermute
-from tinyllm.experts.exchange import combine_all_to_all, dispatch_all_to_all, local_expert_ids
-from tinyllm.experts.routing import topk_router
+from tinyllm.experts.exchange import local_expert_ids
 from tinyllm.parallel.ranks import Ranks, split_rows
+from tinyllm.parts import Parts, resolve
 
 
 class ExpertParallel:
@@ -28,24 +27,27 @@ class ExpertParallel:
 
     supports_cuda_graphs = False  # the exchanges' sizes are Python numbers
 
-    def __init__(self, run: ExpertsFunction, ranks: Ranks) -> None:
-        """`run` computes this rank's experts: any way of layer.py."""
+    def __init__(self, run: ExpertsFunction, ranks: Ranks, parts: Parts | None = None) -> None:
+        """Take what computes this rank's experts, any way of layer.py, and all else from `parts`."""
+        parts = parts or resolve()
         self.run = run
         self.ranks = ranks
+        self._router, self._permute, self._unpermute = (parts[name] for name in ("topk_router", "permute", "unpermute"))
+        self._dispatch, self._combine = parts["dispatch_all_to_all"], parts["combine_all_to_all"]
 
     def __call__(self, mlp: SparseLayer, x: Tensor, router_logits: Tensor) -> Tensor:
         """See `RunExperts`."""
         (num_tokens, _), num_experts = x.shape, router_logits.shape[1]
         mine, share = split_rows(num_tokens, self.ranks.rank, self.ranks.world_size)
-        topk_weights, topk_ids = topk_router(router_logits[mine], mlp.num_experts_per_tok, mlp.norm_topk_prob)
-        permuted, pairs, counts = permute(x[mine], topk_ids, num_experts)
+        topk_weights, topk_ids = self._router(router_logits[mine], mlp.num_experts_per_tok, mlp.norm_topk_prob)
+        permuted, pairs, counts = self._permute(x[mine], topk_ids, num_experts)
         with self.ranks.collective():
-            received, received_counts, sent, got = dispatch_all_to_all(permuted, counts)
+            received, received_counts, sent, got = self._dispatch(permuted, counts)
         answers = self._run_local(mlp, received, received_counts)
         with self.ranks.collective():
-            back = combine_all_to_all(answers, sent, got)
+            back = self._combine(answers, sent, got)
         out = x.new_zeros(share, x.shape[1])  # shares of one size, so that they can be gathered
-        out[: len(topk_ids)] = unpermute(back, pairs, topk_weights)
+        out[: len(topk_ids)] = self._unpermute(back, pairs, topk_weights)
         return self.ranks.all_gather(out)[:num_tokens]
 
     def _run_local(self, mlp: SparseLayer, received: Tensor, received_counts: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tinyllm.experts.base import RunExperts, SparseLayer
+from tinyllm.experts.base import Router, RunExperts, SparseLayer
 from tinyllm.experts.routing import expert_counts, topk_router
 
 
@@ -28,20 +28,22 @@ class ExpertLoad:
 
 
 class RecordedExperts:
-    """Runs experts as another does, and counts what the router chose.
+    """Runs experts as another does, and counts what the router chooses: for all tokens, where ranks share them too.
 
     No CUDA graph may hold it: a recording's batch is padded, and the padding would be counted too.
     """
 
     supports_cuda_graphs = False
 
-    def __init__(self, run: RunExperts) -> None:
+    def __init__(self, run: RunExperts, router: Router = topk_router) -> None:
+        """Take `run`, and its router, which is asked a second time: so any way of running experts can be counted."""
         self.run = run
+        self.router = router
         self._counts: dict[int, Tensor] = {}  # by layer, so that a step replaces what one that broke off has left
 
     def __call__(self, mlp: SparseLayer, x: Tensor, router_logits: Tensor) -> Tensor:
         """See `RunExperts`."""
-        _, topk_ids = topk_router(router_logits, mlp.num_experts_per_tok, mlp.norm_topk_prob)
+        _, topk_ids = self.router(router_logits, mlp.num_experts_per_tok, mlp.norm_topk_prob)
         self._counts[mlp.layer] = expert_counts(topk_ids, router_logits.shape[-1])
         return self.run(mlp, x, router_logits)
 

@@ -9,9 +9,9 @@ from torch import Tensor
 def topk_router(router_logits: Tensor, top_k: int, norm_topk_prob: bool) -> tuple[Tensor, Tensor]:
     """Choose the K likeliest experts of every token, as Qwen3-MoE and Mixtral do.
 
-    The softmax is over all E experts and in float32, whatever the logits' dtype. Qwen3-MoE divides a token's K
-    probabilities by their sum where the config says so, Mixtral always does. A row of NaN gets K different experts
-    and weights of NaN, and touches no other row.
+    The softmax is over all E experts and in float32, whatever the logits' dtype, and so is everything up to the
+    weights. Qwen3-MoE divides a token's K probabilities by their sum where the config says so, Mixtral always does. A
+    row of NaN gets K different experts and weights of NaN, and touches no other row.
 
     Args:
         router_logits: [T, E].

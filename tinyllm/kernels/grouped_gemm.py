@@ -37,9 +37,11 @@ def grouped_gemm_tile(
     row c of the expert's w `c * w_stride` behind `w_ptr`, and row p of out `p * N` behind `out_ptr`.
 
     Args:
-        pairs: [BLOCK_M] int64, the pairs of this block; `num_pairs` stands for padding: nothing is stored for it.
+        a_ptr, w_ptr, out_ptr: the first numbers of a, of this expert's w and of out.
+        topk_weights_ptr: a weight for each pair; there is nothing to be read unless WEIGHTED.
+        pairs: [BLOCK_M] int64, the pairs of this block; `num_pairs` is padding: nothing is read or stored for it.
         num_pairs: T * top_k.
-        columns: [BLOCK_N] which columns of out, that is rows of w; those from N on do not exist.
+        columns: [BLOCK_N] int32, which columns of out, that is rows of w; those from N on do not exist.
     """
     real = pairs < num_pairs
     wanted = columns < N
@@ -127,6 +129,7 @@ def grouped_gemm(
     num_pairs: int,
     topk_weights: Tensor | None = None,
     *,
+    out: Tensor | None = None,
     tile: Kernel = grouped_gemm_tile,
 ) -> Tensor:
     """Multiply every pair's row by its expert's matrix; `reference.grouped_gemm` says the same in torch.
@@ -141,10 +144,11 @@ def grouped_gemm(
         sorted_token_ids, expert_ids, num_tokens_post_padded: of `moe_align_block_size`; the block size follows.
         num_pairs: T * top_k, a multiple of the rows.
         topk_weights: num_pairs numbers, to multiply each pair's product by; None does not.
+        out: [num_pairs, N] in a's dtype, contiguous, to write to; rows of pairs that no block has are left as they are.
         tile: the kernel's inner part, like `grouped_gemm_tile`.
 
     Returns:
-        [num_pairs, N] in a's dtype; 0 in the rows of pairs that no block has.
+        `out`, or a new tensor with 0 in the rows of pairs that no block has.
 
     Raises:
         ValueError: shapes, dtypes, strides or devices do not fit together.
@@ -171,17 +175,19 @@ def grouped_gemm(
         topk_weights is None or (topk_weights.numel() == num_pairs and topk_weights.is_contiguous()),
         f"topk_weights must be {num_pairs} numbers, contiguous",
     )
-    others = (
-        w,
-        sorted_token_ids,
-        expert_ids,
-        num_tokens_post_padded,
-        *(() if topk_weights is None else (topk_weights,)),
-    )
-    check(all(t.device == a.device for t in others), "a, w, topk_weights and the blocks are on different devices")
-    check_device(a.device)
     num_columns, depth = w.shape[1:]
-    out = torch.zeros(num_pairs, num_columns, dtype=a.dtype, device=a.device)
+    check(
+        out is None or (out.shape == (num_pairs, num_columns) and out.dtype == a.dtype and out.is_contiguous()),
+        f"out must be [{num_pairs}, {num_columns}] in {a.dtype}, contiguous",
+    )
+    others = (w, sorted_token_ids, expert_ids, num_tokens_post_padded, topk_weights, out)
+    check(
+        all(t.device == a.device for t in others if t is not None),
+        "a, w, topk_weights, out and the blocks are on different devices",
+    )
+    check_device(a.device)
+    if out is None:
+        out = torch.zeros(num_pairs, num_columns, dtype=a.dtype, device=a.device)
     if num_pairs == 0 or len(expert_ids) == 0:
         return out
     block_m = len(sorted_token_ids) // len(expert_ids)

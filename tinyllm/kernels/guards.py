@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +19,13 @@ from tinyllm.kernels.cases import Case
 GUARD = 4096
 #: What the output is filled with beforehand: exact in every dtype, and no softmax average of normal numbers.
 CANARY = 1000.0
+
+
+class Watched(Protocol):
+    """Inputs of which every buffer is watched, guards included, by name."""
+
+    @property
+    def watched(self) -> dict[str, Tensor]: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +130,12 @@ def random_pool(
     return tables, slots, (k_cache, v_cache)
 
 
-def snapshot(inputs: Inputs) -> dict[str, Tensor]:
+def snapshot(inputs: Watched) -> dict[str, Tensor]:
     """Copies of all buffers, to see later which have changed."""
     return {name: whole.clone() for name, whole in inputs.watched.items()}
 
 
-def changed(inputs: Inputs, before: dict[str, Tensor]) -> list[str]:
+def changed(inputs: Watched, before: dict[str, Tensor]) -> list[str]:
     """Names of the buffers that are not what they were; NaN equals NaN."""
     return [
         name

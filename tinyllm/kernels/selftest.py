@@ -16,12 +16,14 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tinyllm.kernels import reference
-from tinyllm.kernels.cases import Case, device_grid, interpreter_grid
+from tinyllm.kernels.cases import Case, GroupedCase, device_grid, interpreter_grid
+from tinyllm.kernels.grouped_inputs import GroupedInputs, make_grouped_inputs
 from tinyllm.kernels.guards import CANARY, Inputs, changed, make_inputs, snapshot
 
 #: Largest |got - expected| / (1 + |expected|) from float64, by dtype: two units in the last place in 16 bits, and room
@@ -29,7 +31,7 @@ from tinyllm.kernels.guards import CANARY, Inputs, changed, make_inputs, snapsho
 TOLERANCES = {"float32": 2e-5, "float16": 2e-3, "bfloat16": 1.6e-2}
 
 #: A kernel to try: takes the inputs and the case, writes `inputs.out` (or the pool, for store_kv).
-Kernel = Callable[[Inputs, Case], None]
+Kernel = Callable[[Any, Any], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Outcome:
         problems: what is wrong, in words; empty when all is well.
     """
 
-    case: Case
+    case: Case | GroupedCase
     error: float
     problems: tuple[str, ...]
 
@@ -53,6 +55,7 @@ def triton_kernels() -> dict[str, Kernel]:
         KernelsUnavailable: there is no Triton here.
     """
     # Only here: the environment chooses the interpreter before Triton is imported.
+    from tinyllm.kernels.grouped_gemm import grouped_gemm
     from tinyllm.kernels.paged_decode import paged_decode
     from tinyllm.kernels.paged_decode_split import paged_decode_split
     from tinyllm.kernels.paged_prefill import paged_prefill
@@ -70,6 +73,9 @@ def triton_kernels() -> dict[str, Kernel]:
         "paged_decode": attention(paged_decode),
         "paged_decode_split": attention(paged_decode_split, split_size=lambda case: case.split_size),
         "paged_prefill": attention(paged_prefill, max_query_len=lambda case: max(case.query_lens)),
+        "grouped_gemm": lambda i, case: grouped_gemm(
+            i.a, i.w, *i.blocks, i.topk_ids.numel(), i.topk_weights, out=i.out
+        ),
     }
 
 
@@ -79,8 +85,10 @@ def attention_inputs(inputs: Inputs, case: Case) -> tuple[Tensor, Tensor, Tensor
     return (inputs.q, inputs.k_cache, inputs.v_cache, *tables, case.block_size)
 
 
-def run_case(case: Case, kernel: Kernel, device: str) -> Outcome:
+def run_case(case: Case | GroupedCase, kernel: Kernel, device: str) -> Outcome:
     """Run one kernel on one case and compare what it wrote, and only that, with the oracle."""
+    if isinstance(case, GroupedCase):
+        return judge_grouped(case, kernel, make_grouped_inputs(case, device))
     inputs = make_inputs(case, device)
     before = snapshot(inputs)
     if case.kernel == "store_kv":
@@ -89,11 +97,27 @@ def run_case(case: Case, kernel: Kernel, device: str) -> Outcome:
         *attention_inputs(inputs, case), sliding_window=case.sliding_window, dtype=torch.float64
     )[0]
     kernel(inputs, case)
-    problems = [f"wrote to {name}" for name in changed(inputs, before) if name != "out"]
     mine = torch.zeros(len(oracle), dtype=torch.bool, device=device)
     starts = inputs.query_start_loc.tolist()
     for i, query_len in enumerate(case.query_lens):
         mine[starts[i] : starts[i + 1]] = case.kernel == "paged_prefill" or query_len == 1
+    return judge_rows(case, inputs, before, oracle, mine)
+
+
+def judge_grouped(case: GroupedCase, kernel: Kernel, inputs: GroupedInputs) -> Outcome:
+    """The rows of the pairs that have an expert are those of the oracle."""
+    before = snapshot(inputs)
+    oracle = reference.grouped_gemm(inputs.a, inputs.w, inputs.topk_ids, inputs.topk_weights)
+    kernel(inputs, case)
+    mine = (inputs.topk_ids >= 0).flatten().to(oracle.device)
+    return judge_rows(case, inputs, before, oracle, mine)
+
+
+def judge_rows(
+    case: Case | GroupedCase, inputs: Inputs | GroupedInputs, before: dict[str, Tensor], oracle: Tensor, mine: Tensor
+) -> Outcome:
+    """These rows of `out` are those of the oracle, and nothing else has changed."""
+    problems = [f"wrote to {name}" for name in changed(inputs, before) if name != "out"]
     error = float(((inputs.out - oracle).abs() / (1 + oracle.abs()))[mine].max()) if mine.any() else 0.0
     if not error <= TOLERANCES[case.dtype]:  # NaN too
         problems.append(f"error {error:.1e} where {TOLERANCES[case.dtype]:.1e} is allowed")

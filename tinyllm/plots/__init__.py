@@ -11,6 +11,7 @@ from tinyllm.plots.latency import cost_per_token, phases, token_timeline
 from tinyllm.plots.memory import bytes_per_token, kv_rows, requests_at_once, reservation, waste_bars, waste_stack
 from tinyllm.plots.model import gqa_heads, query_norms, rope_angles, rope_scores
 from tinyllm.plots.pool import TableView, block_table, pool
+from tinyllm.plots.routing import dispatch_ribbon, placement_bars, router_heat_map, touched_experts
 from tinyllm.plots.serving import step_overhead, throughput_bars
 from tinyllm.plots.sharing import pool_over_time, sharing_graph
 
@@ -20,11 +21,13 @@ __all__ = [
     "bytes_per_token",
     "causal_mask",
     "cost_per_token",
+    "dispatch_ribbon",
     "gqa_heads",
     "kv_rows",
     "latency_bars",
     "merged_softmax",
     "phases",
+    "placement_bars",
     "pool",
     "pool_over_time",
     "programs",
@@ -35,6 +38,7 @@ __all__ = [
     "roofline",
     "rope_angles",
     "rope_scores",
+    "router_heat_map",
     "running_softmax",
     "schedule_grid",
     "score_tiles",
@@ -43,6 +47,7 @@ __all__ = [
     "step_timeline",
     "throughput_bars",
     "token_timeline",
+    "touched_experts",
     "waste_bars",
     "waste_stack",
 ]

@@ -1,4 +1,4 @@
-"""What the checks of the kernels share: cases by their sizes, guarded tensors, and attention in float64 to compare."""
+"""What the checks of the paged kernels share: cases by their sizes, guarded tensors, and attention in float64."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from grader.checks.kernels import TIME_LIMIT, kernel_device, numbers_problem, synchronize
 from grader.checks.support import count_of
-from grader.framework import Case, Observations, Prop, two_numbers
+from grader.framework import Case, Observations, Prop
 from grader.running.kernel_access import access_rules
 from tinyllm.kernels import cases as kernel_cases
 from tinyllm.kernels.guards import CANARY, Inputs, changed, make_inputs, snapshot
 from tinyllm.kernels.selftest import TOLERANCES
 
-TIME_LIMIT = 60  # seconds: the first launch compiles, on a GPU
 SIZES = ("num_heads", "num_kv_heads", "head_dim", "block_size")
 #: What the scores of a case can be beside random, with the sign of their slope: over the positions they rise or fall
 #: from below 0 to above, they are of another sign for the next head and token, 64 times smaller for the next head, or
@@ -26,19 +26,6 @@ SCORES = {"rising": 1, "falling": -1, "of both signs": 0, "of very different siz
 
 #: What a case says beyond the fields of `tinyllm.kernels.cases.Case`.
 OWN: Case = {"seed": 1, "opposed": False, "far": False, "room": False, "scores": "", "values": 0.0}
-
-
-def kernel_device() -> str:
-    """Where the driver's process runs kernels."""
-    from tinyllm.kernels.runtime import INTERPRETED
-
-    return "cpu" if INTERPRETED else "cuda"
-
-
-def synchronize(device: str) -> None:
-    """Wait for the GPU, so that an error of a kernel comes out here."""
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 def attention_case(kernel: str, context_lens: list[int], *sizes: int, seed: int = 1, **changes: Any) -> Case:
@@ -222,10 +209,8 @@ def row_problem(expected: Tensor, got: Tensor, allowed: float) -> str | None:
             f"head {head}: NaN or infinite. Something is read that is not of this sequence (all of that is NaN here), "
             "or the arithmetic overflows or divides by 0"
         )
-    wrong = (got - expected).abs() > allowed * (1 + expected.abs())
-    if not bool(wrong.any()):
-        return None
-    head, dim = wrong.nonzero()[0].tolist()
-    wanted, came = two_numbers(expected[head, dim].item(), got[head, dim].item())
-    numbers = f"{int(wrong[head].sum())} of {got.shape[1]} numbers are wrong"
-    return f"head {head}: {numbers}, first number {dim}: expected {wanted}, got {came}"
+    for head in range(len(expected)):
+        problem = numbers_problem(expected[head], got[head], allowed)
+        if problem:
+            return f"head {head}: {problem}"
+    return None

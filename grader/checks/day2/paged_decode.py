@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from grader.checks.day2.kernels import attention_case, attention_prop, drive_attention, kernel_device, synchronize
+from grader.checks.day2.kernels import attention_case, attention_prop, drive_attention
+from grader.checks.kernels import kernel_device, synchronize
 from grader.framework import Case, Exercise, Observations, Prop
 from tinyllm.kernels.runtime import tl, triton
 

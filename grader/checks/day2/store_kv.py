@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grader.checks.day2.kernels import TIME_LIMIT, kernel_device, synchronize
+from grader.checks.kernels import TIME_LIMIT, kernel_device, synchronize
 from grader.checks.support import count_of
 from grader.framework import Case, Exercise, Observations, Prop, two_numbers
 from grader.running.kernel_access import access_rules
