@@ -95,6 +95,22 @@ def test_threads_exchange_what_processes_exchange(world_size: int, tmp_path: Pat
         assert run_ranks(world_size, function) == [expected[rank][number] for rank in range(world_size)], function
 
 
+def test_what_is_not_waited_for_is_not_there() -> None:
+    def begins(group: dist.ProcessGroup) -> list[list[float]]:
+        output, summed = torch.ones(2), torch.ones(2)
+        works = [
+            dist.all_to_all_single(output, torch.ones(2), group=group, async_op=True),
+            dist.all_reduce(summed, group=group, async_op=True),
+        ]
+        before = [*output.tolist(), *summed.tolist()]
+        for work in works:
+            assert work is not None
+            work.wait()
+        return [before, [*output.tolist(), *summed.tolist()]]
+
+    assert run_ranks(2, begins) == [[[0.0, 0.0, 1.0, 1.0], [1.0, 1.0, 2.0, 2.0]]] * 2
+
+
 def test_one_rank_exchanges_with_itself() -> None:
     assert run_ranks(1, all_to_all_single) == [[[], [], [], [[0.0, 1.0]]]]
     assert run_ranks(1, gathered)[0][1] == [{"rank": 0}]
@@ -163,7 +179,7 @@ REFUSED: dict[str, tuple[type[Exception], Callable[[dist.ProcessGroup], Any]]] =
     ),
     r"call .tolist\(\)": (TypeError, lambda group: single(group, *[torch.empty(2)] * 2, *[torch.ones(2).int()] * 2)),
     "all_to_all_single takes uneven splits": (
-        ValueError,
+        RuntimeError,
         lambda group: dist.all_to_all([torch.empty(1), torch.empty(2)], [torch.empty(1), torch.empty(2)], group=group),
     ),
     "can add, and nothing else": (

@@ -79,21 +79,28 @@ class Board:
         left = sorted(way for way, letters in self.letters.items() if letters)
         return "rank {} has sent rank {} what it never received".format(*left[0]) if left else ""
 
-    def exchange(self, rank: int, name: str, pieces: Sequence[Tensor], places: Sequence[Tensor]) -> None:
-        """A collective: one piece for each rank, and a place for the piece that each rank has for this one.
+    def exchange(self, rank: int, name: str, pieces: Sequence[Tensor], places: Sequence[Tensor]) -> Callable[[], None]:
+        """Begin a collective: one piece for each rank, and a place for the piece that each rank has for this one.
 
-        Raises:
-            ExchangeError: on all ranks alike: one calls another collective, or sends what another does not expect.
+        Returns:
+            What ends it; before that the places hold zeros. It raises ExchangeError on all ranks alike, where one
+            calls another collective, or sends what another does not expect.
         """
         number = len(self.posts[rank])
         self.posts[rank].append(Post(name, [piece.detach().clone() for piece in pieces], places))
-        self.wait(rank, name, lambda: all(len(posts) > number for posts in self.posts))
-        posts = [posts[number] for posts in self.posts]
-        problem = mismatch(posts)
-        if problem:
-            raise ExchangeError(problem)
-        for place, post in zip(places, posts, strict=True):
-            place.detach().copy_(post.pieces[rank].reshape(place.shape))
+        for place in places:
+            place.detach().zero_()
+
+        def finish() -> None:
+            self.wait(rank, name, lambda: all(len(posts) > number for posts in self.posts))
+            posts = [posts[number] for posts in self.posts]
+            problem = mismatch(posts)
+            if problem:
+                raise ExchangeError(problem)
+            for place, post in zip(places, posts, strict=True):
+                place.detach().copy_(post.pieces[rank].reshape(place.shape))
+
+        return finish
 
 
 def mismatch(posts: Sequence[Post]) -> str:
@@ -122,15 +129,16 @@ def refuse_strides(name: str, *tensors: Tensor) -> None:
         raise ValueError(f"{name} takes contiguous tensors; call .contiguous() first")
 
 
-class Done:
-    """What an asynchronous call gives: it is done already, or is when somebody waits."""
+class Begun:
+    """A call that has begun. torch waits for it at once, or hands it to who asked for `async_op=True`."""
 
-    def __init__(self, finish: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, finish: Callable[[], None]) -> None:
         self._finish = finish
 
     def wait(self, timeout: Any = None) -> bool:
         """Return when it is done."""
-        self._finish()
+        finish, self._finish = self._finish, lambda: None
+        finish()
         return True
 
 
@@ -146,49 +154,53 @@ class ThreadGroup(Group):
 
     def all_to_all_single(
         self, output: Tensor, input: Tensor, output_splits: list[int], input_splits: list[int], *_: Any
-    ) -> Done:
+    ) -> Begun:
         """Rows to each rank, and rows from each: as many as the splits say, or the same for all."""
         refuse_strides("all_to_all_single", output, input)
         return self._exchange("all_to_all_single", self._split(input, input_splits), self._split(output, output_splits))
 
-    def alltoall(self, outputs: list[Tensor], inputs: list[Tensor], *_: Any) -> Done:
+    def alltoall(self, outputs: list[Tensor], inputs: list[Tensor], *_: Any) -> Begun:
         """A list of tensors, one for each rank."""
         if len({tensor.shape for tensor in (*outputs, *inputs)}) > 1:
-            raise ValueError("gloo's all_to_all takes tensors of one shape; all_to_all_single takes uneven splits")
+            raise RuntimeError("gloo's all_to_all takes tensors of one shape; all_to_all_single takes uneven splits")
         return self._exchange("all_to_all", inputs, outputs)
 
-    def allgather(self, outputs: list[list[Tensor]], inputs: list[Tensor], *_: Any) -> Done:
+    def allgather(self, outputs: list[list[Tensor]], inputs: list[Tensor], *_: Any) -> Begun:
         """Every rank's tensor, as a list."""
         return self._exchange("all_gather", inputs * self.size(), outputs[0])
 
-    def all_gather_single(self, output: Tensor, input: Tensor, *_: Any) -> Done:
+    def all_gather_single(self, output: Tensor, input: Tensor, *_: Any) -> Begun:
         """Every rank's tensor, one behind the other in one."""
         places = output.view(-1).tensor_split(self.size())
         return self._exchange("all_gather_into_tensor", [input] * self.size(), places)
 
-    def allreduce(self, tensors: list[Tensor], options: Any) -> Done:
+    def allreduce(self, tensors: list[Tensor], options: Any) -> Begun:
         """The sum of all ranks' tensors, in place."""
         if options.reduceOp != dist.ReduceOp.SUM:
             raise ValueError("between threads all_reduce can add, and nothing else")
         places = [torch.empty_like(tensors[0]) for _ in range(self.size())]
-        done = self._exchange("all_reduce", tensors * self.size(), places)
-        tensors[0].copy_(torch.stack(places).sum(dim=0))
-        return done
+        gathering = self._exchange("all_reduce", tensors * self.size(), places)
 
-    def barrier(self, *_: Any, **__: Any) -> Done:
+        def finish() -> None:
+            gathering.wait()
+            tensors[0].detach().copy_(torch.stack(places).sum(dim=0))
+
+        return Begun(finish)
+
+    def barrier(self, *_: Any, **__: Any) -> Begun:
         """Nobody goes on before all are here."""
         nothing = [torch.empty(0)] * self.size()
         return self._exchange("barrier", nothing, nothing)
 
-    def send(self, tensors: list[Tensor], receiver: int, tag: int) -> Done:
+    def send(self, tensors: list[Tensor], receiver: int, tag: int) -> Begun:
         """A tensor to another rank, which may take it later."""
         if receiver == self.rank():
             raise ValueError(f"rank {receiver} sends to itself, which gloo does not do; copy the tensor")
         refuse_strides("send", *tensors)
         self._board.letters[self.rank(), receiver, tag].append(tensors[0].detach().clone())
-        return Done()
+        return Begun(lambda: None)
 
-    def recv(self, tensors: list[Tensor], sender: int, tag: int) -> Done:
+    def recv(self, tensors: list[Tensor], sender: int, tag: int) -> Begun:
         """A tensor from another rank; it is there after `wait`."""
         refuse_strides("recv", *tensors)
         letters = self._board.letters[sender, self.rank(), tag]
@@ -197,11 +209,10 @@ class ThreadGroup(Group):
             self._board.wait(self.rank(), f"recv from rank {sender}", lambda: bool(letters))
             tensors[0].detach().copy_(letters.popleft())
 
-        return Done(finish)
+        return Begun(finish)
 
-    def _exchange(self, name: str, pieces: Sequence[Tensor], places: Sequence[Tensor]) -> Done:
-        self._board.exchange(self.rank(), name, pieces, places)
-        return Done()
+    def _exchange(self, name: str, pieces: Sequence[Tensor], places: Sequence[Tensor]) -> Begun:
+        return Begun(self._board.exchange(self.rank(), name, pieces, places))
 
     def _split(self, tensor: Tensor, splits: list[int] | Tensor) -> tuple[Tensor, ...]:
         """The rows for each rank, or from each."""
