@@ -73,11 +73,11 @@ torch.set_num_threads(1)  # as on the days before
 # one matrix, down in another. All experts together are two stacks of matrices:
 
 # %%
-E, K, H, I = 4, 2, 8, 6
+E, K, H, inner = 4, 2, 8, 6
 noise = torch.Generator().manual_seed(7)
 x = torch.randn(128, H, generator=noise)[[ord(letter) for letter in "Ten tokens"]]
 router_weight = torch.randn(E, H, generator=noise)
-gate_up, down = torch.randn(E, 2 * I, H, generator=noise), torch.randn(E, H, I, generator=noise)
+gate_up, down = torch.randn(E, 2 * inner, H, generator=noise), torch.randn(E, H, inner, generator=noise)
 {"x [T, H]": x.shape, "gate_up [E, 2I, H]": gate_up.shape, "down [E, H, I]": down.shape}
 
 # %% [markdown]
@@ -651,7 +651,7 @@ batches = [1, 2, 4, 8, 16, 32, 64]
 import random
 from statistics import mean
 
-things = "a whale, a lamp, tea, the moon, bread, a token, attention, cherry jam".split(", ")
+things = ["a whale", "a lamp", "tea", "the moon", "bread", "a token", "attention", "cherry jam"]
 forms = ["What is {}?", "Tell me about {}.", "Write a story about {}.", "How do I make {}?"]
 forms += ["Do you like {}?", "Why is there {}?", "{}, please!", "I have lost {}."]
 questions = [[{"role": "user", "content": form.format(thing)}] for form in forms for thing in things]
@@ -743,7 +743,9 @@ def milliseconds(function, *args, repeats=20):
 for n in batches:
     tokens = torch.randn(n, 256)
     times = milliseconds(sparse, tokens), milliseconds(dense, tokens)
-    print(f"{n:2} tokens: sparse {times[0]:6.2f} ms, dense {times[1]:6.2f} ms;", round(touched_experts(n, 8, 128)), "experts")
+    print(
+        f"{n:2} tokens, {touched_experts(n, 8, 128):3.0f} experts: sparse {times[0]:6.2f} ms, dense {times[1]:6.2f} ms"
+    )
 
 # %% [markdown]
 # (With one token the sparse layer is slower already: on a CPU a router, a sort and 16 small products take longer
@@ -756,7 +758,7 @@ for n in batches:
 # %%
 for n in (1, 4, 16, 64):
     before, after = touched_experts(n, 8, 128), touched_experts(5 * n, 8, 128)
-    print(f"{n:2} requests: {before:.0f} experts without guesses, {after:.0f} with: {after / before:.1f} times the reading")
+    print(f"{n:2} requests: {before:.0f} experts, with guesses {after:.0f}: {after / before:.1f} times the reading")
 
 # %% [markdown]
 # With one request a checking step reads 4.4 times the experts. It pays only if more than four tokens come of it,
