@@ -190,9 +190,9 @@ use(topk_router)
 
 # %%
 router_logits = x @ router_weight.T
-topk_weights, chosen = topk_router(router_logits, K, True)
+topk_weights, my_ids = topk_router(router_logits, K, True)
 expected = expert_loop(x, topk_weights, topk_ids)
-print("the same experts:", torch.equal(chosen.long(), topk_ids), "  weights add up to 1:", topk_weights.sum(dim=1)[:3])
+print("the same experts:", torch.equal(my_ids.long(), topk_ids), "  weights add up to 1:", topk_weights.sum(dim=1)[:3])
 
 # %% [markdown]
 # Both ways of weighting, on four tokens. The ids are the same, the weights are not:
@@ -844,8 +844,8 @@ use(drop_over_capacity)
 # %%
 from tinyllm.experts.training import train_sparse_layer
 
-runs = {"without balancing": train_sparse_layer()}
-plots.expert_load(runs)
+trained = {"without balancing": train_sparse_layer()}
+plots.expert_load(trained)
 
 # %% [markdown]
 # A band is as wide as the expert's share of the pairs; eight equal bands would be balance. What all tokens have in common is
@@ -891,8 +891,8 @@ use(load_balancing_loss)
 # The same layer, the same tokens, and 0.05 times your loss added to the error:
 
 # %%
-runs["with the loss"] = train_sparse_layer(load_balancing_loss)
-plots.expert_load(runs)
+trained["with the loss"] = train_sparse_layer(load_balancing_loss)
+plots.expert_load(trained)
 
 # %% [markdown]
 # The loss has its price: it pulls at the router's weights together with the model's own loss, and the two do not want the
@@ -945,11 +945,11 @@ use(update_expert_bias)
 # </details>
 
 # %%
-runs["with the bias"] = train_sparse_layer(update_bias=update_expert_bias)
-plots.expert_load(runs)
+trained["with the bias"] = train_sparse_layer(update_bias=update_expert_bias)
+plots.expert_load(trained)
 
 # %%
-{name: f"MaxVio {run.max_violation:.2f}, error {run.error:.3f}" for name, run in runs.items()}
+{name: f"MaxVio {run.max_violation:.2f}, error {run.error:.3f}" for name, run in trained.items()}
 
 # %% [markdown]
 # In the first steps the bias overshoots: its step is as long near balance as it is far from it. It has to be long here (0.01),

@@ -52,6 +52,17 @@ print(json.dumps({
 }))
 """
 
+#: The same for Day 3.
+REPORT_DAY_3 = """
+import json
+print(json.dumps({
+    "mine": my_parts.mine, "same_experts": torch.equal(my_ids.long(), topk_ids), "differences": row_differences,
+    "touched": [measured, laws["the law, experts chosen alike"]], "imbalance": bars,
+    "max_violation": {name: run.max_violation for name, run in trained.items()},
+    "same_tokens": tokens["mine"] == tokens["reference"], "backends": by_backend, "rows": len(scoreboard.load().rows),
+}))
+"""
+
 
 @cache
 def run_solved(name: str, work: str, report: str = "") -> Any:
@@ -68,22 +79,32 @@ def run_solved(name: str, work: str, report: str = "") -> Any:
 def solved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The solved notebooks, run one after the other in one work folder."""
     work = str(tmp_path_factory.mktemp("work"))
-    reports = {"day0": "", "day1": REPORT_DAY_1, "day2": REPORT_DAY_2}
+    reports = {"day0": "", "day1": REPORT_DAY_1, "day2": REPORT_DAY_2, "day3": REPORT_DAY_3}
     return {name: run_solved(name, work, report) for name, report in reports.items()}
+
+
+def found(solved: dict[str, Any], day: str) -> dict[str, Any]:
+    """What a day's report says."""
+    report: dict[str, Any] = json.loads(solved[day].cells[-1].outputs[-1].text)
+    return report
 
 
 @pytest.fixture(scope="module")
 def finale(solved: dict[str, Any]) -> dict[str, Any]:
     """What Day 1's finale has found."""
-    found: dict[str, Any] = json.loads(solved["day1"].cells[-1].outputs[-1].text)
-    return found
+    return found(solved, "day1")
 
 
 @pytest.fixture(scope="module")
 def finale_2(solved: dict[str, Any]) -> dict[str, Any]:
     """What Day 2 has found."""
-    found: dict[str, Any] = json.loads(solved["day2"].cells[-1].outputs[-1].text)
-    return found
+    return found(solved, "day2")
+
+
+@pytest.fixture(scope="module")
+def finale_3(solved: dict[str, Any]) -> dict[str, Any]:
+    """What Day 3 has found."""
+    return found(solved, "day3")
 
 
 def printed(source: str, namespace: dict[str, Any]) -> str:
@@ -150,7 +171,7 @@ def test_the_cells_of_day_2_run_on_any_right_answer(choice: int, monkeypatch: py
 
 @pytest.mark.needs("checkpoint")
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", ["day0", "day1", "day2"])
+@pytest.mark.parametrize("name", ["day0", "day1", "day2", "day3"])
 def test_every_cell_of_a_solved_notebook_runs_and_draws_what_it_promises(solved: dict[str, Any], name: str) -> None:
     for cell in solved[name].cells:
         if cell.cell_type == "code" and ("plots." in cell.source.splitlines()[-1] or cell.source.startswith("plots.")):
@@ -224,6 +245,38 @@ def test_continuous_batching_needs_far_fewer_steps_than_static(finale_2: dict[st
     assert steps["static"] >= 1.5 * steps["continuous"]
     assert finale_2["most_at_once"] == {"static": 16, "continuous": 16}
     assert len(set(finale_2["tokens"].values())) == 1, "both serve the same"
+
+
+@pytest.mark.needs("checkpoint")
+@pytest.mark.timeout(600)
+def test_day_3_serves_the_mixture_on_the_parts_of_the_notebook(finale_3: dict[str, Any]) -> None:
+    own = {name for name in find_day("day3").exercises if not find_exercise(name).in_triton}
+    assert own <= set(finale_3["mine"])
+    assert finale_3["same_experts"]
+    assert max(finale_3["differences"]) < 1e-4
+    assert finale_3["same_tokens"]
+    assert len({tuple(tokens) for tokens in finale_3["backends"].values()}) == 1
+    assert finale_3["rows"] == 4
+
+
+@pytest.mark.needs("checkpoint")
+@pytest.mark.timeout(600)
+def test_a_batch_touches_more_experts_and_hardly_more_than_the_law_says(finale_3: dict[str, Any]) -> None:
+    measured, law = finale_3["touched"]
+    assert measured == sorted(measured)
+    assert measured[0] == law[0] == 2  # one token, two experts
+    assert all(seen <= 1.1 * told for seen, told in zip(measured, law, strict=True))
+    assert measured[-1] > 7
+
+
+@pytest.mark.needs("checkpoint")
+@pytest.mark.timeout(600)
+def test_balancing_and_redundant_slots_even_out_the_load(finale_3: dict[str, Any]) -> None:
+    violation = finale_3["max_violation"]
+    assert violation["without balancing"] > 1.5
+    assert max(violation["with the loss"], violation["with the bias"]) < 0.5
+    bars = finale_3["imbalance"]
+    assert bars["1 extra a rank"]["talk"] < bars["packed"]["talk"] <= bars["in order"]["talk"]
 
 
 def shown(notebook: Any, code: str) -> str:
