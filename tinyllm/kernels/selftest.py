@@ -68,14 +68,16 @@ def triton_kernels() -> dict[str, Kernel]:
 
         return run
 
+    def products(inputs: GroupedInputs, case: GroupedCase) -> None:
+        num_pairs = inputs.topk_ids.numel()
+        grouped_gemm(inputs.a, inputs.w, *inputs.blocks, num_pairs, inputs.topk_weights, out=inputs.out)
+
     return {
         "store_kv": lambda i, case: store_kv(i.k, i.v, i.k_cache, i.v_cache, i.slot_mapping),
         "paged_decode": attention(paged_decode),
         "paged_decode_split": attention(paged_decode_split, split_size=lambda case: case.split_size),
         "paged_prefill": attention(paged_prefill, max_query_len=lambda case: max(case.query_lens)),
-        "grouped_gemm": lambda i, case: grouped_gemm(
-            i.a, i.w, *i.blocks, i.topk_ids.numel(), i.topk_weights, out=i.out
-        ),
+        "grouped_gemm": products,
     }
 
 
