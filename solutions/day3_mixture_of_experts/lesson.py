@@ -73,11 +73,11 @@ torch.set_num_threads(1)  # as on the days before
 # one matrix, down in another. All experts together are two stacks of matrices:
 
 # %%
-E, K, H, I = 4, 2, 8, 6
+E, K, H, inner = 4, 2, 8, 6
 noise = torch.Generator().manual_seed(7)
 x = torch.randn(128, H, generator=noise)[[ord(letter) for letter in "Ten tokens"]]
 router_weight = torch.randn(E, H, generator=noise)
-gate_up, down = torch.randn(E, 2 * I, H, generator=noise), torch.randn(E, H, I, generator=noise)
+gate_up, down = torch.randn(E, 2 * inner, H, generator=noise), torch.randn(E, H, inner, generator=noise)
 {"x [T, H]": x.shape, "gate_up [E, 2I, H]": gate_up.shape, "down [E, H, I]": down.shape}
 
 # %% [markdown]
@@ -329,11 +329,17 @@ for letter, difference in zip("Ten tokens", row_differences, strict=True):
 # - `expert_ids`: the expert of each block of that length; -1 for the blocks behind the last one in use.
 # - `num_tokens_post_padded` [1]: how many entries of `sorted_token_ids` are in use, a multiple of `block_size`.
 #
-# An expert without a pair gets no block. A pair whose id is not one of 0 to E - 1 (such as -1) is left out.
+# An expert without a pair gets no block. A pair whose id is not one of 0 to E - 1 (such as -1) is left out. T may be 0.
 #
-# For the last half point, let nothing wait for the GPU: no `.item()`, `.tolist()`, `int(tensor)`, `nonzero` or indexing with
-# booleans, no loop over values. Shapes depend on shapes alone then, and a CUDA graph can hold the step. Start with a loop
-# over experts if you like; it earns all the other points.
+# An example: `topk_ids` [[1, 0], [0, 1], [1, 0]], blocks of 4 and two experts give [1, 2, 5, 6, 0, 3, 4, 6, 6, 6, 6, 6],
+# [0, 1, -1] and [8].
+#
+# For the last half point, let nothing wait for the GPU: no `.item()`, `.tolist()`, `int(tensor)` or `if tensor`, no
+# `nonzero`, `bincount`, `unique` or `x[mask]` (but `x[mask] = 1` is fine). Sizes hang on shapes alone then, and a CUDA
+# graph can hold the step. Start with a loop over experts and lists if you like; it earns all the other points.
+#
+# Two helpers are imported for you. `known_experts` gives the expert of each pair, and E for a pair that is left out; from
+# that `count_known` counts each expert's pairs.
 
 # %% exercise="moe_align_block_size" stub="moe_align_block_size" minutes="40" difficulty="4"
 from tinyllm.experts.align import moe_align_block_size
@@ -645,7 +651,7 @@ batches = [1, 2, 4, 8, 16, 32, 64]
 import random
 from statistics import mean
 
-things = "a whale, a lamp, tea, the moon, bread, a token, attention, cherry jam".split(", ")
+things = ["a whale", "a lamp", "tea", "the moon", "bread", "a token", "attention", "cherry jam"]
 forms = ["What is {}?", "Tell me about {}.", "Write a story about {}.", "How do I make {}?"]
 forms += ["Do you like {}?", "Why is there {}?", "{}, please!", "I have lost {}."]
 questions = [[{"role": "user", "content": form.format(thing)}] for form in forms for thing in things]
@@ -738,9 +744,7 @@ for n in batches:
     tokens = torch.randn(n, 256)
     times = milliseconds(sparse, tokens), milliseconds(dense, tokens)
     print(
-        f"{n:2} tokens: sparse {times[0]:6.2f} ms, dense {times[1]:6.2f} ms;",
-        round(touched_experts(n, 8, 128)),
-        "experts",
+        f"{n:2} tokens, {touched_experts(n, 8, 128):3.0f} experts: sparse {times[0]:6.2f} ms, dense {times[1]:6.2f} ms"
     )
 
 # %% [markdown]
@@ -754,9 +758,7 @@ for n in batches:
 # %%
 for n in (1, 4, 16, 64):
     before, after = touched_experts(n, 8, 128), touched_experts(5 * n, 8, 128)
-    print(
-        f"{n:2} requests: {before:.0f} experts without guesses, {after:.0f} with: {after / before:.1f} times the reading"
-    )
+    print(f"{n:2} requests: {before:.0f} experts, with guesses {after:.0f}: {after / before:.1f} times the reading")
 
 # %% [markdown]
 # With one request a checking step reads 4.4 times the experts. It pays only if more than four tokens come of it,
@@ -784,7 +786,8 @@ for n in (1, 4, 16, 64):
 # %% [markdown]
 # <!-- head: expert_capacity -->
 #
-# How many pairs each expert takes: its even share T * K / E times `capacity_factor`, rounded **up**, and at least 1.
+# How many pairs each expert takes, as an `int`: its even share T * K / E times `capacity_factor`, rounded **up** once, at
+# the end, and at least 1. T may be 0.
 
 # %% exercise="expert_capacity" stub="expert_capacity" minutes="5" difficulty="1"
 from tinyllm.experts.capacity import expert_capacity
@@ -800,7 +803,8 @@ use(expert_capacity)
 #
 # Each expert has `capacity` places. Pairs ask for one in their order: the first token's K pairs, then the second's, and so
 # on. A pair that finds its expert full is dropped. Return a copy of `topk_ids` [T, K] in which each dropped pair is -1, in
-# the dtype of `topk_ids`. A pair that is -1 already takes no place. What you were given may not change.
+# the dtype of `topk_ids`; also where nothing is dropped it is a copy. A pair that is -1 already takes no place. All other
+# ids are 0 to E - 1. T may be 0, and what you were given may not change.
 
 # %% exercise="drop_over_capacity" stub="drop_over_capacity" minutes="20" difficulty="2"
 from tinyllm.experts.capacity import drop_over_capacity
@@ -813,6 +817,56 @@ use(drop_over_capacity)
 
 # %% [markdown]
 # ## 6. Balance
+#
+# Capacity cures a symptom. Where do uneven loads come from? Router and experts are trained together, and nothing asks the
+# router to be fair. An expert that is a little ahead is chosen, so it gets gradients and becomes better, so it is chosen more.
+# One that nobody chooses learns nothing. Nor does the router learn anything about it, since its answer is in no output. This
+# is **routing collapse**: the weights of E experts in memory, the knowledge of a few. And in serving, a step on several
+# devices takes as long as the device with the busiest expert.
+#
+# The measure is **MaxVio** (maximal violation): the load of the busiest expert divided by the mean load, minus 1. It is 0 at
+# balance.
+#
+# `train_sparse_layer` trains a small layer of 8 experts, 2 a token, for 300 steps of 256 tokens. Its tokens are of 16 kinds,
+# each of which wants something else done to it, so there is work for all experts.
+#
+# **Before you run it:** what is the largest MaxVio that such a layer can have? Where do you expect it to end?
+#
+# <details><summary>Answer</summary>
+#
+# A token chooses K **different** experts, so nobody can have more than T pairs. The mean is T * K / E: at worst the busiest
+# has E / K = 4 times as much, a MaxVio of **3**. It ends just there.
+#
+# </details>
+#
+# A few seconds:
+
+# %%
+from tinyllm.experts.training import train_sparse_layer
+
+runs = {"without balancing": train_sparse_layer()}
+plots.expert_load(runs)
+
+# %% [markdown]
+# A band is as wide as the expert's share of the pairs; eight equal bands would be balance. What all tokens have in common is
+# enough for two experts to win within a few steps, and the other six are never heard of again.
+#
+# ### A price on crowds
+#
+# Switch Transformers add a second loss to the model's own. For each expert multiply the share of the tokens that it serves
+# with its mean probability. The sum of the products is large where the crowd goes to experts that the router is sure of.
+#
+# **Before you write:** E = 4, K = 1. What is the loss if all tokens choose expert 0 with probability 1? If every expert has a
+# quarter of the tokens, and each token is sure? And if the shares are uneven, but all probabilities are 1/4 (the largest by a
+# hair)?
+#
+# <details><summary>Answer</summary>
+#
+# 4 * (1 * 1) = **4**, which is E. Evenly spread: 4 * (4 * 1/4 * 1/4) = **1**, which is K. In the last case the shares add up to
+# K, and 4 * (K * 1/4) = **1** again: the loss does not see it. But its gradient does: it takes probability from those with
+# the larger share.
+#
+# </details>
 
 # %% [markdown]
 # <!-- head: load_balancing_loss -->
@@ -834,6 +888,36 @@ check(load_balancing_loss)
 use(load_balancing_loss)
 
 # %% [markdown]
+# The same layer, the same tokens, and 0.05 times your loss added to the error:
+
+# %%
+runs["with the loss"] = train_sparse_layer(load_balancing_loss)
+plots.expert_load(runs)
+
+# %% [markdown]
+# The loss has its price: it pulls at the router's weights together with the model's own loss, and the two do not want the
+# same. Its factor is a compromise. Too small and the layer collapses, too large and the router cares more for fairness than
+# for the tokens. Transformers' default for Qwen3-MoE is 0.001.
+#
+# ### A bias, and no gradient
+#
+# DeepSeek takes the pull out of the gradient. Every expert has a **bias**, which is added to its probability where the K
+# experts are **chosen**. It never counts in a weight: the output is mixed with the probabilities as they are. After each
+# step, an expert that had too many pairs has its bias lowered a little, and one that had too few has it raised. That is a
+# thermostat, and needs no derivative.
+#
+# **Before you write:** four experts with biases of 0 had 10, 2, 2 and 2 pairs, and the update rate is 0.5. What are the new
+# biases, if their mean is to stay 0? Why may the mean stay, without a change in who is chosen?
+#
+# <details><summary>Answer</summary>
+#
+# The mean load is 4, so the steps are -1, 1, 1, 1, and their mean is 0.5. Without it they are -1.5, 0.5, 0.5, 0.5, and times 0.5
+# the biases become **-0.75, 0.25, 0.25, 0.25**. A number that is added to all experts alike changes no order among them, so
+# nobody would be chosen otherwise. Left in, it would grow from step to step.
+#
+# </details>
+
+# %% [markdown]
 # <!-- head: update_expert_bias -->
 #
 # Move the bias of every expert by a step of `update_rate`: up if it has fewer pairs than the mean of `counts`, down if it has
@@ -849,6 +933,38 @@ check(update_expert_bias)
 
 # %%
 use(update_expert_bias)
+
+# %% [markdown]
+# **Before you run it:** of the three runs, which one's outputs will be nearest to what was wanted, and which one's farthest?
+#
+# <details><summary>Answer</summary>
+#
+# The collapsed one's are farthest: two experts must do what eight could share. The other two are close to each other,
+# with an error about a third smaller. Fairness itself earns nothing here; that all experts learn something does.
+#
+# </details>
+
+# %%
+runs["with the bias"] = train_sparse_layer(update_bias=update_expert_bias)
+plots.expert_load(runs)
+
+# %%
+{name: f"MaxVio {run.max_violation:.2f}, error {run.error:.3f}" for name, run in runs.items()}
+
+# %% [markdown]
+# In the first steps the bias overshoots: its step is as long near balance as it is far from it. It has to be long here (0.01),
+# to do its work in 300 steps; the paper's 0.001 is for a training of many thousands. How the two differ:
+#
+# | | the loss (Switch) | the bias (DeepSeek) |
+# |---|---|---|
+# | acts through | gradients, on the router's weights | the choice of the K experts |
+# | costs | some of what the model would learn | nothing in the gradient |
+# | after training | is gone: the router has learned it | belongs to the model, and is loaded and used in serving |
+# | counts | the tokens of one micro-batch | all tokens of a step, of all micro-batches and ranks |
+#
+# The third row is where engines go wrong: a bias that is added to the weights too, or left out, gives fluent and wrong text.
+# DeepSeek-V3 still keeps a very small loss beside the bias, against single sequences that are uneven. And no training can
+# promise balance in serving: your users may ask other things than the training data did.
 
 # %% [markdown]
 # ## 7. Experts elsewhere: two all-to-alls
@@ -880,6 +996,7 @@ import torch.distributed as dist
 from tinyllm.parallel.thread_ranks import run_ranks
 
 
+# %%
 def swap(group):
     mine = torch.tensor([0, 1]) + 10 * dist.get_rank(group)
     theirs = torch.empty_like(mine)
@@ -887,6 +1004,7 @@ def swap(group):
     return theirs.tolist()
 
 
+# %%
 run_ranks(2, swap)
 
 # %% [markdown]
@@ -946,49 +1064,46 @@ def send_pairs(group):
     _, pairs, counts = permute(x[share], topk_ids[share], E)
     pairs = pairs + K * share.start  # numbered among all ten tokens
     received, received_counts, sent, got = dispatch_all_to_all(pairs[:, None], counts, group)
-    print(f"sent {sent}, got {got}, for its experts {received_counts.tolist()}")
-    return pairs.tolist(), received[:, 0].tolist()
+    print(f"rank {group.rank()}: sent {sent}, got {got}, for its experts {received_counts.tolist()}")
+    return {"had": pairs.tolist(), "has now": received[:, 0].tolist()}
 
 
+# %%
 exchanged = run_ranks(2, send_pairs)
 
 # %%
-had, has_now = zip(*exchanged, strict=True)
-lines = {f"rank {r} had": pairs for r, pairs in enumerate(had)}
-plots.rank_rows(
-    "Ten tokens", topk_ids.tolist(), lines | {f"rank {r} has now": pairs for r, pairs in enumerate(has_now)}
-)
+lines = {f"rank {rank} {when}": exchanged[rank][when] for when in ("had", "has now") for rank in range(2)}
+plots.rank_rows("Ten tokens", topk_ids.tolist(), lines)
 
 # %% [markdown]
 # Rank 0 has experts 0 and 1 now, twice: first the rows that were its own, then those of rank 1. They stay in this order, or
 # nobody would know where the answers belong.
 #
-# **Before you run it:** in some step rank 0 has no token at all. Whoever wrote this saw nothing to do for it. What happens to
-# rank 1?
+# **Before you run it:** in some step rank 0 has no token at all, and whoever wrote the next cell saw nothing to do for it. What
+# happens to rank 1?
+#
+# <details><summary>Answer</summary>
+#
+# It waits for rank 0 in the first exchange. In one process it is seen at once that nobody will come. Real ranks see nothing:
+# rank 1 waits for half an hour, torch's default, or for as long as the engine allows (ours: 30 seconds). vLLM has had this
+# fault more than once. A rank without work sends nothing, gets what there is, and **calls all the same**.
+#
+# </details>
 
 
 # %%
 def leaves_early(group):
     if dist.get_rank(group) == 0:
         return None
-    share = shares[1]
-    permuted, _, counts = permute(x[share], topk_ids[share], E)
+    permuted, _, counts = permute(x[shares[1]], topk_ids[shares[1]], E)
     return dispatch_all_to_all(permuted, counts, group)
 
 
+# %%
 try:
     run_ranks(2, leaves_early)
 except RuntimeError as error:
     print(error)
-
-# %% [markdown]
-# <details><summary>Answer</summary>
-#
-# It waits for rank 0 in the first exchange. In one process it is seen at once that nobody will come. Real ranks see nothing:
-# rank 1 waits for half an hour, torch's default, or for as long as the engine allows (ours: 30 seconds). vLLM has had this
-# fault more than once. A rank without work sends and gets nothing, and **calls all the same**.
-#
-# </details>
 
 # %% [markdown]
 # <!-- head: combine_all_to_all -->
@@ -1023,6 +1138,7 @@ def layer_on_a_rank(group):
     return unpermute(combine_all_to_all(torch.cat(answers), sent, got, group), pairs, topk_weights[share])
 
 
+# %%
 on_two_ranks = torch.cat(run_ranks(2, layer_on_a_rank))
 print("largest difference to the loop:", float((on_two_ranks - expected).abs().max()))
 
@@ -1035,7 +1151,7 @@ print("largest difference to the loop:", float((on_two_ranks - expected).abs().m
 #
 # <details><summary>Answer</summary>
 #
-# It has half as many experts to hold, half as many tokens to send, and somewhat more of their rows leave the rank (15 / 16
+# It has half as many experts to hold and read, half as many tokens to send, and somewhat more of their rows leave the rank (15 / 16
 # in place of 7 / 8): it sends about half. But each expert still gets 4,096 * 8 / 128 = 256 rows, however many ranks there
 # are: its product stays as efficient. This is why the largest models are served so.
 #
@@ -1044,25 +1160,30 @@ print("largest difference to the loop:", float((on_two_ranks - expected).abs().m
 # %%
 from tinyllm.experts.plan import SparseShape, plan_ranks
 
-for plan in plan_ranks(SparseShape(), num_tokens=4096):
-    held, sent_by_one = plan.bytes_held / 1e6, plan.bytes_sent / 1e6
+
+def tell(plan):
+    read, sent = plan.bytes_read / 1e6, plan.bytes_sent / 1e6
     print(
-        f"{plan.world_size:2} ranks: {held:4.0f} MB of experts, {sent_by_one:5.1f} MB sent, {plan.rows_per_expert:.0f} rows an expert"
+        f"{plan.world_size:2} ranks: each reads {read:3.0f} MB and sends {sent:5.2f} MB, {plan.rows_per_expert:.0f} rows an expert"
     )
+
+
+# %%
+for plan in plan_ranks(SparseShape(), num_tokens=4096):
+    tell(plan)
 
 # %% [markdown]
 # And in decoding, with 64 tokens in the step?
 
 # %%
 for plan in plan_ranks(SparseShape(), num_tokens=64):
-    read, sent_by_one = plan.bytes_read / 1e6, plan.bytes_sent / 1e6
-    print(
-        f"{plan.world_size:2} ranks: {read:4.0f} MB of experts read, {sent_by_one:.2f} MB sent, {plan.rows_per_expert:.1f} rows an expert"
-    )
+    tell(plan)
 
 # %% [markdown]
-# At 3.35 TB/s, 149 MB are 44 microseconds, and two all-to-alls over a network take as long before the first byte has arrived.
-# In decoding it is this **latency** that counts, which is why engines have all-to-alls of their own for it.
+# With 8 ranks each reads 149 MB, which takes 44 microseconds at 3.35 TB/s, and sends half a megabyte, which takes 1 at
+# 450 GB/s (NVLink of an H100). It is no longer bytes that count: an all-to-all has to start, and to wait for the slowest rank.
+# This **latency** is why engines have all-to-alls of their own for decoding. DeepEP's, one of the fastest, took 77 and 114
+# microseconds there and back over a network with 8 ranks (128 tokens a rank, H = 7,168).
 
 # %% [markdown]
 # ## The placement lab
@@ -1234,8 +1355,11 @@ for n in (1, 64, 512):
 # %%
 from tinyllm.parallel.launch import started_ranks
 
-prompt, long = "A sea lion is", ("--max-tokens", "1900", "--dtype", "float32")
-command = ["generate", prompt, "--model", str(moe["model"]), "--parts", "mine", "--expert-parallel", "2", *long]
+prompt = "A sea lion is"
+command = ["generate", prompt, "--model", str(moe["model"]), "--dtype", "float32", "--max-tokens", "1900"]
+command += ["--parts", "mine", "--expert-parallel", "2"]
+
+# %%
 with started_ranks(2, *command) as (first, second):
     written = first.stdout.read(60)
     second.kill()

@@ -21,6 +21,15 @@ def test_the_bias_goes_down_where_there_is_too_much_and_does_not_drift() -> None
     assert torch.equal(update_expert_bias(new, torch.tensor([4, 4, 4, 4]), 0.5), new)
 
 
+def test_counts_that_a_float_cannot_hold_are_compared_exactly() -> None:
+    counts = torch.tensor([2**24 + 1, 2**24, 2**24, 2**24 - 1])
+    assert update_expert_bias(torch.zeros(4), counts, 0.5).tolist() == [-0.5, 0.0, 0.0, 0.5]
+    few = torch.tensor([301, 300, 299, 300])
+    new = update_expert_bias(torch.zeros(4, dtype=torch.bfloat16), few, 0.5)
+    assert new.dtype == torch.bfloat16
+    assert new.tolist() == [-0.5, 0.0, 0.5, 0.0]
+
+
 def test_following_the_bias_evens_out_the_load() -> None:
     generator = torch.Generator().manual_seed(0)
     favor = torch.tensor([2.0, 1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0])  # two experts are the favorites of all

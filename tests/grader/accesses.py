@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from grader.running.interpreter import make_faster, rewrite_shared_functions
 from grader.running.kernel_access import access_rules, watch_kernels
 from tinyllm.kernels.runtime import tl, triton
 
@@ -49,6 +50,17 @@ def through_a_block(x_ptr, out_ptr, CHECKED: tl.constexpr):
     tl.store(out_ptr + tl.arange(0, 4), x, mask=tl.arange(0, 4) < 3)
 
 
+@triton.jit
+def doubled_total(x):
+    return tl.sum(x, 0) + tl.max(tl.cumsum(x, 0), 0)
+
+
+@triton.jit
+def total(x_ptr, out_ptr, BLOCK: tl.constexpr):
+    x = tl.load(x_ptr + tl.arange(0, BLOCK), mask=tl.arange(0, BLOCK) < 3, other=0.0)
+    tl.store(out_ptr + tl.program_id(0), doubled_total(x))
+
+
 def told(launch: Callable[[], Any]) -> str:
     """What is wrong with a launch; empty if nothing is."""
     try:
@@ -60,6 +72,9 @@ def told(launch: Callable[[], Any]) -> str:
 
 def main() -> None:
     """Try everything."""
+    before = tl.load, tl.sum
+    make_faster()
+    rewrite_shared_functions()
     watch_kernels()
     watch_kernels()  # twice is once
     x, out, counts, wide = torch.arange(9.0)[3:6], torch.zeros(3), torch.zeros(3, dtype=torch.int32), torch.zeros(6, 2)
@@ -90,7 +105,21 @@ def main() -> None:
         far_pool = rules.spread(pool)
         told_of["far pool"] = told(lambda: copy[grid](far_x, far_pool[3, 1], 0, 1, 1, BLOCK=4))
     told_of["rules are over"] = told(lambda: copy[grid](x, out, 0, 3, 1, BLOCK=4))
-    print(json.dumps({"told": told_of, "far_out": far_out.tolist(), "x": x.tolist(), "pool": pool.tolist()}))
+    totals = torch.zeros(2, 2)
+    for row in totals:  # what a launch has replaced in the language it takes back, and the next replaces it again
+        told_of["total"] = told(lambda row=row: total[(2,)](x, row, BLOCK=4))
+        told_of["replaced"] = "" if (tl.load, tl.sum) == before else "the language is not as it was"
+    print(
+        json.dumps(
+            {
+                "totals": totals.tolist(),
+                "told": told_of,
+                "far_out": far_out.tolist(),
+                "x": x.tolist(),
+                "pool": pool.tolist(),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -106,3 +106,9 @@ def test_what_is_inside_is_let_through(seen: Any, launch: str) -> None:
 def test_what_is_done_with_a_spread_tensor_is_done_with_its_content(seen: Any) -> None:
     assert seen["far_out"] == seen["x"] == [3, 4, 5]
     assert [row[1][0] for row in seen["pool"]] == [0, 0, 0, 3]
+
+
+@pytest.mark.needs("triton")
+def test_the_faster_interpreter_computes_the_same_and_leaves_the_language_as_it_was(seen: Any) -> None:
+    assert seen["totals"] == [[24, 24], [24, 24]]  # the sum of x, and its largest running sum, in every program
+    assert seen["told"]["total"] == seen["told"]["replaced"] == ""

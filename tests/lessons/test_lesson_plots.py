@@ -16,6 +16,7 @@ from matplotlib.patches import Rectangle
 from tinyllm import plots
 from tinyllm.engine.metrics import RequestMetrics, StepRecord
 from tinyllm.engine.report import Distribution
+from tinyllm.experts.training import TrainingRun
 from tinyllm.kv_cache.sizing import Waste
 from tinyllm.model.rope import rotary_cos_sin
 from tinyllm.plots import TableView
@@ -34,6 +35,7 @@ TIMES = [RequestMetrics(arrival, [arrival + 1, arrival + 2]) for arrival in (0.0
 SPREAD = Distribution.of([0.1, 0.2, 0.9])
 PADDED = [1, 6, 6, 6, 0, 3, 4, 6, 2, 5, 6, 6]  # six pairs of three experts in blocks of 4
 STEPS = {"256": {"outside_ms": 1.0}, "1900": {"outside_ms": 2.0}}
+ROUTED = TrainingRun(torch.tensor([[4, 4], [2, 6]]).repeat_interleave(10, 0), torch.zeros(20))
 
 PICTURES: dict[str, Callable[[], Figure]] = {
     "pool": lambda: plots.pool(FORK, 16, 4, {"A": "Ten tokens!", "B": "Ten tokens?"}),
@@ -68,6 +70,7 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "touched_experts": lambda: plots.touched_experts([1, 2, 4], {"the law": [2, 3.5, 5.5]}, [2, 3.4, 5.2], 8),
     "placement_bars": lambda: plots.placement_bars({"in order": {"talk": 1.5}, "packed": {"talk": 1.25}}),
     "throughput_bars": lambda: plots.throughput_bars(THROUGHPUT),
+    "expert_load": lambda: plots.expert_load({"none": ROUTED, "bias": ROUTED}),
     "step_overhead": lambda: plots.step_overhead({"stand_in": {"1": STEPS, "64": STEPS}}),
 }
 
@@ -213,3 +216,11 @@ def test_the_roofline_puts_each_dot_at_its_measurement() -> None:
     dots = [tuple(c.get_offsets()[0]) for c in figure.axes[0].collections]
     assert dots == [(1.0, 2.0), (100.0, 50.0)]
     assert "decode: 1.0 operations a byte" in texts(figure)
+
+
+def test_the_load_says_who_is_busiest_and_by_how_much_at_the_end() -> None:
+    strip, beside, *_ = PICTURES["expert_load"]().axes
+    assert [band.get_hatch() for band in strip.collections] == [None, "///"]
+    (words,) = (text.get_text() for text in beside.texts)
+    assert "MaxVio 0.50" in words
+    assert "expert 1,\n1.50 x the mean" in words

@@ -6,6 +6,7 @@ say the same again. A figure is shown once: by the notebook, as the value of its
 
 from tinyllm.plots.attention import causal_mask, merged_softmax, roofline
 from tinyllm.plots.batching import latency_bars, request_spans, schedule_grid, step_timeline
+from tinyllm.plots.experts import expert_load
 from tinyllm.plots.kernels import programs, running_softmax, score_tiles
 from tinyllm.plots.latency import cost_per_token, phases, token_timeline
 from tinyllm.plots.memory import bytes_per_token, kv_rows, requests_at_once, reservation, waste_bars, waste_stack
@@ -22,6 +23,7 @@ __all__ = [
     "causal_mask",
     "cost_per_token",
     "dispatch_ribbon",
+    "expert_load",
     "gqa_heads",
     "kv_rows",
     "latency_bars",

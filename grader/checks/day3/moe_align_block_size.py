@@ -62,7 +62,7 @@ def judge_rows(case: Case, answer: Observations) -> str | None:
     if answer[2].flatten().tolist() != [in_use]:
         return f"num_tokens_post_padded: {expected_got([in_use], answer[2].flatten().tolist())}"
     if len(rows) < in_use:
-        return f"sorted_token_ids has {count_of(len(rows), 'entry').replace('entrys', 'entries')}, and {in_use} in use"
+        return f"sorted_token_ids has a length of {len(rows)}, and {in_use} should be in use"
     padding, start = case["topk_ids"].numel(), 0
     for expert in sorted({expert for expert, _ in blocks}):
         pairs = {pair for owner, block in blocks if owner == expert for pair in block}
@@ -71,7 +71,7 @@ def judge_rows(case: Case, answer: Observations) -> str | None:
         own, pads = len(pairs.intersection(got)), got.count(padding)
         if (own, pads) != (len(pairs), size - len(pairs)):
             wanted = f"{count_of(len(pairs), 'pair')} and {size - len(pairs)} times {padding} (T * K) as padding"
-            came = f"{own} of its pairs, {pads} times {padding}, {size - own - pads} other entries"
+            came = f"{own} of its pairs, {pads} times {padding}, and {size - own - pads} besides"
             return f"sorted_token_ids, expert {expert}: expected {wanted}, got {came}"
         if padding in got[:own]:
             return f"sorted_token_ids, expert {expert}: its padding must stand behind its pairs"
@@ -97,15 +97,26 @@ def judge_sizes(case: Case, answer: Observations) -> str | None:
     block_size, problem = case["block_size"], form_problem(answer)
     if problem:
         return problem
-    num_pairs, in_use = case["topk_ids"].numel(), len(blocks_of(case))
+    num_pairs = case["topk_ids"].numel()
     most = num_pairs + min(case["num_experts"], num_pairs) * (block_size - 1)
     num_blocks = (most + block_size - 1) // block_size
     sizes = (num_blocks * block_size, num_blocks, 1)
     for name, tensor, size in zip(NAMES, answer, sizes, strict=True):
         if list(tensor.shape) != [size] or tensor.dtype != torch.int32:
             return f"{name} should be int32 of shape {[size]}, got {str(tensor.dtype)[6:]} of {list(tensor.shape)}"
-    starts = (in_use * block_size, in_use)
-    for name, tensor, start, fill in zip(NAMES, answer, starts, (num_pairs, -1), strict=False):
+    return tail_problem(case, answer)
+
+
+def judge_left_out(case: Case, answer: Observations) -> str | None:
+    """All that is in use, and that no pair is left behind it."""
+    return judge_all(case, answer) or tail_problem(case, answer)
+
+
+def tail_problem(case: Case, answer: list[Tensor]) -> str | None:
+    """Whether something else than padding stands behind what is in use."""
+    in_use = len(blocks_of(case))
+    starts, fills = (in_use * case["block_size"], in_use), (case["topk_ids"].numel(), -1)
+    for name, tensor, start, fill in zip(NAMES, answer, starts, fills, strict=False):
         others = sorted(set(tensor[start:].tolist()) - {fill})
         if others:
             return f"{name} should be {fill} behind what is in use, got {others[0]}"
@@ -190,6 +201,7 @@ EXERCISE = Exercise(
                 make([[3]], 4, 8),
                 make([[5, 3]], 16, 128),
                 make([[0, 1], [1, 0], [0, 1]], 4, 4),
+                draw(1, 14, 4, 64, 1),
             ],
             random=any_ids,
         ),
@@ -207,7 +219,7 @@ EXERCISE = Exercise(
         ),
         prop(
             "a pair whose id is not one of 0 to E - 1 is left out",
-            judge=judge_all,
+            judge=judge_left_out,
             weight=0.5,
             fixed=[
                 make([[-1, 0]], 2, 1),

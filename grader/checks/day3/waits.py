@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-NUMBER = "it makes Python numbers of a tensor's values (int(), .item(), .tolist(), an index, a slice or a condition)"
+NUMBER = (
+    "it makes Python numbers of a tensor's values (int(), .item(), .tolist(), print, an index, a slice, a condition)"
+)
 SIZE = "the size of a tensor hangs on values (nonzero, x[mask], bincount, unique, repeat_interleave and the like)"
 
-#: Methods that copy to the CPU. On a CPU no operator shows them.
-COPIES = ("tolist", "numpy", "cpu", "__array__")
+#: Methods that copy to the CPU, printing among them. On a CPU no operator shows them.
+COPIES = ("tolist", "numpy", "cpu", "__array__", "__repr__", "__format__")
 MASKS = (torch.bool, torch.uint8)
 
 
@@ -72,7 +74,7 @@ class _Calls(TorchFunctionMode):
         if name == "tensor_split" and any(isinstance(item, Tensor) for item in (*args[1:], *kwargs.values())):
             self.waits.append(SIZE)
         # With the number of classes given, it looks at the ids on a CPU alone.
-        self.operators.paused = name == "one_hot" and (*args[1:], *kwargs.values(), -1)[0] != -1
+        self.operators.paused = name == "one_hot" and kwargs.get("num_classes", (*args, -1, -1)[1]) != -1
         try:
             return func(*args, **kwargs)
         finally:

@@ -10,13 +10,13 @@ from grader.mutants import alternate
 def pair_by_pair(topk_ids: Tensor, num_experts: int, capacity: int) -> Tensor:
     """A loop over the pairs, with the places that are left."""
     left = [capacity] * num_experts
-    kept = topk_ids.clone(memory_format=torch.contiguous_format)
+    kept = topk_ids.clone()
     for token, row in enumerate(topk_ids.tolist()):
         for k, expert in enumerate(row):
-            if expert >= 0 and left[expert] == 0:
-                kept[token, k] = -1
-            elif expert >= 0:
+            if expert >= 0:
                 left[expert] -= 1
+                if left[expert] < 0:
+                    kept[token, k] = -1
     return kept
 
 
@@ -25,7 +25,7 @@ def expert_by_expert(topk_ids: Tensor, num_experts: int, capacity: int) -> Tenso
     """Each expert drops what stands behind its first places."""
     kept = topk_ids.reshape(-1).clone()
     for expert in range(num_experts):
-        kept[(kept == expert).nonzero().flatten()[capacity:]] = -1
+        kept[torch.where(kept == expert)[0][capacity:]] = -1
     return kept.view(topk_ids.shape)
 
 
@@ -34,5 +34,5 @@ def sorted_by_expert(topk_ids: Tensor, num_experts: int, capacity: int) -> Tenso
     """In a stable sort a pair's place is how far it stands behind the first pair of its expert."""
     ordered, order = topk_ids.flatten().sort(stable=True)
     place = torch.arange(len(order)) - torch.searchsorted(ordered, ordered)
-    late = (place >= capacity) & (ordered >= 0)
-    return torch.empty_like(ordered).scatter_(0, order, ordered.masked_fill(late, -1)).view(topk_ids.shape)
+    kept = ordered.masked_fill(place >= capacity, -1)  # -1 stays -1, on time or late
+    return kept[order.argsort()].view(topk_ids.shape)

@@ -16,5 +16,4 @@ def share_in_fractions(num_tokens: int, top_k: int, num_experts: int, capacity_f
 @alternate
 def factor_first(num_tokens: int, top_k: int, num_experts: int, capacity_factor: float) -> int:
     """Division at the end, rounded up by its negative."""
-    capacity = -int(-capacity_factor * num_tokens * top_k // num_experts)
-    return capacity if capacity > 0 else 1
+    return max(-int(-capacity_factor * num_tokens * top_k // num_experts), 1)

@@ -19,32 +19,27 @@ def number_in_the_queue(topk_ids: Tensor, block_size: int, num_experts: int) -> 
     rows[~mine.any(dim=1)] = size
     sorted_token_ids = torch.full((size + 1,), num_pairs, dtype=torch.int32)
     sorted_token_ids[rows] = torch.arange(num_pairs, dtype=torch.int32)
-    block = torch.arange(size // block_size)[:, None]
-    begun = (block >= begins // block_size) & (num_blocks > 0)
-    expert_ids = torch.where(begun, torch.arange(num_experts), -1).amax(dim=1)
-    in_use = num_blocks.sum().view(1) * block_size
-    expert_ids = torch.where(block[:, 0] * block_size < in_use, expert_ids, -1)
+    starts, in_use = torch.arange(0, size, block_size), num_blocks.sum().view(1) * block_size
+    expert_ids = (starts[:, None] >= begins).sum(dim=1) - 1
+    expert_ids = torch.where(starts < in_use, expert_ids, -1)
     return sorted_token_ids[:-1], expert_ids.int(), in_use.int()
 
 
 @alternate
 def padding_sorted_too(topk_ids: Tensor, block_size: int, num_experts: int) -> tuple[Tensor, Tensor, Tensor]:
-    """One sort does it all: each expert is given more padding than it can need, and what is too much goes to the end."""
+    """One sort for all: padding is a pair of its expert too, and what nobody needs goes to the end."""
     num_pairs = topk_ids.numel()
     num_blocks = (num_pairs + min(num_experts, num_pairs) * (block_size - 1) + block_size - 1) // block_size
     experts = torch.arange(num_experts)
     ids = topk_ids.flatten().to(torch.int64)
     ids = ids.masked_fill((ids < 0) | (ids >= num_experts), num_experts)
     counts = torch.nn.functional.one_hot(ids, num_experts + 1).sum(dim=0)[:num_experts]
-    spare = torch.arange(block_size - 1)
-    needed = spare < (-counts % block_size)[:, None]
+    needed = torch.arange(block_size) < (-counts % block_size)[:, None]
     padding = torch.where(needed, experts[:, None], num_experts).flatten()
-    owners, order = torch.cat((ids, padding, torch.full((block_size,), num_experts))).sort(stable=True)
-    filled = torch.where((owners < num_experts) & (order < num_pairs), order, num_pairs)
-    size = num_blocks * block_size
-    rows = torch.nn.functional.pad(filled, (0, size), value=num_pairs)[:size]
-    owners = torch.nn.functional.pad(owners, (0, size), value=num_experts)[:size:block_size]
-    expert_ids = owners.masked_fill(owners == num_experts, -1)
+    owners, order = torch.cat((ids, padding, padding.new_full((block_size,), num_experts))).sort(stable=True)
+    rows = order.masked_fill((order >= num_pairs) | (owners == num_experts), num_pairs)[: num_blocks * block_size]
+    expert_ids = owners[: num_blocks * block_size : block_size]
+    expert_ids = expert_ids.masked_fill(expert_ids == num_experts, -1)
     in_use = (counts + -counts % block_size).sum(dim=0, keepdim=True)
     return rows.to(torch.int32), expert_ids.to(torch.int32), in_use.to(torch.int32)
 
@@ -58,7 +53,7 @@ def expert_by_expert(topk_ids: Tensor, block_size: int, num_experts: int) -> tup
     pairs, blocks = torch.arange(num_pairs), torch.arange(num_blocks)
     rows = torch.full((num_pairs,), size)
     expert_ids = torch.full((num_blocks,), -1, dtype=torch.int32)
-    begin = torch.zeros(1, dtype=torch.int64)
+    begin = torch.tensor([0])
     for expert in range(num_experts):
         mine = flat == expert
         rows = torch.where(mine, begin + mine.cumsum(0) - 1, rows)
