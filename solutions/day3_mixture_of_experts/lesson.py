@@ -968,6 +968,68 @@ plots.expert_load(trained)
 
 # %% [markdown]
 # ## 7. Experts elsewhere: two all-to-alls
+#
+# Qwen3-30B-A3B in bfloat16 has 61 GB of weights, and 58 of them are its experts'. Larger models have twenty times as many: no
+# device holds them. So the experts are spread over W **ranks**, processes that have a device each. In **expert parallelism**
+# a rank holds E / W experts whole. A token stays where its request is; what travels are rows. Each pair's row goes to the
+# rank of its expert, and the answer comes back.
+#
+# Ranks talk in **collectives**, functions of `torch.distributed` that all ranks of a `group` call at the same time. You need
+# one, `dist.all_to_all_single(output, input, group=group)`. It cuts the input into W equal parts and sends part r to rank r.
+# In the output lies first what came from rank 0, then what came from rank 1, and so on.
+#
+# `run_ranks(2, function)` runs two ranks in this one process: it calls `function(group)` on each of them. What works there
+# works on real processes, with which this day ends.
+#
+# **Before you run it:** rank 0 has the numbers 0 and 1, rank 1 has 10 and 11. What has each of them after an all-to-all?
+#
+# <details><summary>Answer</summary>
+#
+# Rank 0 keeps its first part and gets the first part of rank 1: **[0, 10]**. Rank 1 has **[1, 11]**. Written below each other,
+# rows have become columns.
+#
+# </details>
+
+# %%
+import torch.distributed as dist
+
+from tinyllm.parallel.thread_ranks import run_ranks
+
+
+# %%
+def swap(group):
+    mine = torch.tensor([0, 1]) + 10 * dist.get_rank(group)
+    theirs = torch.empty_like(mine)
+    dist.all_to_all_single(theirs, mine, group=group)
+    return theirs.tolist()
+
+
+# %%
+run_ranks(2, swap)
+
+# %% [markdown]
+# The parts need not be equal. `dist.all_to_all_single(output, input, output_splits, input_splits, group=group)` takes two lists
+# of W numbers: how many rows come from each rank, and how many go to each. What one rank sends must be what the other
+# expects; and how many rows the others will send, a rank cannot know. So there are two exchanges: first the counts, whose
+# parts are equal, then the rows.
+#
+# Our ten tokens on two ranks: `Ten ` belongs to requests of rank 0, `tokens` to those of rank 1. Rank 0 holds the experts 0
+# and 1, rank 1 holds 2 and 3.
+
+# %%
+shares = slice(0, 4), slice(4, 10)
+{f"counts of rank {r}": permute(x[share], topk_ids[share], E)[2].tolist() for r, share in enumerate(shares)}
+
+# %% [markdown]
+# **Before you write:** how many rows does rank 0 send to each rank, and how many does it get from each?
+#
+# <details><summary>Answer</summary>
+#
+# Its own counts say what it sends: 1 + 2 = 3 rows to itself and 1 + 4 = 5 to rank 1, so `sent` is **[3, 5]**. What it gets
+# stands in the counts of rank 1 too: 3 rows of its own and 4 + 3 = 7 from there, `got` is **[3, 7]**. On rank 1 `sent` is
+# [7, 5] and `got` is [5, 5].
+#
+# </details>
 
 # %% [markdown]
 # <!-- head: dispatch_all_to_all -->
@@ -993,6 +1055,57 @@ check(dispatch_all_to_all)
 use(dispatch_all_to_all)
 
 # %% [markdown]
+# Where do the pairs of our ten tokens go? A row may hold anything, so let each hold the number of its own pair:
+
+
+# %%
+def send_pairs(group):
+    share = shares[dist.get_rank(group)]
+    _, pairs, counts = permute(x[share], topk_ids[share], E)
+    pairs = pairs + K * share.start  # numbered among all ten tokens
+    received, received_counts, sent, got = dispatch_all_to_all(pairs[:, None], counts, group)
+    print(f"rank {group.rank()}: sent {sent}, got {got}, for its experts {received_counts.tolist()}")
+    return {"had": pairs.tolist(), "has now": received[:, 0].tolist()}
+
+
+# %%
+exchanged = run_ranks(2, send_pairs)
+
+# %%
+lines = {f"rank {rank} {when}": exchanged[rank][when] for when in ("had", "has now") for rank in range(2)}
+plots.rank_rows("Ten tokens", topk_ids.tolist(), lines)
+
+# %% [markdown]
+# Rank 0 has experts 0 and 1 now, twice: first the rows that were its own, then those of rank 1. They stay in this order, or
+# nobody would know where the answers belong.
+#
+# **Before you run it:** in some step rank 0 has no token at all, and whoever wrote the next cell saw nothing to do for it. What
+# happens to rank 1?
+#
+# <details><summary>Answer</summary>
+#
+# It waits for rank 0 in the first exchange. In one process it is seen at once that nobody will come. Real ranks see nothing:
+# rank 1 waits for half an hour, torch's default, or for as long as the engine allows (ours: 30 seconds). vLLM has had this
+# fault more than once. A rank without work sends nothing, gets what there is, and **calls all the same**.
+#
+# </details>
+
+
+# %%
+def leaves_early(group):
+    if dist.get_rank(group) == 0:
+        return None
+    permuted, _, counts = permute(x[shares[1]], topk_ids[shares[1]], E)
+    return dispatch_all_to_all(permuted, counts, group)
+
+
+# %%
+try:
+    run_ranks(2, leaves_early)
+except RuntimeError as error:
+    print(error)
+
+# %% [markdown]
 # <!-- head: combine_all_to_all -->
 #
 # The way home. `expert_out` [m, H] are the answers, in the order in which the rows were received; `sent` and `got` are the
@@ -1007,6 +1120,70 @@ check(combine_all_to_all)
 
 # %%
 use(combine_all_to_all)
+
+# %% [markdown]
+# The whole layer on two ranks. Each has half of the experts and its own tokens, and does what you have built: sort, send,
+# multiply, send back, add up.
+
+
+# %%
+def layer_on_a_rank(group):
+    rank = dist.get_rank(group)
+    share, first = shares[rank], rank * E // 2
+    permuted, pairs, counts = permute(x[share], topk_ids[share], E)
+    received, received_counts, sent, got = dispatch_all_to_all(permuted, counts, group)
+    pieces = received.split(received_counts.flatten().tolist())  # by rank, then by expert
+    experts = [first + number % (E // 2) for number in range(len(pieces))]
+    answers = [swiglu(piece @ gate_up[e].T) @ down[e].T for e, piece in zip(experts, pieces, strict=True)]
+    return unpermute(combine_all_to_all(torch.cat(answers), sent, got, group), pairs, topk_weights[share])
+
+
+# %%
+on_two_ranks = torch.cat(run_ranks(2, layer_on_a_rank))
+print("largest difference to the loop:", float((on_two_ranks - expected).abs().max()))
+
+# %% [markdown]
+# What does it cost at real sizes? `plan_ranks` works it out for a layer of Qwen3-30B-A3B (E = 128, K = 8, H = 2,048, bfloat16)
+# before anybody rents the GPUs.
+#
+# **Before you run it:** 4,096 tokens in a step, of all ranks together. What changes for one rank from 8 ranks to 16, and what
+# does not?
+#
+# <details><summary>Answer</summary>
+#
+# It has half as many experts to hold and read, half as many tokens to send, and somewhat more of their rows leave the rank (15 / 16
+# in place of 7 / 8): it sends about half. But each expert still gets 4,096 * 8 / 128 = 256 rows, however many ranks there
+# are: its product stays as efficient. This is why the largest models are served so.
+#
+# </details>
+
+# %%
+from tinyllm.experts.plan import SparseShape, plan_ranks
+
+
+def tell(plan):
+    read, sent = plan.bytes_read / 1e6, plan.bytes_sent / 1e6
+    print(
+        f"{plan.world_size:2} ranks: each reads {read:3.0f} MB and sends {sent:5.2f} MB, {plan.rows_per_expert:.0f} rows an expert"
+    )
+
+
+# %%
+for plan in plan_ranks(SparseShape(), num_tokens=4096):
+    tell(plan)
+
+# %% [markdown]
+# And in decoding, with 64 tokens in the step?
+
+# %%
+for plan in plan_ranks(SparseShape(), num_tokens=64):
+    tell(plan)
+
+# %% [markdown]
+# With 8 ranks each reads 149 MB, which takes 44 microseconds at 3.35 TB/s, and sends half a megabyte, which takes 1 at
+# 450 GB/s (NVLink of an H100). It is no longer bytes that count: an all-to-all has to start, and to wait for the slowest rank.
+# This **latency** is why engines have all-to-alls of their own for decoding. DeepEP's, one of the fastest, took 77 and 114
+# microseconds there and back over a network with 8 ranks (128 tokens a rank, H = 7,168).
 
 # %% [markdown]
 # ## The placement lab
@@ -1153,6 +1330,47 @@ for n in (1, 64, 512):
 # What does `transformers` do? Since its version 5 it sorts and calls `grouped_mm` too, and has kept the loop as
 # `eager`. `python -m benchmarks.experts` times its two ways beside ours, from 1 to 4,096 tokens and from 8 to 128
 # experts; the book's page of results has the numbers, and where we lose.
+
+# %% [markdown]
+# ### Two processes, one killed
+#
+# Now in earnest: two processes on this machine, each with half of the experts, exchange rows through your two all-to-alls.
+# `torchrun --nproc-per-node 2 -m tinyllm generate ... --expert-parallel 2` would start them in a terminal. `started_ranks`
+# does so here, and lets you have hold of each. All ranks compute all of the text, and rank 0 writes it.
+#
+# **Before you run it:** in the middle of the text rank 1 gets a SIGKILL, of which no process can say a word. How does rank 0
+# come to know, and after how long? Could it go on alone?
+#
+# <details><summary>Answer</summary>
+#
+# The operating system closes the connections of a process that has ended. Rank 0 is waiting in an exchange, and its read fails
+# within milliseconds. Then it holds a **roll call** to learn who is missing, and waits three quarters of a second for an
+# answer. It cannot go on: half of the experts are gone, and with them the layer. So it ends, with an error that names the
+# rank. Only a rank that **stalls** without ending is noticed by the timeout, 30 seconds.
+#
+# </details>
+#
+# About ten seconds, most of which the two take to start:
+
+# %%
+from tinyllm.parallel.launch import started_ranks
+
+prompt = "A sea lion is"
+command = ["generate", prompt, "--model", str(moe["model"]), "--dtype", "float32", "--max-tokens", "1900"]
+command += ["--parts", "mine", "--expert-parallel", "2"]
+
+# %%
+with started_ranks(2, *command) as (first, second):
+    written = first.stdout.read(60)
+    second.kill()
+    start = time.perf_counter()
+    said = next(line for line in first.stderr if line.startswith("error: "))
+    seconds = time.perf_counter() - start
+print(f"{seconds:.2f} seconds after the kill:\n{said}")
+
+# %%
+alone = mine.generate(prompt, SamplingParams(max_tokens=60))[0].outputs[0].text
+print("until then, what one process writes:", (prompt + alone).startswith(written), "-", written)
 
 # %% [markdown]
 # ## The scoreboard

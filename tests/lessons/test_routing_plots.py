@@ -49,6 +49,15 @@ def test_the_ribbon_colors_a_pair_by_its_expert_and_numbers_each_run() -> None:
     assert numbers == ["1", "0", "2", "1", "2", "0", "1", "2"], "two neighbors of one expert are numbered once"
 
 
+def test_the_rows_of_ranks_are_drawn_as_they_lie_there() -> None:
+    figure = plots.rank_rows("abc", TOPK_IDS, {"rank 0 has": [1, 0, 3], "rank 1 has": [2, 4, 5], "rank 0 got": []})
+    shown = words(figure)
+    assert [text for text in shown if text in "abc"] == ["a", "a", "b", "b", "c", "c"]
+    assert [text for text in shown if text.startswith("rank")] == ["rank 0 has", "rank 1 has", "rank 0 got"]
+    colors = [to_rgb(box.get_facecolor()) for box in boxes(figure)]
+    assert colors == [to_rgb(series_color(expert)) for expert in (0, 1, 1, 2, 1, 2)]
+
+
 def test_a_heat_map_has_a_panel_for_each_layer_and_percents_in_its_cells() -> None:
     tables = {f"layer {layer}": [[0.25, 0.75], [1.0, 0.0]] for layer in (4, 9, 14)}
     figure = plots.router_heat_map(tables, ["name", "digit"])

@@ -12,7 +12,7 @@ from tinyllm.plots.latency import cost_per_token, phases, token_timeline
 from tinyllm.plots.memory import bytes_per_token, kv_rows, requests_at_once, reservation, waste_bars, waste_stack
 from tinyllm.plots.model import gqa_heads, query_norms, rope_angles, rope_scores
 from tinyllm.plots.pool import TableView, block_table, pool
-from tinyllm.plots.routing import dispatch_ribbon, placement_bars, router_heat_map, touched_experts
+from tinyllm.plots.routing import dispatch_ribbon, placement_bars, rank_rows, router_heat_map, touched_experts
 from tinyllm.plots.serving import step_overhead, throughput_bars
 from tinyllm.plots.sharing import pool_over_time, sharing_graph
 
@@ -34,6 +34,7 @@ __all__ = [
     "pool_over_time",
     "programs",
     "query_norms",
+    "rank_rows",
     "request_spans",
     "requests_at_once",
     "reservation",

@@ -42,12 +42,34 @@ def dispatch_ribbon(
         pairs: the pairs sorted by expert, of `permute`.
         padded: by block size the pairs with padding between them, what is in use of `sorted_token_ids`.
     """
+    num_pairs = sum(len(row) for row in topk_ids)
+    rows = {"token by token": (1, range(num_pairs)), "sorted by expert": (1, pairs)}
+    for size, order in padded.items():
+        waste = sum(pair >= num_pairs for pair in order) / len(order)
+        rows[f"blocks of {size}: {len(order)} rows, {waste:.0%} of them padding"] = (size, order)
+    return _ribbon(tokens, topk_ids, rows, [Patch(facecolor=FREE, edgecolor=FAINT, hatch="///", label="padding")])
+
+
+def rank_rows(tokens: Sequence[str], topk_ids: Sequence[Sequence[int]], rows: Mapping[str, Sequence[int]]) -> Figure:
+    """Draw the pairs that ranks hold, before an exchange and after it.
+
+    Args:
+        tokens: text of each of the T tokens.
+        topk_ids: [T, K], the experts of each.
+        rows: by name of a line, the pairs in the order in which they lie there.
+    """
+    return _ribbon(tokens, topk_ids, {name: (1, order) for name, order in rows.items()}, [])
+
+
+def _ribbon(
+    tokens: Sequence[str],
+    topk_ids: Sequence[Sequence[int]],
+    rows: Mapping[str, tuple[int, Sequence[int]]],
+    handles: Sequence[Patch],
+) -> Figure:
+    """Lines of pairs, each with the size of its blocks; a pair that is none of the T * K is padding."""
     top_k = len(topk_ids[0])
     experts = [expert for row in topk_ids for expert in row]
-    rows = {"token by token": (1, range(len(experts))), "sorted by expert": (1, pairs)}
-    for size, order in padded.items():
-        waste = sum(pair >= len(experts) for pair in order) / len(order)
-        rows[f"blocks of {size}: {len(order)} rows, {waste:.0%} of them padding"] = (size, order)
     longest = max(len(order) for _, order in rows.values())
     figure, ax = new_figure(8.4, 0.72 * len(rows) + 0.5)
     for number, (name, (size, order)) in enumerate(rows.items()):
@@ -66,8 +88,10 @@ def dispatch_ribbon(
             if expert is not None:
                 ax.text(start + length / 2, y - 0.1, str(expert), fontsize=7, ha="center", va="top", color=INK)
             start += length
-    handles = [Patch(facecolor=series_color(e), edgecolor=INK, label=f"expert {e}") for e in sorted(set(experts))]
-    handles.append(Patch(facecolor=FREE, edgecolor=FAINT, hatch="///", label="padding"))
+    handles = [
+        *(Patch(facecolor=series_color(e), edgecolor=INK, label=f"expert {e}") for e in sorted(set(experts))),
+        *handles,
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=8)
     ax.set_xlim(-0.2, longest + 0.2)
     ax.set_ylim(-2.4 * (len(rows) - 1) - 0.8, 2.2)
