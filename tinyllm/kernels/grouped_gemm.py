@@ -196,7 +196,7 @@ def grouped_gemm(
         a,
         w,
         out,
-        out if topk_weights is None else topk_weights,
+        a.new_empty(0) if topk_weights is None else topk_weights,  # nothing to be read
         sorted_token_ids,
         expert_ids,
         num_tokens_post_padded,

@@ -175,15 +175,17 @@ class ThreadGroup(Group):
         return self._exchange("all_gather_into_tensor", [input] * self.size(), places)
 
     def allreduce(self, tensors: list[Tensor], options: Any) -> Begun:
-        """The sum of all ranks' tensors, in place."""
-        if options.reduceOp != dist.ReduceOp.SUM:
-            raise ValueError("between threads all_reduce can add, and nothing else")
+        """The sum of all ranks' tensors, or the largest or smallest number in each place; in place."""
+        reductions = {dist.ReduceOp.SUM: torch.sum, dist.ReduceOp.MAX: torch.amax, dist.ReduceOp.MIN: torch.amin}
+        reduce = next((function for op, function in reductions.items() if options.reduceOp == op), None)
+        if reduce is None:
+            raise ValueError("between threads all_reduce takes SUM, MAX and MIN, and nothing else")
         places = [torch.empty_like(tensors[0]) for _ in range(self.size())]
         gathering = self._exchange("all_reduce", tensors * self.size(), places)
 
         def finish() -> None:
             gathering.wait()
-            tensors[0].detach().copy_(torch.stack(places).sum(dim=0))
+            tensors[0].detach().copy_(reduce(torch.stack(places), dim=0))
 
         return Begun(finish)
 

@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from grader.checks.day3.ranks import counts_in_words, on_ranks, rows_of, strided
+from grader.checks.day3.ranks import counts_in_words, on_ranks, rows_given, rows_of, strided
 from grader.framework import Case, Exercise, Observations, Prop, generator, tensor_problem
 
 
 def drive(parts: SimpleNamespace, case: Case) -> Observations:
     """What each rank returned."""
-    out, sent, got = case["expert_out"], case["sent"], case["got"]
+    out, sent, got = rows_given(case, "expert_out"), case["sent"], case["got"]
     return on_ranks(
         len(sent), lambda rank, group: parts.combine_all_to_all(out[rank], sent[rank], got[rank], group=group)
     )
@@ -46,7 +46,7 @@ def carried_home(case: Case) -> list[Tensor]:
 def describe(case: Case) -> str:
     """How many rows went where, and what the answers are of."""
     out = case["expert_out"][0]
-    kind = str(out.dtype).removeprefix("torch.") + (", strided" if out.stride(-1) > 1 else "")
+    kind = str(out.dtype).removeprefix("torch.") + (", strided" if out.stride(-1) > 1 or case.get("apart") else "")
     return f"{counts_in_words(case['sent'], 'sent of')}; answers of {out.shape[1]} numbers ({kind})"
 
 
@@ -100,6 +100,7 @@ EXERCISE = Exercise(
                 ranks([1, 3], [1, 2], dtype=torch.float64),
                 with_strides(ranks([2])),
                 with_strides(ranks([1, 3], [1, 2], dtype=torch.float16)),
+                {**ranks([1, 3], [1, 2]), "apart": True},
             ],
             random=any_full,
         ),

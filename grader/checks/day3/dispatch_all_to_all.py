@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grader.checks.day3.ranks import counts_in_words, on_ranks, rows_of, strided
+from grader.checks.day3.ranks import counts_in_words, on_ranks, rows_given, rows_of, strided
 from grader.checks.support import is_int_list
 from grader.framework import Case, Exercise, Observations, Prop, expected_got, generator, short, tensor_problem
 
@@ -20,7 +20,7 @@ FIELDS = ("received", "received_counts", "sent", "got")
 
 def drive(parts: SimpleNamespace, case: Case) -> Observations:
     """What each rank returned."""
-    permuted, counts = case["permuted"], case["counts"]
+    permuted, counts = rows_given(case, "permuted"), case["counts"]
     return on_ranks(
         len(counts), lambda rank, group: parts.dispatch_all_to_all(permuted[rank], counts[rank], group=group)
     )
@@ -80,7 +80,7 @@ def handed_out(case: Case) -> list[dict[str, Any]]:
 def describe(case: Case) -> str:
     """The counts, and what the rows are of."""
     rows = case["permuted"][0]
-    kind = str(rows.dtype).removeprefix("torch.") + (", strided" if rows.stride(-1) > 1 else "")
+    kind = str(rows.dtype).removeprefix("torch.") + (", strided" if rows.stride(-1) > 1 or case.get("apart") else "")
     counts = counts_in_words([row.tolist() for row in case["counts"]], "counts of")
     return f"{counts}; rows of {rows.shape[1]} numbers ({kind})"
 
@@ -183,6 +183,7 @@ EXERCISE = Exercise(
                 ranks(*UNEVEN, dtype=torch.float64),
                 with_strides(ranks([1, 2])),
                 with_strides(ranks(*UNEVEN)),
+                {**ranks(*UNEVEN), "apart": True},
                 with_strides(ranks(*FOUR, width=3, dtype=torch.bfloat16)),
             ],
         ),

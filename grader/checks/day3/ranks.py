@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from grader.framework import Observations, plain
+from grader.framework import Case, Observations, plain
 from tinyllm.parallel.thread_group import ExchangeError
 from tinyllm.parallel.thread_ranks import run_ranks
 
@@ -30,6 +30,15 @@ def rows_of(rank: int, num_rows: int, width: int = 2, dtype: torch.dtype = torch
 def strided(rows: Tensor) -> Tensor:
     """The same rows, column by column in memory."""
     return rows.T.contiguous().T
+
+
+def rows_given(case: Case, name: str) -> list[Tensor]:
+    """Each rank's rows; if the case says `apart`, with room for one more number behind each row.
+
+    No tensor of a case has such room: a copy would be without it.
+    """
+    rows: list[Tensor] = case[name]
+    return [torch.cat((each, each[:, :1]), dim=1)[:, :-1] for each in rows] if case.get("apart") else rows
 
 
 def counts_in_words(counts: Sequence[Sequence[int]], of: str) -> str:

@@ -83,6 +83,7 @@ EXERCISE = Exercise(
                 load([4, 2, 0]),
                 load([7, 5, 6, 6], 0.001, [0.0] * 4),
                 load([100, 0, 51, 49, 50], 0.125),
+                load([2**24, 2**24 + 1, 2**24 + 2]),  # float32 holds the middle one no more
             ],
         ),
         prop(
