@@ -1017,8 +1017,8 @@ run_ranks(2, swap)
 # and 1, rank 1 holds 2 and 3.
 
 # %%
-shares = slice(0, 4), slice(4, 10)
-{f"counts of rank {r}": permute(x[share], topk_ids[share], E)[2].tolist() for r, share in enumerate(shares)}
+slices = slice(0, 4), slice(4, 10)
+{f"counts of rank {r}": permute(x[share], topk_ids[share], E)[2].tolist() for r, share in enumerate(slices)}
 
 # %% [markdown]
 # **Before you write:** how many rows does rank 0 send to each rank, and how many does it get from each?
@@ -1060,11 +1060,11 @@ use(dispatch_all_to_all)
 
 # %%
 def send_pairs(group):
-    share = shares[dist.get_rank(group)]
+    share = slices[dist.get_rank(group)]
     _, pairs, counts = permute(x[share], topk_ids[share], E)
     pairs = pairs + K * share.start  # numbered among all ten tokens
     received, received_counts, sent, got = dispatch_all_to_all(pairs[:, None], counts, group)
-    print(f"rank {group.rank()}: sent {sent}, got {got}, for its experts {received_counts.tolist()}")
+    print(f"rank {dist.get_rank(group)}: sent {sent}, got {got}, for its experts {received_counts.tolist()}")
     return {"had": pairs.tolist(), "has now": received[:, 0].tolist()}
 
 
@@ -1095,7 +1095,7 @@ plots.rank_rows("Ten tokens", topk_ids.tolist(), lines)
 def leaves_early(group):
     if dist.get_rank(group) == 0:
         return None
-    permuted, _, counts = permute(x[shares[1]], topk_ids[shares[1]], E)
+    permuted, _, counts = permute(x[slices[1]], topk_ids[slices[1]], E)
     return dispatch_all_to_all(permuted, counts, group)
 
 
@@ -1129,7 +1129,7 @@ use(combine_all_to_all)
 # %%
 def layer_on_a_rank(group):
     rank = dist.get_rank(group)
-    share, first = shares[rank], rank * E // 2
+    share, first = slices[rank], rank * E // 2
     permuted, pairs, counts = permute(x[share], topk_ids[share], E)
     received, received_counts, sent, got = dispatch_all_to_all(permuted, counts, group)
     pieces = received.split(received_counts.flatten().tolist())  # by rank, then by expert
@@ -1151,9 +1151,9 @@ print("largest difference to the loop:", float((on_two_ranks - expected).abs().m
 #
 # <details><summary>Answer</summary>
 #
-# It has half as many experts to hold and read, half as many tokens to send, and somewhat more of their rows leave the rank (15 / 16
+# It has half as many experts to hold and read and half as many tokens, of whose rows somewhat more leave the rank (15 / 16
 # in place of 7 / 8): it sends about half. But each expert still gets 4,096 * 8 / 128 = 256 rows, however many ranks there
-# are: its product stays as efficient. This is why the largest models are served so.
+# are, so that its product stays as efficient. This is why the largest models are served so.
 #
 # </details>
 
@@ -1164,7 +1164,7 @@ from tinyllm.experts.plan import SparseShape, plan_ranks
 def tell(plan):
     read, sent = plan.bytes_read / 1e6, plan.bytes_sent / 1e6
     print(
-        f"{plan.world_size:2} ranks: each reads {read:3.0f} MB and sends {sent:5.2f} MB, {plan.rows_per_expert:.0f} rows an expert"
+        f"{plan.world_size:2} ranks: {read:3.0f} MB read, {sent:5.2f} MB sent, {plan.rows_per_expert:3.0f} rows an expert"
     )
 
 

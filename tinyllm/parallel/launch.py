@@ -30,6 +30,8 @@ def started_ranks(world_size: int, *args: str) -> Iterator[list[subprocess.Popen
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     shared = {"WORLD_SIZE": world_size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
+    # A notebook's kernel asks for colors, which are for a screen.
+    inherited = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "CLICOLOR_FORCE")}
     processes: list[subprocess.Popen[str]] = []
     try:
         for rank in range(world_size):
@@ -38,7 +40,7 @@ def started_ranks(world_size: int, *args: str) -> Iterator[list[subprocess.Popen
                 subprocess.Popen(
                     [sys.executable, "-m", "tinyllm", *args],
                     cwd=project_root(),
-                    env={**os.environ, **own},
+                    env={**inherited, **own},
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
