@@ -12,7 +12,7 @@ def LoadsOfItsOwn(
     K: tl.constexpr, PAIRS_PER_ROW: tl.constexpr, WEIGHTED: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """Masks by hand, multiplies in float32, reads w as [BLOCK_K, BLOCK_N], and moves the pointers on in each round."""
-    k = tl.arange(0, BLOCK_K).to(tl.int64)
+    k = tl.arange(0, BLOCK_K)
     mask = (pairs < num_pairs)[:, None] & (columns < N)[None, :]
     where_a = a_ptr + (pairs // PAIRS_PER_ROW)[:, None] * a_stride + k[None, :]
     where_w = w_ptr + k[:, None] + columns[None, :].to(tl.int64) * w_stride
@@ -33,23 +33,20 @@ def MatrixFirst(
     a_ptr, w_ptr, out_ptr, topk_weights_ptr, pairs, num_pairs, columns, a_stride, w_stride, N: tl.constexpr,
     K: tl.constexpr, PAIRS_PER_ROW: tl.constexpr, WEIGHTED: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """Computes w @ a.T, [BLOCK_N, BLOCK_M], with padding moved to pair 0 and weighed on the way out."""
-    real = pairs != num_pairs
-    safe = tl.where(real, pairs, 0)
-    a_rows = a_ptr + (safe // PAIRS_PER_ROW) * a_stride
+    """Computes w @ a.T, [BLOCK_N, BLOCK_M], and stores it as it lies."""
+    real, wanted = pairs < num_pairs, columns < N
+    a_rows = a_ptr + pairs // PAIRS_PER_ROW * a_stride
     w_rows = w_ptr + columns.to(tl.int64) * w_stride
     acc = tl.zeros([columns.shape[0], pairs.shape[0]], tl.float32)
     for part in range(tl.cdiv(K, BLOCK_K)):
         k = part * BLOCK_K + tl.arange(0, BLOCK_K)
-        acc = tl.dot(
-            load_part(w_rows, k, columns < N, K), tl.trans(load_part(a_rows, k, real, K)), acc, input_precision="ieee"
-        )
-    factors = real.to(tl.float32)
+        a, w = load_part(a_rows, k, real, K), load_part(w_rows, k, wanted, K)
+        acc = tl.dot(w, tl.trans(a), acc, input_precision="ieee")
     if WEIGHTED:
-        factors = tl.load(topk_weights_ptr + safe, mask=real, other=0.0).to(tl.float32)
-    product = tl.trans(acc) * factors[:, None]
-    out = out_ptr + safe[:, None] * N + columns[None, :]
-    tl.store(out, product.to(out_ptr.dtype.element_ty), mask=real[:, None] & (columns[None, :] < N))
+        weights = tl.load(topk_weights_ptr + pairs, mask=real, other=0.0).to(tl.float32)
+        acc = acc * weights[None, :]
+    where = out_ptr + pairs[None, :] * N + columns[:, None]
+    tl.store(where, acc.to(out_ptr.dtype.element_ty), mask=real[None, :] & wanted[:, None])
 
 
 @alternate
