@@ -27,7 +27,7 @@
 # - send tokens to experts on other ranks and bring the answers home with two all-to-alls;
 # - predict how many experts a batch touches, and why a sparse model's step gets slower as the batch grows.
 #
-# **Read the chapter first:** [Day 3 of the book](http://localhost:3000/day3.html), about three quarters of an hour.
+# **Read the chapter first:** [Day 3 of the book](http://localhost:3000/day3.html), about an hour.
 # `make book-serve` in a terminal serves the book at that address; its source is `book/src/day3.md`.
 #
 # **Time:** about five hours for this notebook: three and a half for its exercises (20 points in seven steps, four of which
@@ -48,6 +48,9 @@
 # `solution(topk_router)` shows one way to do it. If you want to go on without finishing an exercise, import the
 # course's version in a cell of your own **below** its check, for example
 # `from tinyllm.experts.routing import topk_router`.
+#
+# In all of today's exercises tensors may be strided, logits may be large (some hundreds), and nothing that a function
+# was given may change.
 
 # %% setup=true
 import os
