@@ -23,11 +23,11 @@ def copied(value: Any) -> Any:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two cases are equal in type and value, NaN included; asks nothing of the learner's objects."""
+    """Whether two cases are equal in type, value and strides, NaN included; asks nothing of the learner's objects."""
     if type(a) is not type(b):
         return False
     if isinstance(a, Tensor):
-        if a.shape != b.shape or a.dtype != b.dtype:
+        if a.shape != b.shape or a.dtype != b.dtype or a.stride() != b.stride():
             return False
         return bool(torch.equal(a, b)) or bool(((a == b) | ((a != a) & (b != b))).all())
     if isinstance(a, dict):

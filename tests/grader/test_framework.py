@@ -332,6 +332,13 @@ def test_copies_are_equal_and_apart(value: object) -> None:
         assert not value.numel() or copy.data_ptr() != value.data_ptr()
 
 
+def test_equal_numbers_with_other_strides_are_another_case() -> None:
+    """A driver that remembers must not take one for the other."""
+    rows = torch.arange(4.0).view(2, 2)
+    assert not same({"x": rows}, {"x": rows.T.contiguous().T})
+    assert same({"x": rows.T}, copied({"x": rows.T}))
+
+
 def test_same_asks_nothing_of_the_learners_objects() -> None:
     assert not same([1], [LyingInt(1)])
     assert not same([1], AlwaysEqual())
