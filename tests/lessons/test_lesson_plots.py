@@ -66,6 +66,7 @@ PICTURES: dict[str, Callable[[], Figure]] = {
     "programs": lambda: plots.programs({"1 sequence": 8, "64 sequences": 512}, num_processors=132),
     "score_tiles": lambda: plots.score_tiles([40 + row // 3 for row in range(24)], tile=16),
     "dispatch_ribbon": lambda: plots.dispatch_ribbon("Ten", [[1, 0], [2, 1], [1, 2]], [1, 0, 3, 4, 2, 5], {4: PADDED}),
+    "rank_rows": lambda: plots.rank_rows("Ten", [[1, 0], [2, 1], [1, 2]], {"rank 0 has": [1, 0], "rank 1 has": []}),
     "router_heat_map": lambda: plots.router_heat_map({"layer 4": [[0.5, 0.5], [1.0, 0.0]]}, ["name", "digit"]),
     "touched_experts": lambda: plots.touched_experts([1, 2, 4], {"the law": [2, 3.5, 5.5]}, [2, 3.4, 5.2], 8),
     "placement_bars": lambda: plots.placement_bars({"in order": {"talk": 1.5}, "packed": {"talk": 1.25}}),
