@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_exercises import PURSE, Purse, TakesAndRefuses
 
-from grader.checks.day2.tensors import closeness_problem
+from grader.checks.closeness import closeness_problem
 from grader.framework import (
     Case,
     Exercise,

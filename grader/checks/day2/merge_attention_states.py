@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from grader.checks.day2.tensors import closeness_problem
+from grader.checks.closeness import closeness_problem
 from grader.framework import Case, Exercise, Observations, Prop, generator, plain, short
 
 STATE = ("out_a", "lse_a", "out_b", "lse_b")

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from grader.checks.day2.tensors import closeness_problem
+from grader.checks.closeness import closeness_problem
 from grader.framework import Case, Exercise, Observations, Prop, describe_case, generator, plain, short
 
 STEP = 0.125  # between two logits of a token: no two are equal, and a half keeps all of them exactly
@@ -134,6 +134,7 @@ EXERCISE = Exercise(
                 given([[1, 0], [0, 1]], 1),
                 given([[40, 0, 0], [0, 40, 0], [0, 0, 40]], 1),
                 given([[1, 2, 3], [2, 3, 1], [3, 1, 2]], 2),
+                given([[1, 1, 1, 1]] * 2, 2),  # any two of four: they cost the same
                 given([[0, 40, 1, 2]] * 3, 1),
                 given([[0, 40, 1, 40.5]] * 5, 2),
             ],

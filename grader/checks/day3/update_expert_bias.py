@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from grader.checks.day2.tensors import closeness_problem
+from grader.checks.closeness import closeness_problem
 from grader.framework import Case, Exercise, Observations, Prop, generator, plain
 
 

@@ -1,4 +1,4 @@
-"""What the checks of Day 2 say about numbers: rounded, so that two ways of making one mistake read alike."""
+"""What checks say about numbers: rounded, so that two ways of making one mistake read alike."""
 
 from __future__ import annotations
 
