@@ -13,6 +13,7 @@ from tinyllm.config import ModelConfig
 from tinyllm.experts.align import moe_align_block_size
 from tinyllm.experts.cost import touched_experts
 from tinyllm.experts.placement import Placement, place_experts
+from tinyllm.experts.plan import SparseShape, plan_ranks
 from tinyllm.paths import shipped_checkpoint
 
 TEN_TOKENS = [[2, 3], [3, 0], [1, 3], [1, 3], [0, 3], [1, 0], [0, 3], [3, 0], [1, 3], [1, 3]]
@@ -38,6 +39,29 @@ def test_the_law_in_the_text() -> None:
     assert round(touched_experts(5, 8, 128) / touched_experts(1, 8, 128), 1) == 4.4
     assert "4.4 times the experts" in text
     assert round(touched_experts(64, 8, 128) / 8) == 16  # "16 times as many"
+
+
+def test_the_rows_that_two_ranks_exchange_in_the_text() -> None:
+    text = text_of(find_day("day3"))
+    by_rank = [torch.tensor(TEN_TOKENS[share]).flatten() for share in (slice(0, 4), slice(4, 10))]
+    sent = [[int((ids // 2 == rank).sum()) for rank in range(2)] for ids in by_rank]
+    assert sent == [[3, 5], [7, 5]]
+    for told in ("`sent` is **[3, 5]**", "`got` is **[3, 7]**", "[7, 5] and `got` is [5, 5]"):
+        assert told in " ".join(text.split())
+
+
+def test_what_many_ranks_read_and_send_in_the_text() -> None:
+    text, shape = text_of(find_day("day3")), SparseShape()
+    assert round(48 * shape.num_experts * shape.expert_bytes / 1e9) == 58
+    assert "58 of them are its experts'" in text
+    eight, sixteen, *_ = plan_ranks(shape, 4096)
+    assert eight.rows_per_expert == sixteen.rows_per_expert == pytest.approx(256)
+    assert sixteen.bytes_sent / eight.bytes_sent == pytest.approx(15 / 14 / 2)
+    eight = plan_ranks(shape, 64)[0]
+    assert round(eight.bytes_read / 1e6) == 149
+    assert round(eight.bytes_read / 3.35e12 * 1e6) == 44
+    assert round(eight.bytes_sent / 450e9 * 1e6) == 1
+    assert "reads 149 MB, which takes 44 microseconds" in text
 
 
 def test_the_placement_in_the_text() -> None:

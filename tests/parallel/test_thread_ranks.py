@@ -46,12 +46,19 @@ def gathered(group: Group) -> list[Any]:
     dist.all_gather(listed, rows(rank, 2).T, group=group)
     objects: list[Any] = [None] * size
     dist.all_gather_object(objects, {"rank": rank}, group=group)
-    summed = rows(rank, 3)
-    dist.all_reduce(summed, group=group)
+    reduced = []
+    for op in (dist.ReduceOp.SUM, dist.ReduceOp.MAX, dist.ReduceOp.MIN):
+        reduced.append(rows(rank, 3) * (-1) ** rank)
+        dist.all_reduce(reduced[-1], op, group=group)
     swapped = [torch.empty(1, 2) for _ in range(size)]
     dist.all_to_all(swapped, list(rows(rank, size).split(1)), group=group)
     dist.barrier(group)
-    return [[item.tolist() for item in listed], objects, summed.tolist(), [item.tolist() for item in swapped]]
+    return [
+        [item.tolist() for item in listed],
+        objects,
+        [item.tolist() for item in reduced],
+        [item.tolist() for item in swapped],
+    ]
 
 
 def gathered_in_one(group: Group) -> list[Any]:
@@ -182,9 +189,9 @@ REFUSED: dict[str, tuple[type[Exception], Callable[[dist.ProcessGroup], Any]]] =
         RuntimeError,
         lambda group: dist.all_to_all([torch.empty(1), torch.empty(2)], [torch.empty(1), torch.empty(2)], group=group),
     ),
-    "can add, and nothing else": (
+    "all_reduce takes SUM, MAX and MIN, and nothing else": (
         ValueError,
-        lambda group: dist.all_reduce(torch.ones(1), dist.ReduceOp.MAX, group=group),
+        lambda group: dist.all_reduce(torch.ones(1), dist.ReduceOp.PRODUCT, group=group),
     ),
     "rank 1 sends to itself": (
         ValueError,

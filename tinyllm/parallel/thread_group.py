@@ -176,8 +176,12 @@ class ThreadGroup(Group):
 
     def allreduce(self, tensors: list[Tensor], options: Any) -> Begun:
         """The sum of all ranks' tensors, or the largest or smallest number in each place; in place."""
-        reductions = {dist.ReduceOp.SUM: torch.sum, dist.ReduceOp.MAX: torch.amax, dist.ReduceOp.MIN: torch.amin}
-        reduce = next((function for op, function in reductions.items() if options.reduceOp == op), None)
+        reductions: list[tuple[Any, Callable[..., Tensor]]] = [
+            (dist.ReduceOp.SUM, torch.sum),
+            (dist.ReduceOp.MAX, torch.amax),
+            (dist.ReduceOp.MIN, torch.amin),
+        ]
+        reduce = next((function for op, function in reductions if options.reduceOp == op), None)
         if reduce is None:
             raise ValueError("between threads all_reduce takes SUM, MAX and MIN, and nothing else")
         places = [torch.empty_like(tensors[0]) for _ in range(self.size())]
