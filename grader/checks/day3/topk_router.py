@@ -126,6 +126,7 @@ prop = partial(Prop, drive=drive, judge=judge, describe=describe)
 EXERCISE = Exercise(
     name="topk_router",
     kind="function",
+    twins=("tinyllm.experts.routing:biased_topk_router",),
     properties=(
         prop(
             "the K likeliest experts of each token, the likeliest first, with their shares of a softmax over all E",
