@@ -121,9 +121,8 @@ expected[:2]
 # before it can go on: no kernel can be queued ahead, and no CUDA graph can hold the step. And each expert's product
 # is a small one.
 #
-# What takes its place comes in four steps: **choose** (exercise 1), **sort** so that the tokens of one expert lie
-# together (exercises 2 and 3), **multiply** all groups at once (exercise 4), and bring the answers **back**
-# (exercise 2).
+# What takes its place: **choose** (step 1), **sort** so that the tokens of one expert lie together (steps 2 and 3),
+# **multiply** all groups at once (step 4), and bring the answers **back** (step 2).
 #
 # **Before you go on:** how many rows do the experts of our layer compute together for the ten tokens? And if the
 # layer had 64 experts in place of four, with K = 2 as here?
@@ -156,14 +155,16 @@ kept = probs.topk(2).values
 
 # %% [markdown]
 # **Before you write:** someone takes the top two logits first and the softmax of these two. Which of the two models gets the
-# right weights, and which gets wrong ones? And how far apart are `exp(8.0)` and `exp(8.03)` in bfloat16, which has 8 bits?
+# right weights, and which gets wrong ones? And in bfloat16, which has 8 significant bits: what do the probabilities 0.1250
+and 0.1252 become?
 #
 # <details><summary>Answer</summary>
 #
 # A softmax of the two is exp(a) / (exp(a) + exp(b)), and so are the renormalized weights: the sum over all four cancels.
-# Mixtral is right. Without renormalization the weights come out too large, since they always add up to 1. In bfloat16, 8.0
-# and 8.03 are the same number already: the next one after 8 is 8.0625. Probabilities of many experts are small and close to
-# each other, so the softmax is computed in float32 whatever the dtype of the model.
+# Mixtral is right. Without renormalization the weights come out too large, since they always add up to 1. In bfloat16 both
+# become **0.125**: the next number is 0.1260. With many experts probabilities are small and close to each other, and a
+# router that cannot tell two of them apart sends the token to the wrong one. So the softmax is computed in float32,
+# whatever the dtype of the model.
 #
 # </details>
 
@@ -341,8 +342,8 @@ for letter, difference in zip("Ten tokens", row_differences, strict=True):
 # `nonzero`, `bincount`, `unique` or `x[mask]` (but `x[mask] = 1` is fine). Sizes hang on shapes alone then, and a CUDA
 # graph can hold the step. Start with a loop over experts and lists if you like; it earns all the other points.
 #
-# Two helpers are imported for you. `known_experts` gives the expert of each pair, and E for a pair that is left out; from
-# that `count_known` counts each expert's pairs.
+# Two helpers are imported for you. `known_experts(topk_ids, num_experts)` gives the expert of each pair, [T * K] int64, and E
+# for a pair that is left out; from that `count_known(ids, num_experts)` counts each expert's pairs, [E].
 
 # %% exercise="moe_align_block_size" stub="moe_align_block_size" minutes="40" difficulty="4"
 from tinyllm.experts.align import moe_align_block_size
@@ -451,9 +452,9 @@ kinds = [kind_of_character[end] for end in ends.tolist()]
 #
 # <details><summary>Answer</summary>
 #
-# At random each kind gives each of the eight experts about 1/8 of its pairs, 12 or 13 % everywhere. With experts of
-# its own, a row would have two cells of 50 % and six of 0. What you see lies between, and differs from layer to
-# layer. Nobody told the router about kinds; the price on uneven load (exercise 6) even works against such habits.
+# At random each kind gives each of the eight experts about 1/8 of its pairs, 12 or 13 %: for the kinds that have few
+# tokens give or take 7, by chance. With experts of its own, a row would have two cells of 50 % and six of 0. What you
+# see lies between, and differs from layer to layer. Nobody told the router about kinds; the price on uneven load (step 6) even works against such habits.
 #
 # </details>
 
@@ -490,7 +491,7 @@ plots.router_heat_map(shares, list(KINDS))
 # | row of pair p | `p // top_k` | p |
 # | `WEIGHTED` | no | yes: each product times its pair's router weight |
 #
-# So the sorted copies of exercise 2 are never made: the first product fetches a token's row wherever it lies, and both store
+# So the sorted copies of step 2 are never made: the first product fetches a token's row wherever it lies, and both store
 # the product of pair p in row p of out. After the second one, a token's answers are `top_k` rows side by side, to be added up.
 #
 # A program has one block of pairs and BLOCK_N columns of out, that is BLOCK_N rows of w. The kernel around your part is
@@ -764,9 +765,9 @@ for n in (1, 4, 16, 64):
     print(f"{n:2} requests: {before:.0f} experts, with guesses {after:.0f}: {after / before:.1f} times the reading")
 
 # %% [markdown]
-# With one request a checking step reads 4.4 times the experts. It pays only if more than four tokens come of it,
-# which is nearly all of the five. (Attention and the other weights are read once all the same, which helps a
-# little.) With 64 requests all experts are touched anyway: there checking costs arithmetic alone.
+# With one request a checking step reads 4.4 times the experts. In the expert layers alone it pays only if more than
+# four tokens come of it, which is nearly all of the five. (Attention and the head are read once all the same. They
+# are two fifths of what Qwen3-30B-A3B reads for a token, so that the whole step is about three times as dear.) With 64 requests all experts are touched anyway: there checking costs arithmetic alone.
 
 # %% [markdown]
 # ## 5. Capacity, and what is dropped
@@ -1046,7 +1047,8 @@ slices = slice(0, 4), slice(4, 10)
 #
 # A rank without a single row takes part in every exchange all the same, or the others wait for it. Pass `group` on to
 # every call of `torch.distributed`. `n` may be 0, rows have the dtype of `permuted`, and `permuted` may be strided, which
-# an exchange does not take. The check runs one to four ranks in this one process; gloo's rules hold for them.
+# an exchange does not take. The check runs one to four ranks in this one process; gloo's rules hold for
+# them: tensors are contiguous, and the splits of a tensor add up to its rows.
 
 # %% exercise="dispatch_all_to_all" stub="dispatch_all_to_all" minutes="25" difficulty="3"
 from tinyllm.experts.exchange import dispatch_all_to_all
@@ -1251,7 +1253,8 @@ plots.placement_bars(bars, title=f"Layer {watching.model.config.sparse_layers[wo
 
 # %% [markdown]
 # Packing alone cannot do it: the busiest expert has more than a rank's fair share, and nobody can take half of it.
-# One extra slot a rank makes copies of it, and the talk as a whole is nearly even. But a layer waits in **every**
+# One extra slot a rank makes copies of it, and the talk as a whole is nearly even. (More slots need not be better: the
+# greedy way puts whole copies where there is room, and never goes back on a choice.) But a layer waits in **every**
 # step, and the counts of a single step stray from their mean; there more copies go on helping. And look at the
 # passages: experts that are rare in the talk are busy in them, and on a placement made for the talk they may do
 # worse than in order. So engines count all the time, place anew every few minutes, and pay for extra slots with
@@ -1353,7 +1356,7 @@ for n in (1, 64, 512):
 #
 # </details>
 #
-# About ten seconds, most of which the two take to start:
+# Ten to twenty seconds, most of which the two take to start:
 
 # %%
 from tinyllm.parallel.launch import started_ranks
@@ -1387,8 +1390,9 @@ print("until then, what one process writes:", (prompt + alone).startswith(writte
 # <details><summary>Answer</summary>
 #
 # The K and V of a token are the same, and so is the memory of a request. A sparse layer has a router, a sort and
-# groups where a dense one has two products, and on a CPU with a batch of eight these small steps take time:
-# tokens/s fall somewhat, and the TTFT rises, since the requests come as fast as before. What a mixture buys is
+# groups where a dense one has two products, and on a CPU with a batch of eight these small steps take time: on a
+# machine with nothing else to do tokens/s fall somewhat, and the TTFT rises, since the requests come as fast as
+# before. (On a busy machine other work counts for more than this: run it again.) What a mixture buys is
 # quality for its arithmetic, which this board does not show.
 #
 # </details>
