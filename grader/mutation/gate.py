@@ -28,7 +28,7 @@ SEEDS = (PUBLIC_SEED, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233)
 MUTATION_SEEDS = SEEDS[:5]  # on each of which a mutation is caught
 FEW = 3  # of the seeds: what is right on them, and the diagnoses, are not looked at on all
 MAX_BODY_LINES = 25
-NUM_MUTANTS = range(3, 13)
+NUM_MUTANTS = range(3, 17)
 
 
 def run_gate(

@@ -196,6 +196,7 @@ EXERCISE = Exercise(
             weight=0.5,
             fixed=[
                 make([[0]], 1, 1),
+                make([[0], [0]], 2, 1),
                 make([[1, 0], [0, 1]], 4, 2),
                 make([[0, 1, 2], [0, 1, 2]], 4, 3, torch.int32),
                 make([[3]], 4, 8),
