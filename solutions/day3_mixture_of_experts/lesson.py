@@ -156,7 +156,7 @@ kept = probs.topk(2).values
 # %% [markdown]
 # **Before you write:** someone takes the top two logits first and the softmax of these two. Which of the two models gets the
 # right weights, and which gets wrong ones? And in bfloat16, which has 8 significant bits: what do the probabilities 0.1250
-and 0.1252 become?
+# and 0.1252 become?
 #
 # <details><summary>Answer</summary>
 #
