@@ -2,7 +2,7 @@
 
    A weight matrix lies with the numbers that one sum takes side by side, and so do the tokens' rows. So both are read
    as they are, nothing is packed or copied: 12 sums at a time, of M rows and 12 / M weight rows, stay in registers.
-   A block of weight rows comes from memory once for a tile of its expert's rows. Every sum is taken in the same order,
+   A block of weight rows comes from memory once for a tile of its expert's rows, while the block before is at work. Every sum is taken in the same order,
    whatever M it falls under, so that a token's answer does not hang on who else is in the batch. */
 
 #include <math.h>
@@ -115,13 +115,37 @@ INLINE float exp_of(float x)
     return series * power.value;
 }
 
+/* Weights that are needed next. Some of their lines are asked for at each step: all at once would keep the products
+   waiting, and none at all, once more at the start of each block. */
+typedef struct {
+    const float *from, *end;
+    int64_t step;
+} ahead;
+
+/* So many numbers, in that many steps. Past the end of an array they are only asked for, which does no harm. */
+INLINE ahead ask_for(const float *from, int64_t floats, int steps)
+{
+    return (ahead){from, from + floats, (floats / steps + LINE) / LINE * LINE};
+}
+
+INLINE void ask(ahead *next)
+{
+    const float *end = next->from + next->step < next->end ? next->from + next->step : next->end;
+    for (; next->from < end; next->from += LINE)
+        __builtin_prefetch(next->from);
+}
+
 /* SwiGLU of M rows: six weight rows of gate, then their six of up; `columns` of the six are written to each out[m]. */
 INLINE void gate_and_up(
-    const float *const *rows, const float *const *weights, int dim, const int M, int columns, float *const *out)
+    const float *const *rows, const float *const *weights, int dim, const int M, int columns, float *const *out,
+    ahead *next)
 {
     float sums[2 * ROWS * SUMS / 2], hidden[ROWS * SUMS / 2];
-    for (int n = 0; n < SUMS; n += SUMS / M)
+    for (int n = 0; n < SUMS; n += SUMS / M) {
+        ask(&next[0]);
+        ask(&next[1]);
         dots(rows, weights + n, dim, M, sums + n * M);
+    }
     for (int i = 0; i < M * SUMS / 2; i++)
         hidden[i] = sums[i] / (1.0f + exp_of(-sums[i])) * sums[M * SUMS / 2 + i];
     for (int n = 0; n < columns; n++)
@@ -131,11 +155,14 @@ INLINE void gate_and_up(
 
 /* The product of M rows and twelve weight rows, of which `columns` are written to each out[m]. */
 INLINE void down(
-    const float *const *rows, const float *const *weights, int dim, const int M, int columns, float *const *out)
+    const float *const *rows, const float *const *weights, int dim, const int M, int columns, float *const *out,
+    ahead *next)
 {
     float sums[ROWS * SUMS];
-    for (int n = 0; n < columns; n += SUMS / M)
+    for (int n = 0; n < columns; n += SUMS / M) {
+        ask(next);
         dots(rows, weights + n, dim, M, sums + n * M);
+    }
     for (int n = 0; n < columns; n++)
         for (int m = 0; m < M; m++)
             out[m][n] = sums[n * M + m];
@@ -209,6 +236,8 @@ void sparse_mlp(
                     weights[SUMS / 2 + n] = up + row * dim;
                 }
                 const int columns = end - column < SUMS / 2 ? end - column : SUMS / 2;
+                const int64_t block = (int64_t)SUMS / 2 * dim, behind = column * (int64_t)dim + block;
+                ahead next[2] = {ask_for(gate + behind, block, t.rows), ask_for(up + behind, block, t.rows)};
                 for (int r = 0; r < t.rows; r += ROWS) {
                     const int rows = t.rows - r < ROWS ? t.rows - r : ROWS;
                     const float *in[ROWS];
@@ -217,7 +246,7 @@ void sparse_mlp(
                         in[m] = x + order[t.first + r + m] / top_k * x_stride;
                         to[m] = hidden + (int64_t)(t.first + r + m) * inner + column;
                     }
-                    STEP(gate_and_up, rows, columns, to)
+                    STEP(gate_and_up, rows, columns, to, next)
                 }
             }
         }
@@ -233,6 +262,8 @@ void sparse_mlp(
                     weights[n] = down_proj + ((int64_t)t.expert * hidden_size + row) * dim;
                 }
                 const int columns = end - column < SUMS ? end - column : SUMS;
+                const int64_t block = (int64_t)SUMS * dim;
+                ahead next = ask_for(weights[0] + block, block, t.rows);
                 for (int r = 0; r < t.rows; r += ROWS) {
                     const int rows = t.rows - r < ROWS ? t.rows - r : ROWS;
                     const float *in[ROWS];
@@ -241,7 +272,7 @@ void sparse_mlp(
                         in[m] = hidden + (int64_t)(t.first + r + m) * dim;
                         to[m] = answers + (int64_t)order[t.first + r + m] * hidden_size + column;
                     }
-                    STEP(down, rows, columns, to)
+                    STEP(down, rows, columns, to, &next)
                 }
             }
         }
