@@ -2,8 +2,9 @@
 
    A weight matrix lies with the numbers that one sum takes side by side, and so do the tokens' rows. So both are read
    as they are, nothing is packed or copied: 12 sums at a time, of M rows and 12 / M weight rows, stay in registers.
-   A block of weight rows comes from memory once for a tile of its expert's rows, while the block before is at work. Every sum is taken in the same order,
-   whatever M it falls under, so that a token's answer does not hang on who else is in the batch. */
+   A block of weight rows comes from memory once for a tile of its expert's rows, while the block before is at work.
+   Every sum is taken in the same order, whatever M it falls under, so that a token's answer does not hang on who else
+   is in the batch. */
 
 #include <math.h>
 #include <stdint.h>
@@ -225,7 +226,7 @@ void sparse_mlp(
 #pragma omp for schedule(dynamic)
         for (int64_t turn = 0; turn < (int64_t)num_tiles * up_turns; turn++) {
             const tile t = tiles[turn / up_turns];
-            const int begin = turn % up_turns * up_width, dim = hidden_size;
+            const int begin = (int)(turn % up_turns) * up_width, dim = hidden_size;
             const int end = begin + up_width < inner ? begin + up_width : inner;
             const float *gate = gate_up_proj + (int64_t)t.expert * 2 * inner * dim, *up = gate + (int64_t)inner * dim;
             for (int column = begin; column < end; column += SUMS / 2) {
@@ -253,7 +254,7 @@ void sparse_mlp(
 #pragma omp for schedule(dynamic)
         for (int64_t turn = 0; turn < (int64_t)num_tiles * down_turns; turn++) {
             const tile t = tiles[turn / down_turns];
-            const int begin = turn % down_turns * down_width, dim = inner;
+            const int begin = (int)(turn % down_turns) * down_width, dim = inner;
             const int end = begin + down_width < hidden_size ? begin + down_width : hidden_size;
             for (int column = begin; column < end; column += SUMS) {
                 const float *weights[SUMS];
