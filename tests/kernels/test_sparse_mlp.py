@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from experts.ranks import on_ranks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.models import drain, make_engine, tiny_model
@@ -16,6 +18,7 @@ from tinyllm.errors import OptionError
 from tinyllm.experts.backends import experts_backend
 from tinyllm.experts.layer import experts_loop, experts_native
 from tinyllm.kernels import native, sparse_mlp
+from tinyllm.parallel.ranks import Ranks
 from tinyllm.sampling_params import SamplingParams
 
 pytestmark = pytest.mark.needs("g++")  # the C compiler comes with it
@@ -171,6 +174,27 @@ def test_the_engine_answers_as_with_torch() -> None:
             engine.add_request(prompt, SamplingParams(max_tokens=6, ignore_eos=True), str(request_id))
         tokens.append(drain(engine))
     assert tokens[0] == tokens[1]
+
+
+def on_two_ranks(ranks: Ranks) -> tuple[float, float]:
+    """How far a layer of whole experts here and there, and one of a part of each, are from one that is all here."""
+    mlp = tiny_model(num_experts=6).layers[0].mlp
+    gate_up, down = mlp.experts.gate_up_proj.detach(), mlp.experts.down_proj.detach()
+    x = torch.rand(9, 32, generator=torch.Generator().manual_seed(3))
+    whole, cpu = mlp(x), torch.device("cpu")
+    del mlp.experts  # a module, in whose place a plain object may stand only then
+    mlp.experts = SimpleNamespace(gate_up_proj=gate_up.chunk(2)[ranks.rank], down_proj=down.chunk(2)[ranks.rank])
+    here_and_there = mlp(x, experts_backend("native", cpu, ranks=ranks, expert_parallel=True))
+    gate_and_up = [half.chunk(2, dim=1)[ranks.rank] for half in gate_up.chunk(2, dim=1)]
+    part = down.chunk(2, dim=2)[ranks.rank].contiguous()
+    mlp.experts = SimpleNamespace(gate_up_proj=torch.cat(gate_and_up, dim=1), down_proj=part)
+    in_parts = mlp(x, experts_backend("native", cpu, ranks=ranks))
+    return float((here_and_there - whole).abs().max()), float((in_parts - whole).abs().max())
+
+
+def test_on_two_ranks(tmp_path: Path) -> None:
+    for distances in on_ranks(2, on_two_ranks, tmp_path).values():
+        assert max(distances) <= 1e-5
 
 
 @pytest.mark.parametrize(("dtype", "device"), [(torch.bfloat16, "cpu"), (torch.float32, "cuda")])
