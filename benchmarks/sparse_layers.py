@@ -12,7 +12,16 @@ from torch import Tensor
 
 from tinyllm.experts.backends import TorchExperts
 from tinyllm.experts.base import ExpertsFunction
-from tinyllm.experts.layer import experts_grouped_mm, experts_loop, experts_sorted, experts_torch, experts_triton
+from tinyllm.experts.layer import (
+    experts_grouped_mm,
+    experts_loop,
+    experts_native,
+    experts_sorted,
+    experts_torch,
+    experts_triton,
+)
+from tinyllm.kernels.native import NativeUnavailable
+from tinyllm.kernels.sparse_mlp import library
 from tinyllm.model.moe import SparseMLP
 
 Call = Callable[[Tensor], Tensor]
@@ -50,13 +59,14 @@ def random_layer(shape: Shape, device: str, dtype: torch.dtype, seed: int) -> Sp
 
 
 def our_ways(layer: SparseMLP, device: str) -> dict[str, Call]:
-    """The layer in each of our ways; the engine takes "triton" on CUDA and "torch" elsewhere."""
+    """The layer in each of our ways; the engine takes "triton" on CUDA and "torch" elsewhere, "native" if asked."""
     functions: dict[str, ExpertsFunction] = {
         "loop": experts_loop,
         "sorted": experts_sorted,
         "grouped_mm": experts_grouped_mm,
         "torch": experts_torch,
         **({"triton": experts_triton} if device == "cuda" else {}),
+        **({"native": experts_native} if takes_native(layer, device) else {}),
     }
 
     def way(function: ExpertsFunction) -> Call:
@@ -64,6 +74,17 @@ def our_ways(layer: SparseMLP, device: str) -> dict[str, Call]:
         return lambda x: layer(x, experts)
 
     return {name: way(function) for name, function in functions.items()}
+
+
+def takes_native(layer: SparseMLP, device: str) -> bool:
+    """Whether C computes the layer: float32 on a CPU, and a compiler is there."""
+    if device != "cpu" or layer.gate.weight.dtype != torch.float32:
+        return False
+    try:
+        library()
+    except NativeUnavailable:
+        return False
+    return True
 
 
 def their_ways(layer: SparseMLP, shape: Shape) -> dict[str, Call]:

@@ -50,8 +50,9 @@ EngineOptions = Annotated[
         "-O",
         metavar="KEY=VALUE",
         help="An option of the engine, such as `num_blocks=64` or `cache.block_size=32`; may be repeated. "
-        "`attention_backend` is `torch`, `triton`, or `native`, which is C for float32 on the CPU and needs a C "
-        "compiler; `auto` is Triton on CUDA and torch elsewhere. `enforce_eager=true` replays no CUDA graphs.",
+        "`attention_backend` and `experts_backend` are `torch`, `triton`, or `native`, which is C for float32 on the "
+        "CPU and needs a C compiler; `auto` is Triton on CUDA and torch elsewhere. `enforce_eager=true` replays no "
+        "CUDA graphs.",
     ),
 ]
 

@@ -19,8 +19,8 @@ __all__ = ["CacheConfig", "EngineConfig", "ModelConfig", "ParallelConfig", "Samp
 
 #: What `EngineConfig.attention_backend` may be; "auto" is Triton on CUDA and torch elsewhere, "native" is C on the CPU.
 ATTENTION_BACKENDS = ("auto", "torch", "triton", "native")
-#: What `EngineConfig.experts_backend` may be; "auto" is Triton on CUDA and torch elsewhere.
-EXPERTS_BACKENDS = ("auto", "torch", "triton")
+#: What `EngineConfig.experts_backend` may be; as above.
+EXPERTS_BACKENDS = ATTENTION_BACKENDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,9 +250,7 @@ def bubblewrap() -> Finding:
 def compiler() -> Finding:
     """Whether a C++ compiler is there; the C compiler comes with it."""
     fix = "Debian, Ubuntu: `sudo apt install g++`; macOS: `xcode-select --install`"
-    return _program(
-        "g++", find_program("g++", "c++", "clang++"), "installing hnswlib and the native attention backend", fix
-    )
+    return _program("g++", find_program("g++", "c++", "clang++"), "installing hnswlib and the native backends", fix)
 
 
 def node() -> Finding:

@@ -81,8 +81,8 @@ class LLMEngine:
 
         Raises:
             KernelsUnavailable: the config asks for Triton, which cannot run on the model's device.
-            NativeUnavailable: the config asks for the C kernel, which cannot be compiled.
-            OptionError: it asks for the C kernel with a device or dtype that this does not take.
+            NativeUnavailable: the config asks for a C kernel, which cannot be compiled.
+            OptionError: it asks for a C kernel with a device or dtype that this does not take.
         """
         self.model_config: ModelConfig = model.config
         self.tokenizer = tokenizer
@@ -91,7 +91,9 @@ class LLMEngine:
         backend = backend or attention_backend(config.attention_backend, weight.device, parts, weight.dtype)
         expert_parallel = config.parallel.expert_parallel_size > 1
         draw_seed = ranks.random.getrandbits if ranks else randbits
-        experts = experts or experts_backend(config.experts_backend, weight.device, parts, ranks, expert_parallel)
+        experts = experts or experts_backend(
+            config.experts_backend, weight.device, parts, ranks, expert_parallel, weight.dtype
+        )
         self._recorded_experts = RecordedExperts(experts, parts["topk_router"]) if config.record_experts else None
         with name_failing_part():
             self.kv = KVCacheManager(model.config, config.cache, parts, weight.dtype, weight.device)

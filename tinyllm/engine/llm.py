@@ -66,7 +66,7 @@ class LLM:
                 there, or for more processes than can share the model.
             RankLostError: not all processes came in time.
             KernelsUnavailable: the attention backend is "triton", and Triton cannot run on this device.
-            NativeUnavailable: the attention backend is "native", and the C kernel cannot be compiled.
+            NativeUnavailable: the attention or the experts backend is "native", and the C kernel cannot be compiled.
         """
         if not isinstance(model, str | PathLike | None):
             raise OptionError(f"the model is {model!r:.100}; give the path of a checkpoint folder")

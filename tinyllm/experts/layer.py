@@ -1,4 +1,4 @@
-"""The work of a sparse layer, four ways: an expert loop, sorted groups, one grouped product of torch's, and Triton's.
+"""The work of a sparse layer: an expert loop, sorted groups, one grouped product of torch's, Triton's, and C.
 
 All take the same and give the same, up to rounding:
 
@@ -20,7 +20,10 @@ from tinyllm.experts.base import Align, Permute, Unpermute
 from tinyllm.kernels.grouped_gemm import LARGE_BLOCK, SMALL_BLOCK, grouped_gemm, grouped_gemm_tile
 from tinyllm.kernels.launch import Kernel
 from tinyllm.kernels.reference import swiglu
+from tinyllm.kernels.sparse_mlp import sparse_mlp
 
+#: All of it in one call of C: float32 on the CPU, without gradients.
+experts_native = sparse_mlp
 #: Pairs an expert, on average, from which `experts_torch` runs one expert after another.
 LARGE_GROUP = 128
 

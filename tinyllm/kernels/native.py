@@ -1,4 +1,4 @@
-"""Decode attention on the CPU in C: compiled for this very processor on first use, kept, and called through ctypes."""
+"""Decode attention on the CPU in C; and how C is compiled for this very processor on first use, kept, and loaded."""
 
 from __future__ import annotations
 
@@ -72,7 +72,19 @@ def paged_decode(
 
 @cache
 def library() -> ctypes.CDLL:
-    """The compiled kernel; compiled where it is not there yet for this source, compiler and processor.
+    """The compiled kernel; see `compiled`.
+
+    Raises:
+        NativeUnavailable: there is no C compiler, or it fails.
+    """
+    loaded = compiled(SOURCE, FLAGS)
+    loaded.paged_decode.argtypes = [*[ADDRESS] * 8, *[INT] * 6, LONG]
+    loaded.paged_decode.restype = None
+    return loaded
+
+
+def compiled(source: Path, flags: tuple[str, ...]) -> ctypes.CDLL:
+    """A source in C, loaded; compiled where it is not there yet for this source, compiler and processor.
 
     Raises:
         NativeUnavailable: there is no C compiler, or it fails.
@@ -80,23 +92,20 @@ def library() -> ctypes.CDLL:
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         raise NativeUnavailable(
-            "the C kernel needs a C compiler (Debian, Ubuntu: `sudo apt install gcc`; or set CC); "
-            "the torch attention backend runs without"
+            "the C kernels need a C compiler (Debian, Ubuntu: `sudo apt install gcc`; or set CC); "
+            "the torch backends run without"
         )
     target = run([compiler, "-march=native", "-E", "-dM", "-x", "c", os.devnull])  # what the processor can do
-    key = hashlib.sha256("\n".join((SOURCE.read_text(encoding="utf-8"), *FLAGS, target)).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\n".join((source.read_text(encoding="utf-8"), *flags, target)).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinyllm"
-    path = folder / f"paged_decode-{key}.so"
+    path = folder / f"{source.stem}-{key}.so"
     try:
         if not path.exists():
             with replacing(path) as built:  # whole or not at all, whoever else compiles it now
-                run([compiler, *FLAGS, "-shared", "-o", str(built), str(SOURCE), "-lm"])
-        loaded = ctypes.CDLL(str(path))
+                run([compiler, *flags, "-shared", "-o", str(built), str(source), "-lm"])
+        return ctypes.CDLL(str(path))
     except OSError as error:
         raise NativeUnavailable(f"the C kernel cannot be kept in {folder} ({error}); set XDG_CACHE_HOME") from None
-    loaded.paged_decode.argtypes = [*[ADDRESS] * 8, *[INT] * 6, LONG]
-    loaded.paged_decode.restype = None
-    return loaded
 
 
 def run(command: list[str]) -> str:
