@@ -129,10 +129,14 @@ def measure_tokens(sizes: Sizes, device: str, dtype: torch.dtype, seed: int) -> 
 
 
 def ratios(times: Mapping[str, float]) -> dict[str, float]:
-    """How many times as fast our way that the engine takes is as some others."""
-    ours = times.get("triton", times["torch"])
-    others = ("loop", "transformers eager", "transformers grouped_mm")
-    return {f"speed_over_{name.replace(' ', '_')}": times[name] / ours for name in others if name in times}
+    """How many times as fast as some others the way is that the engine takes, and "native" where it compiles."""
+    ours = {"": times.get("triton", times["torch"])} | ({"native_": times["native"]} if "native" in times else {})
+    others = [name for name in ("loop", "transformers eager", "transformers grouped_mm") if name in times]
+    return {
+        f"{prefix}speed_over_{name.replace(' ', '_')}": times[name] / time
+        for prefix, time in ours.items()
+        for name in others
+    }
 
 
 def in_words(times: Mapping[str, float]) -> str:
