@@ -20,12 +20,12 @@ def counts_with_bincount(router_logits: Tensor, top_k: int) -> Tensor:
 
 @alternate
 def expert_by_expert(router_logits: Tensor, top_k: int) -> Tensor:
-    """A column at a time: an expert serves the tokens whose K-th logit is no larger than its own."""
-    lowest = router_logits.topk(top_k).values[:, -1]
+    """A column at a time: an expert serves the tokens that have it among their K."""
+    ids = router_logits.topk(top_k).indices
     probs = torch.log_softmax(router_logits.float(), dim=1).exp()
     loss = torch.zeros(())
     for expert in range(router_logits.shape[1]):
-        serves = router_logits[:, expert] >= lowest
+        serves = (ids == expert).any(dim=1)
         loss = loss + serves.float().mean() * probs[:, expert].mean()
     return loss * router_logits.shape[1]
 
