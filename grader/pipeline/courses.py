@@ -30,7 +30,8 @@ INSIDE = (
 #: Packages that every jail imports from; of the others the source is compiled when it is needed.
 COMPILED = (
     *("grader", "grader/checks", "grader/framework", "grader/running", "grader/sandbox"),
-    *("tinyllm", "tinyllm/attention", "tinyllm/engine", "tinyllm/kernels", "tinyllm/kv_cache", "tinyllm/model"),
+    *("tinyllm", "tinyllm/attention", "tinyllm/engine", "tinyllm/experts", "tinyllm/kernels", "tinyllm/kv_cache"),
+    *("tinyllm/model", "tinyllm/parallel"),
 )
 
 #: What the setup cell of a notebook imports; the checks earn nothing while grading, and hints are not there.
