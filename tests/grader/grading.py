@@ -5,19 +5,21 @@ from __future__ import annotations
 import csv
 import sqlite3
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import nbformat
 from nbformat.v4 import new_code_cell
 
-from grader.build.course import find_day
+from grader.build.course import Day, find_day
 from grader.build.notebook import notebook_text
 from grader.checks import find_exercise
 from grader.framework import CheckResult
 from grader.marks.record import Record
 from grader.mutants import specimens
 from grader.mutants.diagnosis import diagnosed
-from grader.pipeline.grade import Graded, Options
+from grader.pipeline.example_class import submission
+from grader.pipeline.grade import Graded, Options, grade
 from grader.running import LocalDriver, run
 from grader.sandbox.command import Level
 
@@ -62,6 +64,16 @@ def hand_in(folder: Path, texts: dict[str, str]) -> Path:
         (folder / name).mkdir(parents=True)
         (folder / name / f"{DAY.name}.ipynb").write_text(text, encoding="utf-8")
     return folder
+
+
+def records_of(folder: Path, day: Day, answers: Mapping[str, Mapping[str, str]]) -> dict[str, Record]:
+    """The marks of a class of one day, by student; the answers are each student's cells by exercise."""
+    for student, cells in answers.items():
+        path = folder / "class" / student / f"{day.name}.ipynb"
+        path.parent.mkdir(parents=True)
+        path.write_text(submission(day, dict(cells)), encoding="utf-8")
+    graded = said_aloud(grade(folder / "class", folder / "out", [day], options()))
+    return {record.student: record for record in graded.records}
 
 
 def with_own_cell(text: str, before: str, source: str) -> str:

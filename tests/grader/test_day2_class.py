@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from grading import options, points_of, said_aloud
+from grading import points_of, records_of
 
 from grader.build.course import find_day
 from grader.build.sources import exercise_sources
 from grader.marks.record import Record, Status
-from grader.pipeline.example_class import submission
-from grader.pipeline.grade import grade
 
 DAY = find_day("day2")
 KERNELS = ("store_kv", "paged_decode", "paged_decode_split", "paged_prefill")
@@ -61,7 +57,6 @@ def store_kv(k, v, k_cache, v_cache, slot_mapping):
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Record]:
     """The marks of a small class."""
-    folder = tmp_path_factory.mktemp("day2")
     right = {name: exercise_sources(name).solution for name in DAY.exercises}
     answers = {
         "perfect": right,
@@ -69,12 +64,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Record]:
         "wild": {**right, "store_kv": WILD},
         "leaning": {**right, **{name: LEAN_ON.format(name=name) for name in ATTENTION}},
     }
-    for student, cells in answers.items():
-        path: Path = folder / "class" / student / f"{DAY.name}.ipynb"
-        path.parent.mkdir(parents=True)
-        path.write_text(submission(DAY, cells), encoding="utf-8")
-    graded = said_aloud(grade(folder / "class", folder / "out", [DAY], options()))
-    return {record.student: record for record in graded.records}
+    return records_of(tmp_path_factory.mktemp("day2"), DAY, answers)
 
 
 @pytest.mark.needs("triton")

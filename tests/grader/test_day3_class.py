@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-from grading import options, points_of, said_aloud
+from grading import points_of, records_of
 
 from grader.build.course import find_day
 from grader.build.sources import exercise_sources
 from grader.marks.record import Record, Status
-from grader.pipeline.example_class import submission
-from grader.pipeline.grade import grade
 
 DAY = find_day("day3")
 
@@ -36,19 +32,13 @@ def dispatch_all_to_all(permuted, counts, group=None):
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Record]:
     """The marks of a small class."""
-    folder = tmp_path_factory.mktemp("day3")
     right = {name: exercise_sources(name).solution for name in DAY.exercises}
     answers = {
         "perfect": right,
         "untouched": {},
         "leaning": {**right, "topk_router": LEAN_ON, "dispatch_all_to_all": LEAVES},
     }
-    for student, cells in answers.items():
-        path: Path = folder / "class" / student / f"{DAY.name}.ipynb"
-        path.parent.mkdir(parents=True)
-        path.write_text(submission(DAY, cells), encoding="utf-8")
-    graded = said_aloud(grade(folder / "class", folder / "out", [DAY], options()))
-    return {record.student: record for record in graded.records}
+    return records_of(tmp_path_factory.mktemp("day3"), DAY, answers)
 
 
 @pytest.mark.needs("triton")

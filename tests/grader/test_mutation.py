@@ -341,7 +341,7 @@ def test_a_file_of_equivalents_that_is_none_is_refused(text: str, words: str, tm
 # ---------------------------------------------------------------- the course's exercises
 
 PARTS = 60
-KERNELS = [name for name, item in exercises().items() if item.kind == "kernel"]
+KERNELS = [name for name, item in exercises().items() if item.in_triton]
 
 
 def rotating(count: int = PARTS) -> str:
