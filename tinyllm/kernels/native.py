@@ -18,11 +18,13 @@ from tinyllm.files import replacing
 from tinyllm.kernels.launch import check, check_pool
 
 SOURCE = Path(__file__).with_name("paged_decode.c")
-#: Sums may be taken in another order, so that loops become vector instructions; NaN and infinity stay what they are.
-FLAGS = (
+#: Of all C kernels; NaN and infinity stay what they are.
+COMMON_FLAGS = (
     *("-std=c11", "-O3", "-march=native", "-fopenmp", "-fPIC"),
-    *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"),
+    *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
 )
+#: Sums may be taken in another order, so that loops become vector instructions.
+FLAGS = (*COMMON_FLAGS, "-fassociative-math")
 INT, LONG, ADDRESS = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
 
 
@@ -95,8 +97,9 @@ def compiled(source: Path, flags: tuple[str, ...]) -> ctypes.CDLL:
             "the C kernels need a C compiler (Debian, Ubuntu: `sudo apt install gcc`; or set CC); "
             "the torch backends run without"
         )
-    target = run([compiler, "-march=native", "-E", "-dM", "-x", "c", os.devnull])  # what the processor can do
-    key = hashlib.sha256("\n".join((source.read_text(encoding="utf-8"), *flags, target)).encode()).hexdigest()[:16]
+    # Preprocessed: with what it includes, and with the macros that say what the processor can do.
+    text = run([compiler, "-march=native", "-E", "-dD", str(source)])
+    key = hashlib.sha256("\n".join((text, *flags)).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinyllm"
     path = folder / f"{source.stem}-{key}.so"
     try:

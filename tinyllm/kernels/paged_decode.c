@@ -4,32 +4,10 @@
    of the grid on a GPU is a turn of the loop that threads share here. Most of the time is spent waiting for memory, a
    few KB from a random place for each block; so the rows of a tile are asked for while the tile before is computed. */
 
-#include <math.h>
-#include <stdint.h>
+#include "vectors.h" /* a row's floats in registers: left to itself, GCC gathers a register from as many rows instead,
+                       and then the sum over a tile's values takes half of all the time */
 
 #define TILE 16 /* positions: their scores fill a vector register or two */
-#define LINE 16 /* floats in a line of the processor's cache */
-#ifdef __AVX512F__
-#define LANES 16 /* floats in a vector register */
-#else
-#define LANES 8 /* on processors with four, the compiler takes two registers */
-#endif
-
-/* Floats of a row side by side; they need not be aligned. Left to itself, GCC gathers a register from as many rows
-   instead, and then the sum over a tile's values takes half of all the time. */
-typedef float lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
-
-/* exp(x) for x <= 0, to two units in the last place, in operations that the compiler turns into vector instructions:
-   x = n ln 2 + r, so exp(x) = 2^n exp(r) with |r| <= ln 2 / 2. Below -87, where floats end, exp(-87); NaN stays NaN. */
-static inline float exp_of_negative(float x)
-{
-    x = x < -87.0f ? -87.0f : x;
-    const float n = rintf(x * 1.44269504f);
-    const float r = x - n * 0.693145752f - n * 1.42860677e-6f; /* ln 2 in two parts: the first product is exact */
-    const float series = 1 + r * (1 + r * (1 / 2.f + r * (1 / 6.f + r * (1 / 24.f + r * (1 / 120.f + r / 720.f)))));
-    const union { int32_t bits; float value; } power = {((int32_t)n + 127) << 23};
-    return series * power.value;
-}
 
 /* Where the K (and the V) of the positions from `first` on lie in the pool, in floats; and have them fetched. */
 static inline void locate(
@@ -92,10 +70,10 @@ static inline __attribute__((always_inline)) void attend(
             for (int t = 0; t < TILE; t++)
                 top = weight[t] > top ? weight[t] : top;
             for (int t = 0; t < TILE; t++) {
-                weight[t] = exp_of_negative(weight[t] - top);
+                weight[t] = exp_of(weight[t] - top);
                 added += weight[t];
             }
-            const float shrink = exp_of_negative(highest[head] - top);
+            const float shrink = exp_of(highest[head] - top);
             highest[head] = top;
             total[head] = total[head] * shrink + added;
 

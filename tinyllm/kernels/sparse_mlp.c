@@ -6,21 +6,13 @@
    Every sum is taken in the same order, whatever M it falls under, so that a token's answer does not hang on who else
    is in the batch. */
 
-#include <math.h>
-#include <stdint.h>
+#include "vectors.h"
 
 #define SUMS 12 /* in registers at once; with four rows and three weight rows they fill the 16 registers of AVX2 */
 #define ROWS 4  /* at most, of one such step */
 #define TURN 8  /* blocks of weight rows that a thread takes at a time */
-#define LINE 16 /* floats in a line of the processor's cache */
-#ifdef __AVX512F__
-#define LANES 16 /* floats in a vector register */
-#else
-#define LANES 8 /* on processors with four, the compiler takes two registers */
-#endif
 
-/* Floats side by side; they need not be aligned. */
-typedef float lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(sizeof(float)), may_alias));
+/* As `lanes`, of a fixed size. */
 typedef float eight __attribute__((vector_size(8 * sizeof(float)), aligned(sizeof(float)), may_alias));
 typedef float four __attribute__((vector_size(4 * sizeof(float)), aligned(sizeof(float)), may_alias));
 
@@ -104,16 +96,10 @@ INLINE void dots(const float *const *rows, const float *const *weights, int dim,
         *(four *)(sums + i) = sum_each(total[i], total[i + 1], total[i + 2], total[i + 3]);
 }
 
-/* exp(x) to two units in the last place, as in paged_decode.c. Where floats end, exp(-87) and infinity; NaN stays. */
-INLINE float exp_of(float x)
+/* exp of any number: at 89 its power of two is infinity. */
+INLINE float exp_of_any(float x)
 {
-    x = x < -87.0f ? -87.0f : x;
-    x = x > 89.0f ? 89.0f : x; /* its power of two is infinity */
-    const float n = rintf(x * 1.44269504f);
-    const float r = x - n * 0.693145752f - n * 1.42860677e-6f; /* ln 2 in two parts: the first product is exact */
-    const float series = 1 + r * (1 + r * (1 / 2.f + r * (1 / 6.f + r * (1 / 24.f + r * (1 / 120.f + r / 720.f)))));
-    const union { int32_t bits; float value; } power = {((int32_t)n + 127) << 23};
-    return series * power.value;
+    return exp_of(x > 89.0f ? 89.0f : x);
 }
 
 /* Weights that are needed next. Some of their lines are asked for at each step: all at once would keep the products
@@ -148,7 +134,7 @@ INLINE void gate_and_up(
         dots(rows, weights + n, dim, M, sums + n * M);
     }
     for (int i = 0; i < M * SUMS / 2; i++)
-        hidden[i] = sums[i] / (1.0f + exp_of(-sums[i])) * sums[M * SUMS / 2 + i];
+        hidden[i] = sums[i] / (1.0f + exp_of_any(-sums[i])) * sums[M * SUMS / 2 + i];
     for (int n = 0; n < columns; n++)
         for (int m = 0; m < M; m++)
             out[m][n] = hidden[n * M + m];

@@ -10,14 +10,11 @@ import torch
 from torch import Tensor
 
 from tinyllm.kernels.launch import check
-from tinyllm.kernels.native import ADDRESS, INT, LONG, compiled
+from tinyllm.kernels.native import ADDRESS, COMMON_FLAGS, INT, LONG, compiled
 
 SOURCE = Path(__file__).with_name("sparse_mlp.c")
 #: Sums stay in the order that the source gives, so that a token's answer is the same to the bit in every batch.
-FLAGS = (
-    *("-std=c11", "-O3", "-march=native", "-fopenmp", "-fPIC"),
-    *("-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
-)
+FLAGS = (*COMMON_FLAGS, "-ffp-contract=fast")
 TILE = 128  # rows of one expert for which its weights are read once
 
 
